@@ -1,0 +1,32 @@
+"""Packaging; the tools' settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "tf_panoptic_fpn/__init__.py").read_text())
+
+setup(
+    name="tf-panoptic-fpn",
+    version=version.group(1),
+    description="Panoptic FPN for TensorFlow and Keras 3",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tf_panoptic_fpn", "tf_panoptic_fpn.*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "keras>=3.15",
+        "numpy>=2.0",
+        "pillow>=10.4",
+        "pycocotools>=2.0.8",
+        "pyyaml>=6.0.2",
+        "tensorboard>=2.20",
+        "tensorflow>=2.20",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": ["hypothesis>=6.100", "pytest>=8.2", "ruff>=0.8"]},
+)

@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    import tensorflow as tf
+
+    # Two replicas for the tests of distribution; must come before anything runs.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """Folder of the real sample images; a test that asks for it is skipped where it is absent."""
+    folder = pathlib.Path(os.environ.get("PANOPTIC_SAMPLES", ROOT.parent / "shared" / "samples"))
+    if not folder.is_dir():
+        pytest.skip(f"no sample data at {folder} (set PANOPTIC_SAMPLES)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def goldens_dir():
+    """Folder of the reference numbers."""
+    return ROOT / "tests" / "goldens"

@@ -1,0 +1,260 @@
+"""The evaluation loop with predictors that know the answer, in part or in full."""
+
+import dataclasses
+import json
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.data.images import read_panoptic_png
+from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.evaluation.evaluator import evaluate, segments_info
+from tf_panoptic_fpn.evaluation.instance_ap import coco_ap
+from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
+
+SKY, CAT, ROAD, DOG = 3, 17, 40, 90
+TABLE = CategoryTable(
+    (
+        Category(SKY, "sky", False, (70, 130, 180)),
+        Category(CAT, "cat", True),
+        Category(ROAD, "road", False),
+        Category(DOG, "dog", True),
+    )
+)
+SIZE = (24, 36)
+CAT_BOX, DOG_BOX = (4, 2, 12, 10), (10, 20, 22, 34)  # yxyx
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    id: int
+    category_id: int
+    is_crowd: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    image_id: int
+    file_name: str
+    segments: tuple
+    height: int = SIZE[0]
+    width: int = SIZE[1]
+
+
+def fill(ids, box, value):
+    y1, x1, y2, x2 = box
+    ids[y1:y2, x1:x2] = value
+
+
+def make_samples(count):
+    """Sky above road, a cat, a dog, and one column of void; ids are not 1..N."""
+    segments = (Segment(500, SKY), Segment(7, ROAD), Segment(70000, CAT), Segment(12, DOG))
+    samples = []
+    for index in range(count):
+        ids = np.full(SIZE, 500, np.int32)
+        ids[14:] = 7
+        fill(ids, CAT_BOX, 70000)
+        fill(ids, DOG_BOX, 12)
+        ids[:, 35] = 0
+        image = np.full((*SIZE, 3), 10 * index, np.uint8)
+        samples.append((Record(100 + index, f"day/{index}.jpg", segments), image, ids))
+    return samples
+
+
+def perfect_prediction(_image):
+    panoptic_map = np.full(SIZE, 3, np.int32)
+    panoptic_map[14:] = 4
+    fill(panoptic_map, CAT_BOX, 1)
+    fill(panoptic_map, DOG_BOX, 2)
+    semantic = np.where(panoptic_map >= 3, panoptic_map - 2, 0).astype(np.int32)
+    areas = np.bincount(panoptic_map.ravel(), minlength=7)[1:]
+    padding = np.zeros((2, 4), np.float32)
+    boxes = np.float32([CAT_BOX, DOG_BOX, (0, 0, 14, 36), (14, 0, 24, 36), *padding])
+    return {
+        "panoptic_map": panoptic_map,
+        "category_ids": np.int32([CAT, DOG, SKY, ROAD, 0, 0]),
+        "is_thing": np.array([1, 1, 0, 0, 0, 0], bool),
+        "scores": np.float32([0.875, 0.75, 1, 1, 0, 0]),
+        "areas": areas.astype(np.int32),
+        "boxes": boxes,
+        "num_segments": np.int32(4),
+        schema.INSTANCES: {
+            "boxes": np.float32([CAT_BOX, DOG_BOX, (0, 0, 0, 0)]),
+            "scores": np.float32([0.875, 0.75, 0]),
+            "classes": np.int32([0, 1, -1]),
+            "mask_probs": np.ones((3, 28, 28), np.float32),
+            "num_detections": np.int32(2),
+        },
+        schema.SEMANTIC_MAP: semantic,
+    }
+
+
+def empty_prediction(_image):
+    return {
+        "panoptic_map": np.zeros(SIZE, np.int32),
+        "category_ids": np.zeros(6, np.int32),
+        "is_thing": np.zeros(6, bool),
+        "scores": np.zeros(6, np.float32),
+        "areas": np.zeros(6, np.int32),
+        "boxes": np.zeros((6, 4), np.float32),
+        "num_segments": np.int32(0),
+        schema.INSTANCES: {
+            "boxes": np.zeros((3, 4), np.float32),
+            "scores": np.zeros(3, np.float32),
+            "classes": np.full(3, -1, np.int32),
+            "mask_probs": np.zeros((3, 28, 28), np.float32),
+            "num_detections": np.int32(0),
+        },
+        schema.SEMANTIC_MAP: np.zeros(SIZE, np.int32),
+    }
+
+
+def test_a_perfect_predictor():
+    results = evaluate(perfect_prediction, iter(make_samples(7)), TABLE, progress=False)
+    assert results["images"] == 7
+    assert 0 < results["seconds_per_image"] < 1
+    for group, n in (("All", 4), ("Things", 2), ("Stuff", 2)):
+        assert results["panoptic"][group] == {"PQ": 1, "SQ": 1, "RQ": 1, "n": n}
+    assert results["panoptic"]["per_class"]["dog"]["tp"] == 7
+    assert results["semantic"]["mIoU"] == results["semantic"]["pixel_accuracy"] == 1
+    assert list(results["semantic"]["per_class"]) == ["other (things)", "sky", "road"]
+    for name in ("box_ap", "mask_ap"):
+        assert results[name]["AP"] == results[name]["AP75"] == pytest.approx(1)
+
+
+def test_an_empty_prediction():
+    results = evaluate(empty_prediction, make_samples(2), TABLE, progress=False)
+    assert results["panoptic"]["All"] == {"PQ": 0, "SQ": 0, "RQ": 0, "n": 4}
+    assert results["box_ap"]["AP"] == results["mask_ap"]["AP"] == 0
+    things = 8 * 8 + 12 * 14
+    assert results["semantic"]["pixel_accuracy"] == pytest.approx(things / (24 * 35))
+    assert results["semantic"]["mIoU"] == pytest.approx(things / (24 * 35) / 3)
+
+
+def test_half_right():
+    """On the second image the cat and dog change places: 1 of 2 is right for each."""
+
+    def predictor(image):
+        prediction = perfect_prediction(image)
+        if image[0, 0, 0] == 10:
+            prediction["category_ids"] = np.int32([DOG, CAT, SKY, ROAD, 0, 0])
+            prediction["instances"]["classes"] = np.int32([1, 0, -1])
+        return prediction
+
+    results = evaluate(predictor, make_samples(2), TABLE, progress=False)
+    assert results["panoptic"]["Things"]["PQ"] == pytest.approx(0.5)
+    assert results["panoptic"]["Stuff"]["PQ"] == 1
+    assert results["panoptic"]["per_class"]["cat"]["fp"] == 1
+    # Cat: the right one, at 0.875, comes before the wrong one; dog: after it, so precision is 0.5.
+    assert results["mask_ap"]["AP"] == pytest.approx((1 + 0.5) / 2 * 51 / 101)
+
+
+def test_the_files_hold_what_was_scored(tmp_path):
+    samples = make_samples(3)
+    out = tmp_path / "new" / "out"
+    results = evaluate(perfect_prediction, samples, TABLE, out, progress=False, num_overlays=2)
+
+    panoptic = json.loads((out / "panoptic.json").read_text())
+    assert panoptic["categories"] == TABLE.to_coco()
+    assert panoptic["images"][1] == {
+        "id": 101,
+        "file_name": "day/1.jpg",
+        "height": 24,
+        "width": 36,
+    }
+    assert panoptic["annotations"][0]["segments_info"][:3] == [
+        {
+            "id": 1,
+            "category_id": CAT,
+            "area": 64,
+            "bbox": [2, 4, 8, 8],
+            "score": 0.875,
+        },
+        {"id": 2, "category_id": DOG, "area": 168, "bbox": [20, 10, 14, 12], "score": 0.75},
+        {"id": 3, "category_id": SKY, "area": 504 - 64 - 56, "bbox": [0, 0, 36, 14]},
+    ]
+    again = PanopticQuality(TABLE)
+    for (record, _, ids), annotation in zip(samples, panoptic["annotations"], strict=True):
+        assert annotation["image_id"] == record.image_id
+        pred_ids = read_panoptic_png(out / "panoptic" / annotation["file_name"])
+        gt_segments = [dataclasses.asdict(s) for s in record.segments]
+        again.update(ids, gt_segments, pred_ids, annotation["segments_info"])
+    assert again.result() == results["panoptic"]
+
+    instances = json.loads((out / "instances.json").read_text())
+    assert [i["image_id"] for i in instances] == [100, 100, 101, 101, 102, 102]
+    assert instances[1]["category_id"] == DOG
+    assert instances[1]["bbox"] == [20, 10, 14, 12]
+    assert instances[1]["segmentation"]["size"] == [24, 36]
+    ground_truth = {
+        "images": panoptic["images"],
+        "categories": TABLE.to_coco(),
+        "annotations": [
+            {
+                "image_id": 100 + index,
+                "category_id": CAT,
+                "bbox": [2, 4, 8, 8],
+                "area": 64,
+                "iscrowd": 0,
+            }
+            for index in range(3)
+        ],
+    }
+    assert coco_ap(ground_truth, instances, "bbox")["AP"] == pytest.approx(1)
+
+    overlays = sorted((out / "overlays").iterdir())
+    assert [path.name for path in overlays] == ["day_0.jpg", "day_1.jpg"]
+    assert Image.open(overlays[0]).size == (2 * 720 + 8, 480 + 30)
+
+
+def test_equal_file_names_do_not_overwrite_each_other(tmp_path):
+    first, second = make_samples(2)
+    second = (dataclasses.replace(second[0], file_name="day/0.png"), *second[1:])
+    evaluate(perfect_prediction, [first, second], TABLE, tmp_path, progress=False, num_overlays=0)
+    names = sorted(path.name for path in (tmp_path / "panoptic").iterdir())
+    assert names == ["day_0.png", "day_0_101.png"]
+
+
+def test_scoring_runs_while_the_predictor_works():
+    """The second prediction waits until the first image is being scored."""
+    scoring = threading.Event()
+
+    samples = make_samples(2)
+    record, image, ids = samples[0]
+
+    class Segments(tuple):
+        def __iter__(self):
+            scoring.set()
+            return super().__iter__()
+
+    samples[0] = (dataclasses.replace(record, segments=Segments(record.segments)), image, ids)
+
+    def predictor(image):
+        if image[0, 0, 0] == 10:
+            assert scoring.wait(timeout=20)
+        return perfect_prediction(image)
+
+    assert evaluate(predictor, samples, TABLE, progress=False)["images"] == 2
+
+
+def test_errors():
+    with pytest.raises(DataError, match="at least one image"):
+        evaluate(perfect_prediction, [], TABLE, progress=False)
+    record, image, ids = make_samples(1)[0]
+    with pytest.raises(DataError, match=r"day/0\.jpg: prediction and .* must have one size"):
+        evaluate(perfect_prediction, [(record, image, ids[:-1])], TABLE, progress=False)
+
+
+def test_progress_is_shown_only_on_demand(capsys):
+    evaluate(perfect_prediction, make_samples(1), TABLE, progress=False)
+    assert capsys.readouterr() == ("", "")
+    evaluate(perfect_prediction, make_samples(1), TABLE)
+    assert "1/1" in capsys.readouterr().err
+
+
+def test_segments_info_of_nothing():
+    assert segments_info(empty_prediction(None)) == []

@@ -1,0 +1,60 @@
+"""Helpers for tests that use the goldens' small Panoptic FPN."""
+
+import numpy as np
+
+from tf_panoptic_fpn import PanopticFPN, schema
+from tf_panoptic_fpn.models.resnet import ResNet
+
+XY = [1, 0, 3, 2]  # xyxy <-> yxyx
+
+
+def stack_images(golden):
+    """The images of a golden as one RGB batch: float32 `[B, 128, 160, 3]` and sizes `[B, 2]`."""
+    count = sum(key.startswith("image_") for key in golden)
+    batch, sizes = np.zeros((count, 128, 160, 3), np.float32), np.zeros((count, 2), np.int32)
+    for i in range(count):
+        image = golden[f"image_{i}"][..., ::-1]
+        sizes[i] = image.shape[:2]
+        batch[i, : sizes[i, 0], : sizes[i, 1]] = image
+    return batch, sizes
+
+
+def make_small_model():
+    """detectron2's `panoptic_fpn_R_50_1x` at 1/16 width, untrained."""
+    return PanopticFPN(
+        num_thing_classes=5,
+        num_stuff_classes=4,
+        backbone=ResNet(50, stem_channels=8, width=4, name="backbone"),
+        fpn_channels=16,
+        semantic_channels=64,
+        box_head_units=64,
+        mask_head_channels=16,
+        rpn_top_k_train=(2000, 1000),
+        rpn_top_k_test=(500, 200),
+        max_detections=40,
+    )
+
+
+def make_batch(batch_size=4, size=(96, 128), num_instances=3, seed=0):
+    """A training batch of noise, with elliptic instances and four stuff bands, in the schema."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    centers = rng.uniform(0.3, 0.7, (batch_size, num_instances, 2)) * size
+    halves = rng.uniform(8, 28, (batch_size, num_instances, 2))
+    boxes = np.concatenate([centers - halves, centers + halves], axis=-1)
+    grid = np.linspace(-1, 1, schema.GT_MASK_SIZE)
+    ellipse = (grid[:, None] ** 2 + grid**2 <= 1).astype(np.uint8)
+    bands = 1 + np.arange(height) * 4 // height
+    semantic = np.broadcast_to(bands[:, None], size)
+    return {
+        schema.IMAGES: rng.uniform(0, 255, (batch_size, *size, 3)).astype(np.float32),
+        schema.IMAGE_SIZES: np.tile(np.int32(size), (batch_size, 1)),
+        schema.IMAGE_SEEDS: rng.integers(0, 2**30, batch_size).astype(np.int32),
+        schema.GT_BOXES: np.clip(boxes, 0, [height, width] * 2).astype(np.float32),
+        schema.GT_CLASSES: rng.integers(0, 5, (batch_size, num_instances)).astype(np.int32),
+        schema.GT_IS_CROWD: np.zeros((batch_size, num_instances), bool),
+        schema.GT_MASKS: np.broadcast_to(
+            ellipse, (batch_size, num_instances, *ellipse.shape)
+        ).copy(),
+        schema.SEMANTIC: np.tile(semantic, (batch_size, 1, 1)).astype(np.int32),
+    }

@@ -1,0 +1,19 @@
+"""Panoptic Feature Pyramid Networks (arXiv:1901.02446) for TensorFlow and Keras 3."""
+
+from tf_panoptic_fpn.build import build_model, load_model
+from tf_panoptic_fpn.config import Config, load_config
+from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataError",
+    "PanopticError",
+    "PanopticFPN",
+    "build_model",
+    "load_config",
+    "load_model",
+]

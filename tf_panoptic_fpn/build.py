@@ -1,0 +1,150 @@
+"""From a configuration to objects; the only place where the two meet."""
+
+import contextlib
+import dataclasses
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from tf_panoptic_fpn.data.coco import read_coco_panoptic
+from tf_panoptic_fpn.data.shapes import write_shapes
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.training.optimizer import SGD, WarmupStepDecay
+
+
+def build_model(config):
+    """Returns the untrained `PanopticFPN` of a `Config`."""
+    return PanopticFPN(**dataclasses.asdict(config.model), name="panoptic_fpn")
+
+
+def load_model(path):
+    """Loads a `PanopticFPN` from a `.keras` file.
+
+    Raises:
+        ConfigError: if the file is absent or holds something else.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: cannot be loaded: {' '.join(str(error).split())}") from None
+    if not isinstance(model, PanopticFPN):
+        raise ConfigError(f"{path}: must hold a PanopticFPN. Received: {type(model).__name__}")
+    return model
+
+
+def build_optimizer(config):
+    """Returns the optimizer of an `OptimizerConfig`, for gradients already summed over replicas."""
+    schedule = WarmupStepDecay(
+        config.learning_rate,
+        config.warmup_steps,
+        config.warmup_factor,
+        config.drop_steps,
+        config.drop_factor,
+    )
+    return SGD(schedule, config.momentum, config.weight_decay, reduces_gradients=False)
+
+
+def build_strategy(replicas):
+    """Returns a `MirroredStrategy` over all GPUs or, without any, over logical CPU devices.
+
+    Args:
+        replicas: int, logical CPU devices to train on.
+
+    Raises:
+        ConfigError: if TensorFlow already runs with fewer logical CPU devices.
+    """
+    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
+    if gpus:
+        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+    if replicas > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        # Refused where TensorFlow runs already; what counts is how many devices there are.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+            )
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < replicas:
+        raise ConfigError(
+            f"`train.replicas` must be set before TensorFlow starts. Received: {replicas} replicas "
+            f"and {len(devices)} running CPU device(s)"
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]])
+
+
+def resolve_data(config, workdir):
+    """Writes the embedded data set if the configuration asks for it, and fills in its paths.
+
+    Args:
+        config: `Config`.
+        workdir: folder; the shapes go to `workdir/shapes`.
+
+    Returns:
+        A `Config` whose splits both have paths.
+
+    Raises:
+        ConfigError: if a path of a split is missing.
+    """
+    data = config.data
+    if data.shapes is not None:
+        folder = pathlib.Path(workdir).resolve() / "shapes"
+        write_shapes(folder, data.shapes)
+        paths = {
+            name: {
+                "images": f"{name}/images",
+                "panoptic_json": f"{name}/panoptic.json",
+                "panoptic_dir": f"{name}/panoptic",
+            }
+            for name in ("train", "validation")
+        }
+        data = dataclasses.replace(
+            data,
+            root=str(folder),
+            train=dataclasses.replace(data.train, **paths["train"]),
+            validation=dataclasses.replace(data.validation, **paths["validation"]),
+        )
+    for name in ("train", "validation"):
+        split = getattr(data, name)
+        for key in ("images", "panoptic_json", "panoptic_dir"):
+            if not getattr(split, key):
+                raise ConfigError(f"`data.{name}.{key}` must be given, or `data.shapes`")
+    return dataclasses.replace(config, data=data)
+
+
+def load_split(data, name):
+    """Reads the split "train" or "validation" of a resolved `DataConfig`.
+
+    Returns:
+        A `PanopticSplit`.
+
+    Raises:
+        DataError: if a file of the data set breaks a rule.
+    """
+    split = getattr(data, name)
+    root = pathlib.Path(data.root)
+    return read_coco_panoptic(
+        root / split.images, root / split.panoptic_json, root / split.panoptic_dir
+    )
+
+
+def check_categories(config, categories, file):
+    """Raises ConfigError unless the model has as many classes as the data set.
+
+    Args:
+        config: `Config`.
+        categories: `CategoryTable` of the data set.
+        file: where the table was read, for the message.
+    """
+    counts = {
+        "num_thing_classes": len(categories.things),
+        "num_stuff_classes": len(categories.stuff),
+    }
+    for name, count in counts.items():
+        received = getattr(config.model, name)
+        if received != count:
+            raise ConfigError(f"`model.{name}` must be {count}, as in {file}. Received: {received}")

@@ -1,0 +1,127 @@
+"""Categories of a data set: dataset `category_id` <-> contiguous class."""
+
+import dataclasses
+import json
+
+from tf_panoptic_fpn.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Category:
+    """One category, as a COCO panoptic file lists it."""
+
+    id: int
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoryTable:
+    """The categories of one data set, in the order of its file.
+
+    Thing classes are numbered 0..K-1, and stuff takes the semantic classes 1..S-1 (0 is `other`,
+    every thing), each in the order of ascending dataset id.
+    """
+
+    categories: tuple[Category, ...]
+
+    def __post_init__(self):
+        ids = [category.id for category in self.categories]
+        doubled = sorted({i for i in ids if ids.count(i) > 1})
+        if doubled:
+            raise DataError(f"Category ids must be unique. Received twice: {doubled}")
+
+    @classmethod
+    def from_coco(cls, categories, file="categories"):
+        """Reads the `categories` list of a COCO (panoptic) JSON file.
+
+        Args:
+            categories: list of dicts with `id`, `name` and, for panoptic files, `isthing` (without
+                it, as in instance files, the category is a thing).
+            file: name to put in error messages.
+
+        Raises:
+            DataError: if an entry lacks `id` or `name`, or an id occurs twice.
+        """
+        table = []
+        for entry in categories:
+            if not isinstance(entry, dict) or "id" not in entry or "name" not in entry:
+                raise DataError(f"{file}: a category needs `id` and `name`. Received: {entry}")
+            color = entry.get("color")
+            table.append(
+                Category(
+                    id=int(entry["id"]),
+                    name=str(entry["name"]),
+                    is_thing=bool(entry.get("isthing", 1)),
+                    color=tuple(color) if color else None,
+                )
+            )
+        return cls(tuple(table))
+
+    @classmethod
+    def load(cls, path):
+        """Reads a table that `save` wrote."""
+        with open(path) as file:
+            return cls.from_coco(json.load(file), file=str(path))
+
+    def save(self, path):
+        """Writes the table as the `categories` list of a COCO panoptic file."""
+        with open(path, "w") as file:
+            json.dump(self.to_coco(), file, indent=1)
+
+    def to_coco(self):
+        """Returns the `categories` list of a COCO panoptic file."""
+        entries = []
+        for category in self.categories:
+            entry = {"id": category.id, "name": category.name, "isthing": int(category.is_thing)}
+            if category.color:
+                entry["color"] = list(category.color)
+            entries.append(entry)
+        return entries
+
+    @property
+    def things(self):
+        """Thing categories; the position is the thing class."""
+        return sorted((c for c in self.categories if c.is_thing), key=lambda c: c.id)
+
+    @property
+    def stuff(self):
+        """Stuff categories; the position + 1 is the semantic class."""
+        return sorted((c for c in self.categories if not c.is_thing), key=lambda c: c.id)
+
+    @property
+    def thing_ids(self):
+        """Dataset ids `[K]`, indexed by thing class."""
+        return [category.id for category in self.things]
+
+    @property
+    def stuff_ids(self):
+        """Dataset ids `[S-1]`, indexed by semantic class - 1."""
+        return [category.id for category in self.stuff]
+
+    @property
+    def thing_class(self):
+        """Dict: dataset id -> thing class 0..K-1."""
+        return {category_id: k for k, category_id in enumerate(self.thing_ids)}
+
+    @property
+    def semantic_class(self):
+        """Dict: dataset id -> semantic class, 0 for every thing, 1..S-1 for stuff."""
+        classes = dict.fromkeys(self.thing_ids, 0)
+        classes.update({category_id: s + 1 for s, category_id in enumerate(self.stuff_ids)})
+        return classes
+
+    @property
+    def by_id(self):
+        """Dict: dataset id -> `Category`."""
+        return {category.id: category for category in self.categories}
+
+    @property
+    def unique_names(self):
+        """Dict: dataset id -> name, followed by the id where two categories share the name."""
+        names = [category.name for category in self.categories]
+        return {
+            c.id: c.name if names.count(c.name) == 1 else f"{c.name} {c.id}"
+            for c in self.categories
+        }

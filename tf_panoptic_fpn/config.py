@@ -1,0 +1,340 @@
+"""The configuration: frozen dataclasses, a strict YAML loader and `--set a.b=value` overrides."""
+
+import contextlib
+import dataclasses
+import difflib
+import types
+import typing
+
+import yaml
+
+from tf_panoptic_fpn.errors import ConfigError
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+NORMS = ("frozen_affine", "group_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of `PanopticFPN`, one for one; see its docstring."""
+
+    num_thing_classes: int = 80
+    num_stuff_classes: int = 53
+    backbone: str = "resnet50"
+    norm: str = "frozen_affine"
+    freeze_at: int = 2
+    stride_in_1x1: bool = True
+    fpn_channels: int = 256
+    semantic_channels: int = 128
+    box_head_units: int = 1024
+    mask_head_channels: int = 256
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rpn_top_k_train: tuple[int, int] = (2000, 1000)
+    rpn_top_k_test: tuple[int, int] = (1000, 1000)
+    rpn_nms_iou: float = 0.7
+    rpn_samples: int = 256
+    rois_per_image: int = 512
+    roi_sampling_ratio: int = 0
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    lambda_instance: float = 1.0
+    lambda_semantic: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapesConfig:
+    """The embedded data set: drawn shapes over textured stuff, written to `WORKDIR/shapes`."""
+
+    train_images: int = 240
+    validation_images: int = 40
+    image_size: tuple[int, int] = (128, 160)
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """One split of a COCO panoptic data set, and how its images are resized.
+
+    Paths are taken from `data.root`. The shorter side of an image becomes one of `short_sides`
+    (drawn at random for training, the first for validation), the longer is held to `max_long_side`.
+    """
+
+    images: str = ""
+    panoptic_json: str = ""
+    panoptic_dir: str = ""
+    short_sides: tuple[int, ...] = (800,)
+    max_long_side: int = 1333
+    flip_probability: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the images are and how they become batches.
+
+    `canvases` are the static `(height, width)` that batches are padded to, the smallest that holds
+    the batch; without any, a batch is padded to its own largest image, rounded up to 32.
+    """
+
+    root: str = ""
+    shapes: ShapesConfig | None = None
+    train: SplitConfig = SplitConfig(
+        short_sides=(640, 672, 704, 736, 768, 800), flip_probability=0.5
+    )
+    validation: SplitConfig = SplitConfig()
+    max_instances: int = 100
+    canvases: tuple[tuple[int, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent in the PyTorch form: v = m v + g + wd w; w -= lr v."""
+
+    learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.0
+    warmup_steps: int = 1000
+    warmup_factor: float = 0.001
+    drop_steps: tuple[int, ...] = (60000, 80000)
+    drop_factor: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop. `batch_size` is global; `replicas` counts logical CPU devices without a GPU."""
+
+    steps: int = 90000
+    batch_size: int = 16
+    replicas: int = 1
+    seed: int = 0
+    deterministic: bool = False
+    jit_compile: bool = False
+    checkpoint_every: int = 1000
+    log_every: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeConfig:
+    """The thresholds of the panoptic merge; all three keep at equality."""
+
+    score_threshold: float = 0.5
+    overlap_threshold: float = 0.5
+    stuff_area: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that one run needs."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    merge: MergeConfig = MergeConfig()
+
+
+def load_config(path, overrides=()):
+    """Reads a YAML configuration.
+
+    Args:
+        path: the YAML file; a key that it leaves out keeps its default.
+        overrides: strings `a.b=value`, value in YAML, e.g. `"model.backbone=resnet101"`.
+
+    Returns:
+        A `Config`.
+
+    Raises:
+        ConfigError: naming the file and the key, if a key is unknown, a value has another type, or
+            a value breaks a rule.
+    """
+    try:
+        with open(path) as file:
+            tree = yaml.safe_load(file) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    for override in overrides:
+        tree = _with_override(tree, override)
+    config = _build(Config, tree, path, "")
+    _check(config, path)
+    return config
+
+
+def save_config(config, path):
+    """Writes a `Config` as YAML that `load_config` reads back equal."""
+    with open(path, "w") as file:
+        yaml.safe_dump(_plain(config), file, sort_keys=False)
+
+
+def _plain(value):
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _with_override(tree, override):
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set takes a.b=value. Received: {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: the value is not YAML. Received: {text!r}") from None
+    parents, leaf = key.split(".")[:-1], key.split(".")[-1]
+    tree = dict(tree) if isinstance(tree, dict) else tree
+    node = tree
+    for name in parents:
+        child = node.get(name) or {} if isinstance(node, dict) else None
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {key}: `{name}` is not a section")
+        node[name] = dict(child)
+        node = node[name]
+    node[leaf] = value
+    return tree
+
+
+def _build(kind, tree, path, prefix):
+    """Builds the dataclass `kind` from a mapping; `prefix` is the dotted key of the mapping."""
+    if not isinstance(tree, dict):
+        where = f"`{prefix}`" if prefix else "the file"
+        raise ConfigError(f"{path}: {where} must be a mapping. Received: {tree!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean `{close[0]}`?" if close else ""
+            raise ConfigError(f"{path}: unknown key `{name}`{hint}")
+        default = fields[key].default
+        values[key] = _convert(value, hints[key], default, path, name)
+    return kind(**values)
+
+
+def _convert(value, hint, default, path, name):
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    if dataclasses.is_dataclass(hint):
+        section = _build(hint, {} if value is None else value, path, name)
+        if default is None or value is None:
+            return section if value is not None else hint()
+        named = {key: getattr(section, key) for key in value}
+        return dataclasses.replace(default, **named)
+    if typing.get_origin(hint) is tuple:
+        arms = typing.get_args(hint)
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path}: `{name}` must be a list. Received: {value!r}")
+        if arms[-1] is Ellipsis:
+            arms = (arms[0],) * len(value)
+        if len(arms) != len(value):
+            raise ConfigError(f"{path}: `{name}` must have {len(arms)} values. Received: {value!r}")
+        pairs = zip(value, arms, strict=True)
+        return tuple(
+            _convert(v, arm, None, path, f"{name}[{i}]") for i, (v, arm) in enumerate(pairs)
+        )
+    if hint is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):  # YAML reads `1e-4`, without a dot, as text
+            value = float(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{path}: `{name}` must be {hint.__name__}. Received: {value!r}")
+    return value
+
+
+def _check(config, path):
+    model, data, train = config.model, config.data, config.train
+    optimizer, merge = config.optimizer, config.merge
+    splits = (("data.train", data.train), ("data.validation", data.validation))
+    rules = [
+        (model.backbone in BACKBONES, "model.backbone", f"one of {BACKBONES}", model.backbone),
+        (model.norm in NORMS, "model.norm", f"one of {NORMS}", model.norm),
+        (train.steps > 0, "train.steps", "above 0", train.steps),
+        (train.batch_size > 0, "train.batch_size", "above 0", train.batch_size),
+        (train.replicas > 0, "train.replicas", "above 0", train.replicas),
+        (
+            train.batch_size % max(train.replicas, 1) == 0,
+            "train.batch_size",
+            f"a multiple of train.replicas ({train.replicas})",
+            train.batch_size,
+        ),
+        (train.seed >= 0, "train.seed", "0 or above", train.seed),
+        (train.checkpoint_every > 0, "train.checkpoint_every", "above 0", train.checkpoint_every),
+        (train.log_every > 0, "train.log_every", "above 0", train.log_every),
+        (
+            not train.jit_compile or data.canvases,
+            "data.canvases",
+            "given with train.jit_compile: XLA compiles static shapes",
+            data.canvases,
+        ),
+        (data.max_instances > 0, "data.max_instances", "above 0", data.max_instances),
+        (
+            all(h % 32 == 0 and w % 32 == 0 and h > 0 and w > 0 for h, w in data.canvases),
+            "data.canvases",
+            "multiples of 32",
+            data.canvases,
+        ),
+        (
+            optimizer.learning_rate > 0,
+            "optimizer.learning_rate",
+            "above 0",
+            optimizer.learning_rate,
+        ),
+        (optimizer.clip_norm >= 0, "optimizer.clip_norm", "0 (off) or above", optimizer.clip_norm),
+        (
+            0 <= merge.score_threshold <= 1,
+            "merge.score_threshold",
+            "in [0, 1]",
+            merge.score_threshold,
+        ),
+        (
+            0 <= merge.overlap_threshold <= 1,
+            "merge.overlap_threshold",
+            "in [0, 1]",
+            merge.overlap_threshold,
+        ),
+        (merge.stuff_area >= 0, "merge.stuff_area", "0 or above", merge.stuff_area),
+    ]
+    if data.shapes is not None:
+        shapes, name = data.shapes, "data.shapes"
+        rules += [
+            (shapes.train_images > 0, f"{name}.train_images", "above 0", shapes.train_images),
+            (
+                shapes.validation_images > 0,
+                f"{name}.validation_images",
+                "above 0",
+                shapes.validation_images,
+            ),
+            (
+                min(shapes.image_size) >= 64,
+                f"{name}.image_size",
+                "at least 64x64",
+                shapes.image_size,
+            ),
+            (shapes.seed >= 0, f"{name}.seed", "0 or above", shapes.seed),
+        ]
+    for name, split in splits:
+        sides = split.short_sides
+        rules += [
+            (sides and min(sides) > 0, f"{name}.short_sides", "a list of sides above 0", sides),
+            (split.max_long_side > 0, f"{name}.max_long_side", "above 0", split.max_long_side),
+            (
+                0 <= split.flip_probability <= 1,
+                f"{name}.flip_probability",
+                "in [0, 1]",
+                split.flip_probability,
+            ),
+        ]
+    for holds, name, rule, value in rules:
+        if not holds:
+            raise ConfigError(f"{path}: `{name}` must be {rule}. Received: {value!r}")

@@ -1,0 +1,141 @@
+"""Reading, writing and resizing images and panoptic maps."""
+
+import contextlib
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tf_panoptic_fpn.errors import DataError
+
+
+def read_image(path):
+    """Reads an image file as RGB, upright.
+
+    The EXIF orientation is applied; grey, palette, CMYK and 16-bit images become 8-bit RGB, and an
+    alpha channel is dropped.
+
+    Args:
+        path: an image of any format that Pillow reads.
+
+    Returns:
+        uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+        DataError: if the file is missing, empty, truncated or cannot be decoded.
+    """
+    with _decoding(path, "image"), Image.open(path) as image:
+        return np.asarray(_to_rgb(image))
+
+
+def read_panoptic_png(path):
+    """Reads a panoptic map in the COCO format: id = R + 256 G + 65536 B.
+
+    Args:
+        path: an 8-bit RGB PNG.
+
+    Returns:
+        int32 `[H, W]`, segment ids; 0 is void.
+
+    Raises:
+        DataError: if the file is missing, cannot be decoded or is not an 8-bit RGB PNG.
+    """
+    with _decoding(path, "panoptic map"), Image.open(path) as image:
+        if image.format != "PNG" or image.mode != "RGB":
+            received = f"{image.format}, mode {image.mode}"
+            raise DataError(f"{path}: a panoptic map must be an RGB PNG. Received: {received}")
+        rgb = np.asarray(image).astype(np.int32)
+    return rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16
+
+
+def write_panoptic_png(ids, path):
+    """Writes a panoptic map in the COCO format; the inverse of `read_panoptic_png`.
+
+    Args:
+        ids: int `[H, W]`, segment ids below 2**24.
+        path: the PNG to write.
+
+    Raises:
+        ValueError: if `ids` is not `[H, W]`, or an id does not fit.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 2:
+        raise ValueError(f"`ids` must be [H, W]. Received: shape {ids.shape}")
+    if ids.size and not 0 <= ids.min() <= ids.max() < 1 << 24:
+        raise ValueError(f"`ids` must be in [0, 2**24). Received: {ids.min()}..{ids.max()}")
+    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+    Image.fromarray(rgb).save(path, format="PNG")
+
+
+def resized_size(height, width, short_side, max_long_side):
+    """Size with a shorter side of `short_side`, or less where the longer would pass its limit.
+
+    Args:
+        height, width: int, pixels.
+        short_side, max_long_side: int, pixels.
+
+    Returns:
+        `(height, width)`, ints of at least 1.
+
+    Reference: `ResizeShortestEdge` of detectron2, with the same rounding.
+    """
+    scale = short_side / min(height, width)
+    long_side = scale * max(height, width)
+    shrink = min(max_long_side / long_side, 1.0)
+    short, long = (max(int(side * shrink + 0.5), 1) for side in (short_side, long_side))
+    return (short, long) if height < width else (long, short)
+
+
+def resize_image(image, size):
+    """Resizes an image bilinearly, antialiased when shrinking.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        size: `(height, width)`, ints.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    height, width = size
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_labels(labels, size):
+    """Resizes a label map to the label at each new pixel's centre.
+
+    Args:
+        labels: uint8 `[H, W]`.
+        size: `(height, width)`, ints.
+
+    Returns:
+        uint8 `[height, width]`.
+    """
+    height, width = size
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+
+
+@contextlib.contextmanager
+def _decoding(path, what):
+    """Turns whatever a decoder raises into one line that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: the {what} file is missing") from None
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
+    except Exception as error:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise DataError(f"{path}: the {what} file is empty") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: the {what} cannot be decoded: {reason}") from None
+
+
+def _to_rgb(image):
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
+        grey = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255)
+        image = Image.fromarray(grey.astype(np.uint8))
+    return image.convert("RGB")

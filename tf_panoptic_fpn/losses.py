@@ -1,0 +1,128 @@
+"""The losses of Panoptic FPN (arXiv:1901.02446, section 3, equation 1).
+
+Each loss is a sum over its examples and the number that it is divided by, so that several replicas
+can add both up before they divide.
+"""
+
+from keras import ops
+
+from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
+from tf_panoptic_fpn.schema import IGNORED
+
+
+def rpn_losses(logits, deltas, labels, matched_boxes, anchors, samples_per_image):
+    """Binary cross-entropy of the sampled anchors, and L1 of the positive ones' deltas.
+
+    Args:
+        logits: float `[B, A]`, objectness.
+        deltas: float `[B, A, 4]`.
+        labels: int32 `[B, A]`; 1 positive, 0 negative, -1 not sampled.
+        matched_boxes: float32 `[B, A, 4]`, ground truth of each positive anchor.
+        anchors: float32 `[A, 4]`.
+        samples_per_image: int; both sums are divided by samples_per_image x B.
+
+    Returns:
+        Dict "rpn_class", "rpn_box" of (sum, count), float32 scalars.
+
+    Reference: Faster R-CNN, arXiv:1506.01497, equation 1.
+    """
+    logits, deltas = ops.cast(logits, "float32"), ops.cast(deltas, "float32")
+    entropy = ops.binary_crossentropy(ops.cast(labels == 1, "float32"), logits, from_logits=True)
+    error = ops.abs(deltas - encode_boxes(matched_boxes, anchors, RPN_DELTA_WEIGHTS))
+    count = ops.cast(ops.shape(labels)[0] * samples_per_image, "float32")
+    return {
+        "rpn_class": (ops.sum(ops.where(labels >= 0, entropy, 0.0)), count),
+        "rpn_box": (ops.sum(ops.where((labels == 1)[:, :, None], error, 0.0)), count),
+    }
+
+
+def box_losses(class_logits, deltas, rois, classes, matched_boxes, is_valid):
+    """Cross-entropy of all sampled rois, and L1 of the foreground ones' deltas of their class.
+
+    Args:
+        class_logits: float `[B, T, K + 1]`.
+        deltas: float `[B, T, K, 4]`.
+        rois: float32 `[B, T, 4]`.
+        classes: int32 `[B, T]`; K is background.
+        matched_boxes: float32 `[B, T, 4]`, ground truth of each foreground roi.
+        is_valid: bool `[B, T]`; False is padding.
+
+    Returns:
+        Dict "class", "box" of (sum, count), float32 scalars; count is that of all rois, in both.
+
+    Reference: Fast R-CNN, arXiv:1504.08083, equation 1.
+    """
+    num_classes = deltas.shape[2]
+    class_logits, deltas = ops.cast(class_logits, "float32"), ops.cast(deltas, "float32")
+    entropy = ops.sparse_categorical_crossentropy(classes, class_logits, from_logits=True)
+    is_foreground = is_valid & (classes < num_classes)
+    index = ops.minimum(classes, num_classes - 1)[:, :, None, None]
+    deltas = ops.squeeze(ops.take_along_axis(deltas, index, axis=2), axis=2)
+    error = ops.abs(deltas - encode_boxes(matched_boxes, rois, BOX_DELTA_WEIGHTS))
+    count = ops.sum(ops.cast(is_valid, "float32"))
+    return {
+        "class": (ops.sum(ops.where(is_valid, entropy, 0.0)), count),
+        "box": (ops.sum(ops.where(is_foreground[:, :, None], error, 0.0)), count),
+    }
+
+
+def mask_loss(logits, targets, is_foreground):
+    """Binary cross-entropy of each foreground roi's mask, in the class of its ground truth.
+
+    Args:
+        logits: float `[B, F, 28, 28]`.
+        targets: float32 `[B, F, 28, 28]`, 0 or 1.
+        is_foreground: bool `[B, F]`.
+
+    Returns:
+        Dict "mask" of (sum, count), float32 scalars; count is that of the foreground cells.
+
+    Reference: Mask R-CNN, arXiv:1703.06870, section 3.
+    """
+    entropy = ops.binary_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
+    cells = targets.shape[2] * targets.shape[3]
+    total = ops.sum(ops.where(is_foreground[:, :, None, None], entropy, 0.0))
+    return {"mask": (total, ops.sum(ops.cast(is_foreground, "float32")) * cells)}
+
+
+def semantic_loss(logits, semantic):
+    """Cross-entropy of each labelled pixel.
+
+    Args:
+        logits: float `[B, H', W', S]`, at the resolution of the labels, H' >= H, W' >= W (the
+            rest is padding).
+        semantic: int32 `[B, H, W]`; 255 is ignored.
+
+    Returns:
+        Dict "semantic" of (sum, count), float32 scalars.
+
+    Reference: arXiv:1901.02446, section 3.
+    """
+    height, width = ops.shape(semantic)[1:3]
+    logits = ops.cast(logits[:, :height, :width], "float32")
+    is_labelled = semantic != IGNORED
+    labels = ops.where(is_labelled, semantic, 0)
+    entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    total = ops.sum(ops.where(is_labelled, entropy, 0.0))
+    return {"semantic": (total, ops.sum(ops.cast(is_labelled, "float32")))}
+
+
+def weighted_losses(terms, lambda_instance, lambda_semantic):
+    """Divides each (sum, count), 0 / 0 being 0, and weighs it.
+
+    Args:
+        terms: dict of (sum, count): "rpn_class", "rpn_box", "class", "box", "mask", "semantic".
+        lambda_instance: weight of "class", "box" and "mask".
+        lambda_semantic: weight of "semantic".
+
+    Returns:
+        Dict of float32 scalars under the same names; the total loss is their sum.
+
+    Reference: arXiv:1901.02446, equation 1.
+    """
+    weights = dict.fromkeys(("class", "box", "mask"), lambda_instance)
+    weights["semantic"] = lambda_semantic
+    return {
+        name: weights.get(name, 1.0) * total / ops.maximum(count, 1.0)
+        for name, (total, count) in terms.items()
+    }

@@ -1,0 +1,62 @@
+"""Feature pyramid network (Lin et al., arXiv:1612.03144)."""
+
+import keras
+from keras import ops
+
+XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class FPN(keras.layers.Layer):
+    """C2..C5 -> P2..P6: 1x1 laterals, nearest x2 top-down sum, 3x3 outputs, with bias, no ReLU.
+
+    Args:
+        channels: int, channels of every level.
+
+    Call: dict "C2".."C5" -> dict "P2".."P6" of `[B, h, w, channels]`; P6 is every second cell of
+    P5.
+    """
+
+    def __init__(self, channels=256, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.laterals = [self._conv(1, f"lateral{level}") for level in range(2, 6)]
+        self.outputs = [self._conv(3, f"output{level}") for level in range(2, 6)]
+
+    def _conv(self, kernel_size, name):
+        return keras.layers.Conv2D(
+            self.channels,
+            kernel_size,
+            padding="same",
+            kernel_initializer=keras.initializers.VarianceScaling(**XAVIER),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape):
+        for i, (lateral, output) in enumerate(zip(self.laterals, self.outputs, strict=True)):
+            shape = input_shape[f"C{i + 2}"]
+            lateral.build(shape)
+            output.build((*shape[:-1], self.channels))
+
+    def call(self, inputs):
+        features = {}
+        top_down = None
+        for level in (5, 4, 3, 2):
+            x = self.laterals[level - 2](inputs[f"C{level}"])
+            if top_down is not None:
+                x = x + ops.repeat(ops.repeat(top_down, 2, axis=1), 2, axis=2)
+            top_down = x
+            features[f"P{level}"] = self.outputs[level - 2](x)
+        features["P6"] = features["P5"][:, ::2, ::2]
+        return {name: features[name] for name in sorted(features)}
+
+    def compute_output_shape(self, input_shape):
+        shapes = {f"P{i}": (*input_shape[f"C{i}"][:-1], self.channels) for i in range(2, 6)}
+        batch, height, width, channels = shapes["P5"]
+        halves = [None if size is None else (size + 1) // 2 for size in (height, width)]
+        shapes["P6"] = (batch, *halves, channels)
+        return shapes
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}

@@ -1,0 +1,96 @@
+"""The mask head of Mask R-CNN (He et al., arXiv:1703.06870)."""
+
+import keras
+from keras import ops
+
+from tf_panoptic_fpn.models.conv_norm import MSRA
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.roi_align import roi_align
+
+MASK_SIZE = 28
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class MaskHead(keras.layers.Layer):
+    """RoIAlign 14x14, four 3x3 convolutions, a 2x2 deconvolution and one mask a class.
+
+    Args:
+        num_classes: int K, thing classes.
+        channels: int, width of the head.
+        sampling_ratio: int, RoIAlign samples a bin and axis; 0 adapts to the roi's size.
+
+    Call: (features "P2".."P5", rois float32 `[B, R, 4]`, classes int32 `[B, R]`, num_rois int32
+    `[B]`, the rest is padding) -> mask logits `[B, R, 28, 28]` of each roi's class. The logits of
+    padding mean nothing.
+    """
+
+    def __init__(self, num_classes, channels=256, sampling_ratio=0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.channels = channels
+        self.sampling_ratio = sampling_ratio
+        options = {"activation": "relu", "dtype": self.dtype_policy}
+        self.convs = [
+            keras.layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
+                name=f"conv{i + 1}",
+                **options,
+            )
+            for i in range(4)
+        ]
+        self.deconv = keras.layers.Conv2DTranspose(
+            channels,
+            2,
+            strides=2,
+            kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
+            name="deconv",
+            **options,
+        )
+        self.predictor = keras.layers.Conv2D(
+            num_classes,
+            1,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+            dtype=self.dtype_policy,
+            name="predictor",
+        )
+
+    def build(self, features_shape, rois_shape=None, classes_shape=None, num_rois_shape=None):
+        channels = features_shape["P2"][-1]
+        for conv in self.convs:
+            conv.build((None, 14, 14, channels))
+            channels = self.channels
+        self.deconv.build((None, 14, 14, channels))
+        self.predictor.build((None, MASK_SIZE, MASK_SIZE, channels))
+
+    def call(self, features, rois, classes, num_rois):
+        count = ops.shape(rois)[1]
+        if use_tensorflow_kernels():  # shapes may depend on data: leave most of the padding out
+            used = ops.maximum(ops.max(num_rois), 1)
+            logits = self._mask_logits(features, rois[:, :used], classes[:, :used])
+            return ops.pad(logits, ((0, 0), (0, count - used), (0, 0), (0, 0)))
+        return self._mask_logits(features, rois, classes)
+
+    def _mask_logits(self, features, rois, classes):
+        batch, count = ops.shape(rois)[:2]
+        x = roi_align(features, rois, 14, self.sampling_ratio)
+        x = ops.reshape(x, (batch * count, 14, 14, features["P2"].shape[-1]))
+        for conv in self.convs:
+            x = conv(x)
+        x = self.predictor(self.deconv(x))
+        index = ops.reshape(ops.maximum(classes, 0), (batch * count, 1, 1, 1))
+        x = ops.take_along_axis(x, index, axis=3)
+        return ops.reshape(x, (batch, count, MASK_SIZE, MASK_SIZE))
+
+    def compute_output_spec(self, features, rois, classes, num_rois):
+        return keras.KerasTensor((*rois.shape[:2], MASK_SIZE, MASK_SIZE), dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "channels": self.channels,
+            "sampling_ratio": self.sampling_ratio,
+        }

@@ -1,0 +1,347 @@
+"""Panoptic FPN as one Keras model (Kirillov et al., arXiv:1901.02446)."""
+
+import keras
+from keras import ops
+
+from tf_panoptic_fpn import losses, schema
+from tf_panoptic_fpn.models.box_head import BoxHead, Detections
+from tf_panoptic_fpn.models.fpn import FPN
+from tf_panoptic_fpn.models.mask_head import MaskHead
+from tf_panoptic_fpn.models.proposals import Proposals
+from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.models.rpn_head import RPNHead
+from tf_panoptic_fpn.models.semantic_head import SemanticHead
+from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
+from tf_panoptic_fpn.ops.resize import upsample_bilinear
+
+LOSS_NAMES = ("rpn_class", "rpn_box", "class", "box", "mask", "semantic")
+STRIDE = 32  # of the coarsest backbone feature; the canvas is padded to a multiple
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class Normalize(keras.layers.Layer):
+    """RGB 0-255 -> normalised input: (x - mean) / std, padding 0, sides multiples of 32.
+
+    Call: (images `[B, H, W, 3]`, image_sizes int32 `[B, 2]` or None, the whole canvas) -> float
+    `[B, ceil32(H), ceil32(W), 3]` and image_sizes int32 `[B, 2]`.
+    """
+
+    def __init__(self, mean, std, **kwargs):
+        super().__init__(trainable=False, **kwargs)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def call(self, images, image_sizes=None):
+        batch, height, width = ops.shape(images)[:3]
+        if image_sizes is None:
+            canvas = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
+            image_sizes = ops.broadcast_to(canvas, (batch, 2))
+        image_sizes = ops.cast(image_sizes, "int32")
+        x = (ops.cast(images, "float32") - ops.array(self.mean)) / ops.array(self.std)
+        rows = ops.arange(height, dtype="int32") < image_sizes[:, :1]
+        columns = ops.arange(width, dtype="int32") < image_sizes[:, 1:]
+        inside = rows[:, :, None, None] & columns[:, None, :, None]
+        x = ops.where(inside, x, 0.0)
+        x = ops.pad(x, ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE), (0, 0)))
+        return ops.cast(x, self.compute_dtype), image_sizes
+
+    def compute_output_spec(self, images, image_sizes=None):
+        batch, height, width, channels = images.shape
+        sizes = [None if size is None else size + -size % STRIDE for size in (height, width)]
+        return (
+            keras.KerasTensor((batch, *sizes, channels), dtype=self.compute_dtype),
+            keras.KerasTensor((batch, 2), dtype="int32"),
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean, "std": self.std}
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class PanopticFPN(keras.Model):
+    """Instance and semantic segmentation from one feature pyramid.
+
+    Call it on a batch of images, `[B, H, W, 3]` RGB 0-255, or on a dict with `images` and
+    `image_sizes` int32 `[B, 2]`, the valid top-left part of each canvas. It returns a dict
+    (`tf_panoptic_fpn.schema`): `boxes` float32 `[B, D, 4]` (yxyx, canvas pixels), `scores` float32
+    and `classes` int32 `[B, D]`, `num_detections` int32 `[B]`, `mask_probs` float32
+    `[B, D, 28, 28]` and `semantic_logits` `[B, H/4, W/4, S]` with H and W rounded up to 32.
+
+    `compile(optimizer)` and `fit` train it on batches `(batch, batch)` of the training pipeline:
+    a dict that holds the images and the ground truth.
+
+    Args:
+        num_thing_classes: int K.
+        num_stuff_classes: int; the semantic branch has one class more, 0 for every thing.
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152", or a layer that
+            maps a normalised image to a dict "C2".."C5".
+        norm: "frozen_affine" or "group_norm", of a backbone given by name.
+        freeze_at: int, stages of the backbone that are not trained: 1 the stem, 2 res2 too, ...
+        stride_in_1x1: bool, whether bottlenecks stride in the first 1x1 convolution.
+        fpn_channels: int, channels of P2..P6.
+        semantic_channels: int, width of the semantic branch.
+        box_head_units: int, width of the box head's two layers.
+        mask_head_channels: int, width of the mask head.
+        anchor_sizes: 5 sizes in pixels, for P2..P6.
+        anchor_ratios: heights / widths of the anchors.
+        rpn_top_k_train: proposals (before NMS a level, after NMS an image) in training.
+        rpn_top_k_test: the same at test.
+        rpn_nms_iou: IoU above which a better proposal suppresses another.
+        rpn_samples: anchors that a training image's loss samples.
+        rois_per_image: int T, rois that a training image's loss samples.
+        roi_sampling_ratio: RoIAlign samples a bin and axis; 0 adapts to the roi's size.
+        score_threshold: float, only scores above it are detections.
+        nms_iou: IoU above which a better detection suppresses another of its class.
+        max_detections: int D.
+        pixel_mean: RGB.
+        pixel_std: RGB.
+        lambda_instance: weight of the box and mask heads' losses.
+        lambda_semantic: weight of the semantic loss.
+
+    Raises:
+        ValueError: if `backbone` or `norm` is unknown.
+    """
+
+    def __init__(
+        self,
+        num_thing_classes=80,
+        num_stuff_classes=53,
+        backbone="resnet50",
+        norm="frozen_affine",
+        freeze_at=2,
+        stride_in_1x1=True,
+        fpn_channels=256,
+        semantic_channels=128,
+        box_head_units=1024,
+        mask_head_channels=256,
+        anchor_sizes=(32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_ratios=(0.5, 1.0, 2.0),
+        rpn_top_k_train=(2000, 1000),
+        rpn_top_k_test=(1000, 1000),
+        rpn_nms_iou=0.7,
+        rpn_samples=256,
+        rois_per_image=512,
+        roi_sampling_ratio=0,
+        score_threshold=0.05,
+        nms_iou=0.5,
+        max_detections=100,
+        pixel_mean=(123.675, 116.28, 103.53),
+        pixel_std=(1.0, 1.0, 1.0),
+        lambda_instance=1.0,
+        lambda_semantic=0.5,
+        **kwargs,
+    ):
+        config = dict(locals())
+        for name in ("self", "kwargs", "__class__"):
+            del config[name]
+
+        # === Layers ===
+        if isinstance(backbone, str):
+            backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1)
+        normalize = Normalize(pixel_mean, pixel_std, name="normalize")
+        fpn = FPN(fpn_channels, name="fpn")
+        semantic_head = SemanticHead(num_stuff_classes + 1, semantic_channels, name="semantic_head")
+        rpn_head = RPNHead(len(anchor_ratios), name="rpn_head")
+        proposals = Proposals(
+            anchor_sizes,
+            anchor_ratios,
+            rpn_top_k_train,
+            rpn_top_k_test,
+            rpn_nms_iou,
+            name="proposals",
+        )
+        box_head = BoxHead(num_thing_classes, box_head_units, roi_sampling_ratio, name="box_head")
+        detections = Detections(score_threshold, nms_iou, max_detections, name="detections")
+        mask_head = MaskHead(
+            num_thing_classes, mask_head_channels, roi_sampling_ratio, name="mask_head"
+        )
+
+        # === Functional model ===
+        images = keras.Input((None, None, 3), name=schema.IMAGES)
+        image_sizes = keras.Input((2,), dtype="int32", optional=True, name=schema.IMAGE_SIZES)
+        x, sizes = normalize(images, image_sizes)
+        features = fpn(backbone(x))
+        semantic_logits = semantic_head(features)
+        rpn_logits, rpn_deltas = rpn_head(features)
+        rois, roi_scores, _ = proposals(features, rpn_logits, rpn_deltas, sizes)
+        roi_features = {name: features[name] for name in ("P2", "P3", "P4", "P5")}
+        class_logits, deltas = box_head(roi_features, rois)
+        boxes, scores, classes, count = detections(rois, roi_scores, class_logits, deltas, sizes)
+        mask_probs = ops.sigmoid(mask_head(roi_features, boxes, classes, count))
+        super().__init__(
+            inputs={schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes},
+            outputs={
+                schema.BOXES: boxes,
+                schema.SCORES: scores,
+                schema.CLASSES: classes,
+                schema.NUM_DETECTIONS: count,
+                schema.MASK_PROBS: mask_probs,
+                schema.SEMANTIC_LOGITS: semantic_logits,
+            },
+            **kwargs,
+        )
+
+        # === Config ===
+        self.config = config
+        self.normalize = normalize
+        self.backbone = backbone
+        self.fpn = fpn
+        self.semantic_head = semantic_head
+        self.rpn_head = rpn_head
+        self.proposals = proposals
+        self.box_head = box_head
+        self.detections = detections
+        self.mask_head = mask_head
+        self.seed_generator = keras.random.SeedGenerator(0)
+        self.loss_trackers = [keras.metrics.Mean(name=name) for name in LOSS_NAMES]
+
+    @property
+    def input_spec(self):
+        return None  # Keras would admit the dict alone, not a batch of images
+
+    def call(self, inputs, training=None, mask=None):
+        if not isinstance(inputs, dict):
+            inputs = {schema.IMAGES: inputs}
+        images, image_sizes = inputs[schema.IMAGES], inputs.get(schema.IMAGE_SIZES)
+        if training:
+            return self.dense_outputs(images, image_sizes)
+        inputs = {schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes}
+        return super().call(inputs, training=training, mask=mask)
+
+    def dense_outputs(self, images, image_sizes=None):
+        """Everything that does not depend on proposals; what `call(training=True)` returns.
+
+        Args:
+            images: `[B, H, W, 3]`, RGB 0-255.
+            image_sizes: int32 `[B, 2]`, or None for the whole canvas.
+
+        Returns:
+            Dict: `features` (dict "P2".."P6"), `rpn_logits` and `rpn_deltas` (lists, an entry a
+            level), `semantic_logits` and `image_sizes`.
+        """
+        x, image_sizes = self.normalize(images, image_sizes)
+        features = self.fpn(self.backbone(x, training=True))
+        rpn_logits, rpn_deltas = self.rpn_head(features)
+        return {
+            "features": features,
+            "rpn_logits": rpn_logits,
+            "rpn_deltas": rpn_deltas,
+            "semantic_logits": self.semantic_head(features),
+            "image_sizes": image_sizes,
+        }
+
+    def loss_terms(self, dense, batch):
+        """Assigns and samples targets and returns every loss as (sum, count).
+
+        Args:
+            dense: what `dense_outputs` returned for the batch.
+            batch: dict of `schema`, the training pipeline's; IMAGE_SEEDS may be missing.
+
+        Returns:
+            Dict of (sum, count) for `losses.weighted_losses`.
+        """
+        if schema.IMAGE_SEEDS not in batch:
+            count = ops.shape(batch[schema.GT_BOXES])[0]
+            seeds = keras.random.randint((count,), 0, 2**30, seed=self.seed_generator)
+            batch = {**batch, schema.IMAGE_SEEDS: seeds}
+        anchors = self.proposals.anchors(dense["features"])
+        labels, matched_boxes = anchor_targets(anchors, batch, self.config["rpn_samples"])
+        proposals = self.proposals(
+            dense["features"],
+            dense["rpn_logits"],
+            dense["rpn_deltas"],
+            dense["image_sizes"],
+            training=True,
+        )
+        targets = roi_targets(
+            *proposals,
+            batch,
+            self.config["rois_per_image"],
+            self.config["num_thing_classes"],
+        )
+        return {
+            **self.rpn_loss_terms(dense, labels, matched_boxes),
+            **self.roi_loss_terms(dense["features"], targets),
+            **losses.semantic_loss(
+                upsample_bilinear(dense["semantic_logits"], 4), batch[schema.SEMANTIC]
+            ),
+        }
+
+    def rpn_loss_terms(self, dense, labels, matched_boxes):
+        """The RPN's losses for sampled labels, see `targets.anchor_targets`."""
+        return losses.rpn_losses(
+            ops.concatenate(dense["rpn_logits"], axis=1),
+            ops.concatenate(dense["rpn_deltas"], axis=1),
+            labels,
+            matched_boxes,
+            self.proposals.anchors(dense["features"]),
+            self.config["rpn_samples"],
+        )
+
+    def roi_loss_terms(self, features, targets):
+        """The heads' losses for sampled rois, see `targets.roi_targets`."""
+        features = {name: features[name] for name in ("P2", "P3", "P4", "P5")}
+        rois, classes = targets["rois"], targets["classes"]
+        class_logits, deltas = self.box_head(features, rois)
+        is_foreground = targets["is_foreground"]
+        slots = is_foreground.shape[1]
+        mask_logits = self.mask_head(
+            features,
+            rois[:, :slots],
+            # Background has no mask; its class, K, stands for any.
+            ops.where(is_foreground, classes[:, :slots], 0),
+            ops.sum(ops.cast(is_foreground, "int32"), axis=1),
+        )
+        return {
+            **losses.box_losses(
+                class_logits,
+                deltas,
+                rois,
+                classes,
+                targets["matched_boxes"],
+                targets["is_valid"],
+            ),
+            **losses.mask_loss(mask_logits, targets["masks"], is_foreground),
+        }
+
+    def weighted_losses(self, terms):
+        """`losses.weighted_losses` with this model's lambdas."""
+        return losses.weighted_losses(
+            terms, self.config["lambda_instance"], self.config["lambda_semantic"]
+        )
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The total loss, for `fit` and `evaluate`; `y` is the training pipeline's batch."""
+        if "features" not in y_pred:  # `evaluate` passes detections
+            y_pred = self(x, training=True)
+        weighted = self.weighted_losses(self.loss_terms(y_pred, y))
+        for tracker in self.loss_trackers:
+            tracker.update_state(weighted[tracker.name])
+        return sum(weighted.values())
+
+    def get_config(self):
+        backbone = self.config["backbone"]
+        if not isinstance(backbone, str):
+            backbone = keras.saving.serialize_keras_object(backbone)
+        return {**self.config, "backbone": backbone, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if not isinstance(config["backbone"], str):
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+
+def make_backbone(name, norm, freeze_at, stride_in_1x1):
+    """Returns the backbone layer for a name such as "resnet50".
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    depth = name.removeprefix("resnet")
+    if not (name.startswith("resnet") and depth.isdecimal()):
+        raise ValueError(f"`backbone` must be 'resnet18', 'resnet50', ... Received: {name!r}")
+    return ResNet(int(depth), norm, freeze_at, stride_in_1x1, name="backbone")

@@ -1,0 +1,214 @@
+"""ResNet backbone (He et al., arXiv:1512.03385) with the outputs C2..C5."""
+
+import keras
+from keras import ops
+
+from tf_panoptic_fpn.models.conv_norm import ConvNorm
+
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+class ResidualBlock(keras.layers.Layer):
+    """ReLU(branch(x) + shortcut(x)); a subclass sets `conv1`, `conv2`, ... and `shortcut`."""
+
+    @property
+    def branch(self):
+        return [self.conv1, self.conv2]
+
+    def build(self, input_shape):
+        shape = input_shape
+        for conv in self.branch:
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
+        if self.shortcut is not None:
+            self.shortcut.build(input_shape)
+
+    def call(self, inputs):
+        x = inputs
+        for conv in self.branch:
+            x = conv(x)
+        return ops.relu(x + (inputs if self.shortcut is None else self.shortcut(inputs)))
+
+    def compute_output_shape(self, input_shape):
+        shape = input_shape
+        for conv in self.branch:
+            shape = conv.compute_output_shape(shape)
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), **self.config}
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions and a shortcut; the stride is in the first."""
+
+    def __init__(self, channels, norm, strides=1, project=False, **kwargs):
+        super().__init__(**kwargs)
+        self.config = {"channels": channels, "norm": norm, "strides": strides, "project": project}
+        self.conv1 = ConvNorm(channels, 3, norm, strides, name="conv1")
+        self.conv2 = ConvNorm(channels, 3, norm, relu=False, name="conv2")
+        self.shortcut = None
+        if project:
+            self.shortcut = ConvNorm(channels, 1, norm, strides, relu=False, name="shortcut")
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class BottleneckBlock(ResidualBlock):
+    """1x1, 3x3, 1x1 convolutions and a shortcut.
+
+    Args:
+        channels: int, output channels.
+        width: int, channels of the 3x3 convolution.
+        norm: "frozen_affine" or "group_norm".
+        strides: int, in the first 1x1 (`stride_in_1x1`, the original ResNet) or in the 3x3.
+        groups: int, groups of the 3x3 convolution (ResNeXt).
+        project: bool, whether the shortcut is a 1x1 convolution.
+        stride_in_1x1: bool.
+    """
+
+    def __init__(
+        self,
+        channels,
+        width,
+        norm,
+        strides=1,
+        groups=1,
+        project=False,
+        stride_in_1x1=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.config = {
+            "channels": channels,
+            "width": width,
+            "norm": norm,
+            "strides": strides,
+            "groups": groups,
+            "project": project,
+            "stride_in_1x1": stride_in_1x1,
+        }
+        stride_1x1, stride_3x3 = (strides, 1) if stride_in_1x1 else (1, strides)
+        self.conv1 = ConvNorm(width, 1, norm, stride_1x1, name="conv1")
+        self.conv2 = ConvNorm(width, 3, norm, stride_3x3, groups, name="conv2")
+        self.conv3 = ConvNorm(channels, 1, norm, relu=False, name="conv3")
+        self.shortcut = None
+        if project:
+            self.shortcut = ConvNorm(channels, 1, norm, strides, relu=False, name="shortcut")
+
+    @property
+    def branch(self):
+        return [self.conv1, self.conv2, self.conv3]
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class ResNet(keras.layers.Layer):
+    """ResNet without its classifier: normalised image -> features of stride 4, 8, 16 and 32.
+
+    Args:
+        depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        norm: "frozen_affine" (a folded, frozen batch norm, for pretrained weights) or
+            "group_norm" (trained, for training from scratch).
+        freeze_at: int 0-5; the stem (1) and the stages res2..res5 (2..5) up to it are not trained.
+        stride_in_1x1: bool; bottlenecks stride in their first 1x1 convolution, else in the 3x3.
+        stem_channels: int, channels of the 7x7 stem.
+        width: int, channels of the 3x3 convolutions of res2; doubles at each stage.
+
+    Call: float `[B, H, W, 3]`, H and W multiples of 32 -> dict "C2".."C5" of
+    `[B, H/4, W/4, C]`..`[B, H/32, W/32, 8C]`, C = 4 width (bottlenecks) or width (basic blocks).
+
+    Raises:
+        ValueError: if `depth` is none of the above.
+    """
+
+    def __init__(
+        self,
+        depth,
+        norm="frozen_affine",
+        freeze_at=2,
+        stride_in_1x1=True,
+        stem_channels=64,
+        width=64,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if depth not in BLOCKS:
+            raise ValueError(f"`depth` must be one of {list(BLOCKS)}. Received: depth={depth}")
+        self.config = {
+            "depth": depth,
+            "norm": norm,
+            "freeze_at": freeze_at,
+            "stride_in_1x1": stride_in_1x1,
+            "stem_channels": stem_channels,
+            "width": width,
+        }
+        self.stem = ConvNorm(stem_channels, 7, norm, strides=2, name="stem")
+        channels_in, stages = stem_channels, []
+        for i, num_blocks in enumerate(BLOCKS[depth]):
+            stage, channels_in = self._make_stage(i, num_blocks, channels_in)
+            stages.append(stage)
+        self.res2, self.res3, self.res4, self.res5 = stages
+        self.channels = [stage[-1].config["channels"] for stage in stages]
+        for frozen in (self.stem, *stages)[:freeze_at]:
+            for block in frozen if isinstance(frozen, list) else [frozen]:
+                block.trainable = False
+
+    def _make_stage(self, i, num_blocks, channels_in):
+        config = self.config
+        width = config["width"] * 2**i
+        basic = config["depth"] < 50
+        channels = width if basic else 4 * width
+        blocks = []
+        for j in range(num_blocks):
+            options = {
+                "norm": config["norm"],
+                "strides": 2 if i > 0 and j == 0 else 1,
+                "project": j == 0 and (i > 0 or channels_in != channels),
+                "name": f"res{i + 2}_{j}",
+            }
+            if basic:
+                blocks.append(BasicBlock(channels, **options))
+            else:
+                stride_in_1x1 = config["stride_in_1x1"]
+                blocks.append(
+                    BottleneckBlock(channels, width, stride_in_1x1=stride_in_1x1, **options)
+                )
+        return blocks, channels
+
+    def build(self, input_shape):
+        self.stem.build(input_shape)
+        shape = self.stem.compute_output_shape(input_shape)
+        for stage in (self.res2, self.res3, self.res4, self.res5):
+            for block in stage:
+                block.build(shape)
+                shape = block.compute_output_shape(shape)
+
+    def call(self, inputs):
+        x = self.stem(inputs)
+        # The stem ends in a ReLU, so zeros pad as well as minus infinity.
+        x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = ops.max_pool(x, 3, strides=2, padding="valid")
+        features = {}
+        for level, stage in enumerate((self.res2, self.res3, self.res4, self.res5), start=2):
+            for block in stage:
+                x = block(x)
+            features[f"C{level}"] = x
+        return features
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        shapes = {}
+        for level, channels in enumerate(self.channels, start=2):
+            stride = 2**level
+            sizes = [None if size is None else size // stride for size in (height, width)]
+            shapes[f"C{level}"] = (batch, *sizes, channels)
+        return shapes
+
+    def get_config(self):
+        return {**super().get_config(), **self.config}

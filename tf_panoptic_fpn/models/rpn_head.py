@@ -1,0 +1,53 @@
+"""The region proposal network's head (Ren et al., arXiv:1506.01497)."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class RPNHead(keras.layers.Layer):
+    """A 3x3 convolution with ReLU, then objectness and box deltas; the same weights on each level.
+
+    Args:
+        num_anchors: int, anchors a cell.
+
+    Call: dict "P2".."P6" -> two lists, one entry a level in that order: objectness logits
+    `[B, h w num_anchors]` and deltas `[B, h w num_anchors, 4]` (dy, dx, dh, dw), in the order of
+    `pyramid_anchors`.
+    """
+
+    def __init__(self, num_anchors=3, **kwargs):
+        super().__init__(**kwargs)
+        self.num_anchors = num_anchors
+
+    def build(self, input_shape):
+        channels = input_shape["P2"][-1]
+        normal = keras.initializers.RandomNormal(stddev=0.01)
+        options = {"padding": "same", "kernel_initializer": normal, "dtype": self.dtype_policy}
+        self.conv = keras.layers.Conv2D(channels, 3, activation="relu", name="conv", **options)
+        self.objectness = keras.layers.Conv2D(self.num_anchors, 1, name="objectness", **options)
+        self.deltas = keras.layers.Conv2D(4 * self.num_anchors, 1, name="deltas", **options)
+        for layer in (self.conv, self.objectness, self.deltas):
+            layer.build((None, None, None, channels))
+
+    def call(self, inputs):
+        logits, deltas = [], []
+        for level in sorted(inputs):
+            x = self.conv(inputs[level])
+            batch = ops.shape(x)[0]
+            logits.append(ops.reshape(self.objectness(x), (batch, -1)))
+            deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
+        return logits, deltas
+
+    def compute_output_shape(self, input_shape):
+        logits, deltas = [], []
+        for level in sorted(input_shape):
+            batch, height, width, _ = input_shape[level]
+            known = height is not None and width is not None
+            count = height * width * self.num_anchors if known else None
+            logits.append((batch, count))
+            deltas.append((batch, count, 4))
+        return logits, deltas
+
+    def get_config(self):
+        return {**super().get_config(), "num_anchors": self.num_anchors}

@@ -1,0 +1,95 @@
+"""What the heads are to predict: anchors and rois matched to ground truth, and sampled."""
+
+from keras import ops
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.models.mask_head import MASK_SIZE
+from tf_panoptic_fpn.ops.masks import crop_masks
+from tf_panoptic_fpn.ops.matching import match_boxes
+from tf_panoptic_fpn.ops.sampling import sample_labels, sample_rois
+
+RPN_IOU = (0.3, 0.7)
+ROI_IOU = (0.5, 0.5)
+RPN_POSITIVE_FRACTION = 0.5
+ROI_FOREGROUND_FRACTION = 0.25
+
+
+def anchor_targets(anchors, batch, num_samples):
+    """Labels the anchors and samples some of them in each image.
+
+    Args:
+        anchors: float32 `[A, 4]`.
+        batch: dict of `schema`: GT_BOXES, GT_CLASSES, GT_IS_CROWD, IMAGE_SEEDS.
+        num_samples: int, anchors sampled in an image, at most half of them positive.
+
+    Returns:
+        labels int32 `[B, A]` (1 positive, 0 negative, -1 not sampled) and matched_boxes float32
+        `[B, A, 4]`.
+
+    Reference: Faster R-CNN, arXiv:1506.01497, section 3.1.
+    """
+    gt_boxes = batch[schema.GT_BOXES]
+    matched, labels = match_boxes(
+        gt_boxes, _usable(batch), anchors, RPN_IOU, allow_low_quality=True
+    )
+    max_positives = int(num_samples * RPN_POSITIVE_FRACTION)
+    labels = sample_labels(labels, num_samples, max_positives, batch[schema.IMAGE_SEEDS])
+    return labels, ops.take_along_axis(gt_boxes, matched[:, :, None], axis=1)
+
+
+def roi_targets(proposals, proposal_scores, anchor_indices, batch, num_samples, num_classes):
+    """Adds the ground truth to the proposals, matches them and samples some in each image.
+
+    Args:
+        proposals: float32 `[B, R, 4]`.
+        proposal_scores: float32 `[B, R]`; -inf is padding.
+        anchor_indices: int32 `[B, R]`, the anchors that the proposals come from.
+        batch: dict of `schema`: GT_BOXES, GT_CLASSES, GT_IS_CROWD, GT_MASKS, IMAGE_SEEDS.
+        num_samples: int T, rois sampled in an image, at most a quarter of them foreground.
+        num_classes: int K.
+
+    Returns:
+        Dict: `rois` float32 `[B, T, 4]`, foreground first; `classes` int32 `[B, T]` (K is
+        background); `matched_boxes` float32 `[B, T, 4]`; `is_valid` bool `[B, T]`;
+        `masks` float32 `[B, T/4, 28, 28]` and `is_foreground` bool `[B, T/4]`, both for the first
+        quarter, which holds every foreground roi.
+
+    Reference: Fast R-CNN, arXiv:1504.08083, section 2.3.
+    """
+    gt_boxes, gt_valid = batch[schema.GT_BOXES], _usable(batch)
+    candidates = ops.concatenate([proposals, gt_boxes], axis=1)
+    is_candidate = ops.concatenate([proposal_scores > float("-inf"), gt_valid], axis=1)
+    gt_keys = -1 - ops.cumsum(ops.ones_like(batch[schema.GT_CLASSES]), axis=1)
+    keys = ops.concatenate([anchor_indices, gt_keys], axis=1)
+    matched, labels = match_boxes(gt_boxes, gt_valid, candidates, ROI_IOU, allow_low_quality=False)
+    max_foreground = int(num_samples * ROI_FOREGROUND_FRACTION)
+    indices, is_foreground, is_valid = sample_rois(
+        ops.where(is_candidate, labels, -1),
+        keys,
+        num_samples,
+        max_foreground,
+        batch[schema.IMAGE_SEEDS],
+    )
+    matched = ops.take_along_axis(matched, indices, axis=1)
+    rois = ops.take_along_axis(candidates, indices[:, :, None], axis=1)
+    gt_classes = ops.take_along_axis(batch[schema.GT_CLASSES], matched, axis=1)
+    masks = crop_masks(
+        batch[schema.GT_MASKS],
+        gt_boxes,
+        matched[:, :max_foreground],
+        rois[:, :max_foreground],
+        MASK_SIZE,
+    )
+    return {
+        "rois": ops.stop_gradient(ops.where(is_valid[:, :, None], rois, 0.0)),
+        "classes": ops.where(is_foreground, gt_classes, num_classes),
+        "matched_boxes": ops.take_along_axis(gt_boxes, matched[:, :, None], axis=1),
+        "is_valid": is_valid,
+        "masks": ops.stop_gradient(masks),
+        "is_foreground": is_foreground[:, :max_foreground],
+    }
+
+
+def _usable(batch):
+    """Ground truth that trains: neither padding nor a crowd."""
+    return (batch[schema.GT_CLASSES] >= 0) & ~batch[schema.GT_IS_CROWD]

@@ -1,0 +1,1 @@
+"""Weightless maths on tensors; all of it runs on every Keras backend."""

@@ -1,0 +1,69 @@
+"""Instance masks, in the frame of their box."""
+
+from keras import ops
+
+from tf_panoptic_fpn.ops.boxes import MIN_SIZE
+from tf_panoptic_fpn.ops.roi_align import axis_weights
+
+
+def paste_masks(mask_probs, boxes, image_size):
+    """Resizes each box-sized mask onto the image canvas, bilinear and half-pixel aligned.
+
+    Args:
+        mask_probs: float `[D, mh, mw]`, in [0, 1].
+        boxes: float32 `[D, 4]`, yxyx, pixels of the canvas; boxes without area are padding.
+        image_size: (H, W), ints or an int32 `[2]` tensor.
+
+    Returns:
+        float32 `[D, H, W]`, probabilities; 0 outside the box, and for boxes without area. Pixel
+        centres at the rim of the box, less than half a mask cell inside, fade towards 0.
+
+    Reference: Mask R-CNN, arXiv:1703.06870, section 3.
+    """
+    _, mask_height, mask_width = ops.shape(mask_probs)
+    rows = _paste_weights(boxes[:, 0], boxes[:, 2], image_size[0], mask_height)
+    columns = _paste_weights(boxes[:, 1], boxes[:, 3], image_size[1], mask_width)
+    strips = ops.matmul(rows, ops.cast(mask_probs, "float32"))
+    return ops.matmul(strips, ops.transpose(columns, [0, 2, 1]))
+
+
+def crop_masks(gt_masks, gt_boxes, matched_index, rois, size):
+    """Makes the mask targets: the matched ground truth, resampled to the grid of each roi.
+
+    Args:
+        gt_masks: uint8 `[B, N, h, w]`, 0 or 1, each in the frame of its own box.
+        gt_boxes: float32 `[B, N, 4]`, yxyx; zero rows are padding.
+        matched_index: int32 `[B, F]`, the ground truth of each roi.
+        rois: float32 `[B, F, 4]`, yxyx.
+        size: int, side of the targets.
+
+    Returns:
+        float32 `[B, F, size, size]`, 0 or 1: whether at least half of the cell is in the mask; 0
+        outside the ground-truth box.
+    """
+    batch, num_gt, height, width = ops.shape(gt_masks)
+    offsets = ops.arange(batch, dtype="int32")[:, None] * num_gt
+    flat_index = matched_index + offsets
+    masks = ops.take(ops.reshape(gt_masks, [-1, height, width]), flat_index, axis=0)
+    boxes = ops.take(ops.reshape(gt_boxes, [-1, 4]), flat_index, axis=0)
+    cells = ops.convert_to_tensor([height, width], dtype="float32")
+    scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], MIN_SIZE)
+    start = (rois[..., :2] - boxes[..., :2]) * scale - 0.5
+    length = (rois[..., 2:] - rois[..., :2]) * scale
+    rows = axis_weights(start[..., 0], length[..., 0], size, height, sampling_ratio=0)
+    columns = axis_weights(start[..., 1], length[..., 1], size, width, sampling_ratio=0)
+    strips = ops.matmul(rows, ops.cast(masks, "float32"))
+    coverage = ops.matmul(strips, ops.transpose(columns, [0, 1, 3, 2]))
+    return ops.cast(coverage >= 0.5, "float32")
+
+
+def _paste_weights(start, end, extent, mask_extent):
+    """Returns `[D, extent, mask_extent]`, how much each mask cell weighs in each pixel."""
+    centers = ops.cast(ops.arange(extent, dtype="int32"), "float32") + 0.5
+    size = (end - start)[:, None]
+    has_size = size > 0
+    cells = ops.cast(ops.arange(mask_extent, dtype="int32"), "float32")
+    scale = ops.cast(mask_extent, "float32")
+    position = (centers - start[:, None]) / ops.where(has_size, size, 1) * scale - 0.5
+    distances = ops.abs(position[..., None] - cells)
+    return ops.where(has_size[..., None], ops.relu(1 - distances), 0)

@@ -1,0 +1,82 @@
+"""Greedy non-maximum suppression."""
+
+from keras import ops
+
+from tf_panoptic_fpn.ops.boxes import pairwise_iou
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+
+
+def nms(boxes, scores, iou_threshold, groups=None):
+    """Keeps each box that no kept box of a higher score overlaps; solves P problems at once.
+
+    Args:
+        boxes: float32 `[P, n, 4]`, yxyx, in any order.
+        scores: float32 `[P, n]`; -inf marks an invalid box, which is not kept and suppresses none.
+            Of equal scores the lower index counts as higher.
+        iou_threshold: float; a box is suppressed where its IoU is above it.
+        groups: int `[P, n]`, e.g. classes; boxes of different groups do not suppress each other.
+            None: all boxes of a problem are one group.
+
+    Returns:
+        bool `[P, n]`, True for the boxes that are kept.
+    """
+    if use_tensorflow_kernels():
+        return native_nms(boxes, scores, iou_threshold, groups)
+    return portable_nms(boxes, scores, iou_threshold, groups)
+
+
+def portable_nms(boxes, scores, iou_threshold, groups=None):
+    """`nms` in `keras.ops`; XLA compiles it.
+
+    Starting from all boxes, "kept = no kept box of a higher score overlaps" is applied until
+    nothing changes. The j-th best box is settled after j passes at the latest, so the result is
+    that of the greedy loop; a few passes are the rule.
+    """
+    boxes, scores = ops.stop_gradient(boxes), ops.stop_gradient(scores)
+    order = ops.cast(ops.argsort(-scores, axis=1), "int32")
+    boxes = ops.take_along_axis(boxes, ops.expand_dims(order, -1), axis=1)
+    valid = ops.take_along_axis(scores, order, axis=1) > -float("inf")
+    rank = ops.arange(ops.shape(scores)[1], dtype="int32")
+    # suppresses[p, i, j]: box i, if kept, suppresses box j.
+    suppresses = ops.logical_and(
+        pairwise_iou(boxes, boxes) > iou_threshold, rank[:, None] < rank[None, :]
+    )
+    if groups is not None:
+        groups = ops.take_along_axis(groups, order, axis=1)
+        suppresses = ops.logical_and(suppresses, groups[:, :, None] == groups[:, None, :])
+
+    def settle(kept, _):
+        suppressed = ops.any(ops.logical_and(kept[:, :, None], suppresses), axis=1)
+        settled = ops.logical_and(valid, ops.logical_not(suppressed))
+        return settled, ops.any(settled != kept)
+
+    kept, _ = ops.while_loop(
+        lambda kept, changed: changed, settle, (valid, ops.convert_to_tensor(True))
+    )
+    rank_of_box = ops.cast(ops.argsort(order, axis=1), "int32")
+    return ops.take_along_axis(kept, rank_of_box, axis=1)
+
+
+def native_nms(boxes, scores, iou_threshold, groups=None):
+    """`nms` with TensorFlow's kernels; XLA does not compile it."""
+    import tensorflow as tf
+
+    def keep_one(problem):
+        boxes, scores = problem[:2]
+        valid = tf.cast(tf.where(scores > -float("inf"))[:, 0], tf.int32)
+        boxes, scores = tf.gather(boxes, valid), tf.gather(scores, valid)
+        count = tf.shape(valid)[0]
+        if groups is None:
+            kept = tf.image.non_max_suppression(boxes, scores, count, iou_threshold)
+        else:
+            group = tf.gather(problem[2], valid)
+            iou = tf.where(group[:, None] == group[None, :], pairwise_iou(boxes, boxes), 0)
+            kept = tf.image.non_max_suppression_overlaps(iou, scores, count, iou_threshold)
+        at = tf.gather(valid, kept)[:, None]
+        return tf.scatter_nd(at, tf.ones_like(kept), tf.shape(problem[1])) > 0
+
+    boxes, scores = tf.stop_gradient(boxes), tf.stop_gradient(scores)
+    problems = (boxes, scores) if groups is None else (boxes, scores, groups)
+    return tf.map_fn(
+        keep_one, problems, fn_output_signature=tf.TensorSpec(scores.shape[1:], "bool")
+    )

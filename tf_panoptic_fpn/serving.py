@@ -1,0 +1,221 @@
+"""Image in, panoptic segmentation out, as one TensorFlow graph: prediction and export."""
+
+import pathlib
+import shutil
+
+import keras
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
+from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
+from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
+
+# Beside the keys of the merge, for each image. TF Serving's REST interface encodes strings in
+# base64 where the name ends in `_bytes`, and breaks otherwise.
+PANOPTIC_PNG = "panoptic_png_bytes"  # string [], a PNG, id = R + 256 G + 65536 B
+IMAGE_SIZE = "image_size"  # int32 [2], (H0, W0)
+
+
+class Predictor:
+    """Runs a model on whole images: resize, model, merge at the original size.
+
+    Args:
+        model: a `PanopticFPN`.
+        categories: `CategoryTable` of the data set it was trained on.
+        merge: `MergeConfig`.
+        split: `SplitConfig`; its first short side and its long side say how images are resized.
+
+    Call: uint8 `[H0, W0, 3]` RGB -> dict of numpy arrays: the keys of the merge (`schema`),
+    SEMANTIC_MAP and INSTANCES.
+    """
+
+    def __init__(self, model, categories, merge, split):
+        self.model = model
+        self.categories = categories
+        self.merge = merge
+        self.short_side = split.short_sides[0]
+        self.max_long_side = split.max_long_side
+        self._predict = tf.function(
+            self.predict_images, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)]
+        )
+
+    def __call__(self, image):
+        outputs = self._predict(image[None])
+        return tf.nest.map_structure(lambda value: value[0].numpy(), outputs)
+
+    def predict_images(self, images):
+        """The graph for images of one size.
+
+        Args:
+            images: uint8 `[B, H0, W0, 3]`, RGB.
+
+        Returns:
+            Dict of tensors with a leading B: the keys of the merge, SEMANTIC_MAP and INSTANCES.
+        """
+        original = tf.shape(images)[1:3]
+        size = self._network_size(original)
+        # Antialiased bilinear, rounded to whole levels, as the training images are.
+        x = tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
+        x = tf.clip_by_value(tf.round(x), 0.0, 255.0)
+        sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
+        outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
+        return tf.map_fn(
+            lambda row: self._merge_image(row, size, original),
+            outputs,
+            fn_output_signature=self._merged_signature(),
+        )
+
+    def _network_size(self, original):
+        """`resized_size` of the data pipeline, on a tensor."""
+        sides = tf.cast(original, tf.float64)
+        scale = self.short_side / tf.reduce_min(sides)
+        scale = tf.minimum(scale, self.max_long_side / tf.reduce_max(sides))
+        return tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
+
+    def _merge_image(self, outputs, size, original):
+        """One image's model outputs -> its dict, at the original size."""
+        logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
+        logits = resize_bilinear(logits[:, : size[0], : size[1]], original)
+        semantic = tf.argmax(logits[0], axis=-1, output_type=tf.int32)
+        scale = tf.cast(original, tf.float32) / tf.cast(size, tf.float32)
+        boxes = clip_boxes(scale_boxes(outputs[schema.BOXES], scale), original)
+        instances = {
+            schema.BOXES: boxes,
+            schema.SCORES: outputs[schema.SCORES],
+            schema.CLASSES: outputs[schema.CLASSES],
+            schema.MASK_PROBS: outputs[schema.MASK_PROBS],
+            schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
+        }
+        merged = panoptic_merge(
+            boxes,
+            outputs[schema.SCORES],
+            outputs[schema.CLASSES],
+            outputs[schema.MASK_PROBS],
+            semantic,
+            tf.constant(self.categories.thing_ids, tf.int32),
+            tf.constant(self.categories.stuff_ids, tf.int32),
+            score_threshold=self.merge.score_threshold,
+            overlap_threshold=self.merge.overlap_threshold,
+            stuff_area=self.merge.stuff_area,
+        )
+        return {**merged, schema.SEMANTIC_MAP: semantic, schema.INSTANCES: instances}
+
+    def _merged_signature(self):
+        detections = self.model.config["max_detections"]
+        segments = detections + len(self.categories.stuff)
+        return {
+            schema.PANOPTIC_MAP: tf.TensorSpec([None, None], tf.int32),
+            schema.CATEGORY_IDS: tf.TensorSpec([segments], tf.int32),
+            schema.IS_THING: tf.TensorSpec([segments], tf.bool),
+            schema.SCORES: tf.TensorSpec([segments], tf.float32),
+            schema.AREAS: tf.TensorSpec([segments], tf.int32),
+            schema.BOXES: tf.TensorSpec([segments, 4], tf.float32),
+            schema.NUM_SEGMENTS: tf.TensorSpec([], tf.int32),
+            schema.SEMANTIC_MAP: tf.TensorSpec([None, None], tf.int32),
+            schema.INSTANCES: {
+                schema.BOXES: tf.TensorSpec([detections, 4], tf.float32),
+                schema.SCORES: tf.TensorSpec([detections], tf.float32),
+                schema.CLASSES: tf.TensorSpec([detections], tf.int32),
+                schema.MASK_PROBS: tf.TensorSpec([detections, 28, 28], tf.float32),
+                schema.NUM_DETECTIONS: tf.TensorSpec([], tf.int32),
+            },
+        }
+
+    def serve_images(self, images):
+        """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
+        outputs = self.predict_images(images)
+        instances = outputs.pop(schema.INSTANCES)
+        thing_ids = tf.constant(self.categories.thing_ids, tf.int32)
+        classes = instances.pop(schema.CLASSES)
+        outputs[PANOPTIC_PNG] = tf.map_fn(
+            _encode_ids, outputs[schema.PANOPTIC_MAP], fn_output_signature=tf.string
+        )
+        outputs[IMAGE_SIZE] = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
+        outputs["detection_category_ids"] = tf.where(
+            classes >= 0, tf.gather(thing_ids, tf.maximum(classes, 0)), 0
+        )
+        outputs["detection_boxes"] = instances[schema.BOXES]
+        outputs["detection_scores"] = instances[schema.SCORES]
+        outputs["detection_mask_probs"] = instances[schema.MASK_PROBS]
+        outputs["num_detections"] = instances[schema.NUM_DETECTIONS]
+        return outputs
+
+    def serve_bytes(self, image_bytes):
+        """Endpoint `serving_default`: encoded images, string `[B]` -> as `serve_images`.
+
+        Images may differ in size; each is run by itself, so its result does not depend on the
+        others, and the maps are padded with 0 at the right and bottom to the largest.
+        """
+        maps = (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP)
+        signature = self._served_signature()
+        for name in maps:
+            signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
+
+        def serve_one(encoded):
+            outputs = self.serve_images(decode_image(encoded)[None])
+            row = {name: value[0] for name, value in outputs.items()}
+            for name in maps:
+                row[name] = tf.RaggedTensor.from_tensor(row[name], ragged_rank=1)
+            return row
+
+        outputs = tf.map_fn(serve_one, image_bytes, fn_output_signature=signature)
+        return {
+            name: value.to_tensor() if name in maps else value for name, value in outputs.items()
+        }
+
+    def _served_signature(self):
+        signature = self._merged_signature()
+        instances = signature.pop(schema.INSTANCES)
+        signature[PANOPTIC_PNG] = tf.TensorSpec([], tf.string)
+        signature[IMAGE_SIZE] = tf.TensorSpec([2], tf.int32)
+        signature["detection_category_ids"] = instances[schema.CLASSES]
+        signature["detection_boxes"] = instances[schema.BOXES]
+        signature["detection_scores"] = instances[schema.SCORES]
+        signature["detection_mask_probs"] = instances[schema.MASK_PROBS]
+        signature["num_detections"] = instances[schema.NUM_DETECTIONS]
+        return signature
+
+
+def decode_image(encoded):
+    """Decodes a JPEG or PNG to uint8 `[H, W, 3]` RGB, with the arithmetic of Pillow."""
+    # The op reads PNG too; only with this method do its JPEGs equal Pillow's.
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def export_saved_model(predictor, output):
+    """Writes a SavedModel that serves a predictor and needs neither Keras nor this package.
+
+    Signatures: `serving_default`, `image_bytes` string `[B]` of JPEG or PNG files; `tensor`,
+    `images` uint8 `[B, H, W, 3]`. Both return the keys of the merge, PANOPTIC_PNG, SEMANTIC_MAP,
+    IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
+    `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B.
+
+    Args:
+        predictor: a `Predictor`.
+        output: the version's folder, such as `saved_model/1`; one that is there is replaced.
+    """
+    output = pathlib.Path(output)
+    partial = output.with_name(f"partial_{output.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+
+    archive = keras.export.ExportArchive()
+    archive.track(predictor.model)
+    archive.add_endpoint(
+        "serving_default",
+        predictor.serve_bytes,
+        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+    )
+    archive.add_endpoint(
+        "tensor",
+        predictor.serve_images,
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
+    )
+    archive.write_out(str(partial), verbose=False)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+
+
+def _encode_ids(panoptic_map):
+    channels = [panoptic_map % 256, panoptic_map // 256 % 256, panoptic_map // 65536]
+    return tf.io.encode_png(tf.cast(tf.stack(channels, axis=-1), tf.uint8))

@@ -1,0 +1,77 @@
+"""One training step under `tf.distribute`: losses, gradients, all-reduce, test, clip, apply."""
+
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+
+MODEL_INPUTS = (schema.IMAGES, schema.IMAGE_SIZES)
+
+
+def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, jit_compile=False):
+    """Returns the function that trains on one batch.
+
+    Losses are divided by counts over all replicas (labelled pixels, sampled rois, ...), and the
+    gradients are summed over the replicas before they are tested and clipped, so that any split of
+    a global batch gives the same step. A step whose gradients are not finite changes no weight.
+
+    Args:
+        model: a `PanopticFPN`.
+        optimizer: an optimizer that does not sum gradients again, e.g. `SGD` with
+            `reduces_gradients=False`.
+        strategy: the `tf.distribute.Strategy` under which both were made.
+        batch_spec: the `element_spec` of the distributed data set; with unknown sides in it, one
+            trace serves all canvases. None traces for each.
+        clip_norm: float, bound on the gradients' global norm; 0 for none.
+        jit_compile: bool, compile losses and gradients with XLA; takes static shapes and a single
+            replica.
+
+    Returns:
+        A function: distributed batch (`schema`) -> dict of float32 scalars: each loss by name,
+        weighted; `total`, their sum; `gradient_norm`; and `is_finite`, 0 or 1.
+    """
+
+    def losses_and_gradients(batch):
+        with tf.GradientTape() as tape:
+            dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
+            terms = model.loss_terms(dense, batch)
+            counts = {name: count for name, (_, count) in terms.items()}
+            if strategy.num_replicas_in_sync > 1:
+                counts = _sum_over_replicas(counts)
+            losses = model.weighted_losses(
+                {name: (total, counts[name]) for name, (total, _) in terms.items()}
+            )
+            losses["total"] = sum(losses.values())
+        variables = [variable.value for variable in model.trainable_variables]
+        gradients = tape.gradient(losses["total"], variables)
+        return losses, [
+            tf.zeros_like(variable) if gradient is None else gradient
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+
+    compute = tf.function(losses_and_gradients, jit_compile=True) if jit_compile else None
+
+    def replica_step(batch):
+        losses, gradients = (compute or losses_and_gradients)(batch)
+        if strategy.num_replicas_in_sync > 1:
+            losses, gradients = _sum_over_replicas(losses), _sum_over_replicas(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        is_finite = tf.math.is_finite(norm)
+        scale = clip_norm / tf.maximum(norm, clip_norm) if clip_norm else tf.ones_like(norm)
+        # A scale of NaN marks every element, and the optimizer leaves those as they are.
+        scale = tf.where(is_finite, scale, float("nan"))
+        optimizer.apply([gradient * scale for gradient in gradients], model.trainable_variables)
+        return {**losses, "gradient_norm": norm, "is_finite": tf.cast(is_finite, tf.float32)}
+
+    @tf.function(input_signature=None if jit_compile or batch_spec is None else [batch_spec])
+    def train_step(batch):
+        replicas = strategy.run(replica_step, args=(batch,))
+        # Every replica holds the same sums.
+        return {name: strategy.experimental_local_results(v)[0] for name, v in replicas.items()}
+
+    return train_step
+
+
+def _sum_over_replicas(values):
+    context = tf.distribute.get_replica_context()
+    flat = tf.nest.flatten(values)
+    return tf.nest.pack_sequence_as(values, context.all_reduce(tf.distribute.ReduceOp.SUM, flat))

@@ -1,0 +1,43 @@
+"""The folder of a run: which file is where."""
+
+import pathlib
+
+from tf_panoptic_fpn.errors import ConfigError
+
+
+class Workdir:
+    """Paths in the folder of a run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.yaml"  # the resolved configuration
+        self.categories = self.path / "categories.json"  # of the training data
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model.keras"  # written when training is done
+        self.results = self.path / "results.json"
+        self.predictions = self.path / "predictions"
+        self.saved_model = self.path / "saved_model" / "1"
+
+    def create(self):
+        """Makes the folder; raises ConfigError if it cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: the workdir cannot be written: {error.strerror}"
+            ) from None
+
+    def check_trained(self):
+        """Raises ConfigError unless the folder holds a trained model."""
+        for file in (self.config, self.categories, self.model):
+            if not file.is_file():
+                raise ConfigError(f"{file}: no such file; the workdir holds no finished run")
