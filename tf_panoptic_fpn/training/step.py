@@ -48,7 +48,11 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
 
-    compute = tf.function(losses_and_gradients, jit_compile=True) if jit_compile else None
+    compute = (
+        tf.function(losses_and_gradients, jit_compile=True, autograph=False)
+        if jit_compile
+        else None
+    )
 
     def replica_step(batch):
         losses, gradients = (compute or losses_and_gradients)(batch)
@@ -62,7 +66,9 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
         optimizer.apply([gradient * scale for gradient in gradients], model.trainable_variables)
         return {**losses, "gradient_norm": norm, "is_finite": tf.cast(is_finite, tf.float32)}
 
-    @tf.function(input_signature=None if jit_compile or batch_spec is None else [batch_spec])
+    dynamic = batch_spec is not None and not jit_compile
+
+    @tf.function(input_signature=[batch_spec] if dynamic else None, autograph=False)
     def train_step(batch):
         replicas = strategy.run(replica_step, args=(batch,))
         # Every replica holds the same sums.
