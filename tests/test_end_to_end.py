@@ -35,7 +35,7 @@ def run(*arguments, check=True):
 
 def weights(workdir):
     model = load_model(pathlib.Path(workdir) / "model.keras")
-    return {variable.path: variable.numpy() for variable in model.variables}
+    return {variable.path: variable.numpy() for variable in model.trainable_variables}
 
 
 def metrics(workdir):
@@ -115,6 +115,7 @@ def test_predict_writes_three_files_and_skips_a_damaged_image(workdir, images, t
 
 SERVE = """
 import sys
+sys.modules["keras"] = sys.modules["tf_panoptic_fpn"] = None  # an import of either fails
 import numpy as np
 import tensorflow as tf
 loaded = tf.saved_model.load(sys.argv[1])
@@ -129,7 +130,6 @@ np.savez(
 )
 for i, png in enumerate(outputs["panoptic_png_bytes"].numpy()):
     open(f"{sys.argv[2]}_{i}.png", "wb").write(png)
-assert not [m for m in sys.modules if m.split(".")[0] in ("keras", "tf_panoptic_fpn")]
 """
 
 
