@@ -4,6 +4,7 @@ from tf_panoptic_fpn.build import build_model, load_model
 from tf_panoptic_fpn.config import Config, load_config
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.weights.zoo import from_pretrained
 
 __version__ = "0.1.0"
 
@@ -14,6 +15,7 @@ __all__ = [
     "PanopticError",
     "PanopticFPN",
     "build_model",
+    "from_pretrained",
     "load_config",
     "load_model",
 ]
