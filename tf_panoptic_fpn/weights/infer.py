@@ -47,16 +47,15 @@ def infer_model(source):
         arguments["semantic_channels"] = size("sem_seg_head.p2.0.weight")
     if not arguments["tasks"]:
         size("roi_heads.box_predictor.cls_score.weight")
-    backbone, groups = _infer_backbone(shapes, size, source.expects)
-    if groups > 1:
-        arguments["pixel_std"] = RESNEXT_STD
+    arguments.update(_infer_backbone(shapes, size, source.expects))
     for key in ("pixel_mean", "pixel_std"):
         if key in source.expects:
             arguments[key] = source.expects[key]
-    return PanopticFPN(backbone=backbone, name="panoptic_fpn", **arguments)
+    return PanopticFPN(name="panoptic_fpn", **arguments)
 
 
 def _infer_backbone(shapes, size, expects):
+    """Arguments of `PanopticFPN` that are about the backbone."""
     counts = []
     for stage in range(2, 6):
         pattern = rf"{re.escape(BOTTOM_UP)}\.res{stage}\.(\d+)\."
@@ -67,21 +66,28 @@ def _infer_backbone(shapes, size, expects):
     depths = [d for d, n in BLOCKS.items() if n == tuple(counts) and (d >= 50) == bottleneck]
     if not depths:
         raise WeightsError(f"no ResNet has {counts} blocks in res2 to res5")
+    depth, stem_channels = depths[0], size(STEM)
     channels = size(f"{block}.conv{3 if bottleneck else 2}.weight")
     width = channels // 4 if bottleneck else channels
     inner = size(f"{block}.conv2.weight")
     groups = inner // size(f"{block}.conv2.weight", axis=1) if bottleneck else 1
-    norm = "frozen_affine"
-    if f"{BOTTOM_UP}.stem.conv1.norm.running_var" not in shapes:
-        norm = "group_norm"
+    has_statistics = f"{BOTTOM_UP}.stem.conv1.norm.running_var" in shapes
+    arguments = {
+        "norm": "frozen_affine" if has_statistics else "group_norm",
+        "stride_in_1x1": expects.get("stride_in_1x1", groups == 1),
+    }
+    if groups > 1:
+        arguments["pixel_std"] = RESNEXT_STD
+    if (stem_channels, width) == (64, 64):
+        name = f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{inner // groups}d"
+        return {**arguments, "backbone": name}
     backbone = ResNet(
-        depths[0],
-        norm,
-        stride_in_1x1=expects.get("stride_in_1x1", groups == 1),
-        stem_channels=size(STEM),
+        depth,
+        **{key: arguments[key] for key in ("norm", "stride_in_1x1")},
+        stem_channels=stem_channels,
         width=width,
         groups=groups,
         group_width=inner // groups if groups > 1 else None,
         name="backbone",
     )
-    return backbone, groups
+    return {**arguments, "backbone": backbone}
