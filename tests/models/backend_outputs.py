@@ -12,6 +12,7 @@ import sys
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     sys.modules["tensorflow"] = None
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -26,17 +27,23 @@ from tf_panoptic_fpn.ops.resize import upsample_bilinear  # noqa: E402
 from tf_panoptic_fpn.weights.detectron2 import load_detectron2  # noqa: E402
 
 
+def compiled(function):
+    """JAX is slow where it compiles every loop by itself."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
+
+
 def backend_outputs(goldens):
-    """Dict of arrays: features, outputs, panoptic maps and loss terms of the small model."""
+    """Dict of arrays: features, outputs, panoptic map and loss terms of the small model."""
     model = make_small_model()
     load_detectron2(model, goldens / "weights_small.npz")
-    results = {}
-    for case in ("infer_a", "infer_b"):
-        images, sizes = stack_images(dict(np.load(goldens / f"{case}.npz")))
-        features = model.fpn(model.backbone(model.normalize(images, sizes)[0]))
+    images, sizes = stack_images(dict(np.load(goldens / "infer_a.npz")))
+
+    def infer(images, sizes):
         outputs = model({schema.IMAGES: images, schema.IMAGE_SIZES: sizes})
-        for name, value in {**features, **outputs}.items():
-            results[f"{case}/{name}"] = value
         semantic = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS], 4)
         merged = panoptic_merge(
             outputs[schema.BOXES][0],
@@ -48,15 +55,25 @@ def backend_outputs(goldens):
             ops.arange(101, 105),
             stuff_area=256,
         )
-        results.update({f"{case}/merged/{name}": value for name, value in merged.items()})
-    batch = make_batch(2)
-    dense = model(
-        {name: batch[name] for name in (schema.IMAGES, schema.IMAGE_SIZES)}, training=True
-    )
-    terms = model.loss_terms(dense, {name: ops.convert_to_tensor(v) for name, v in batch.items()})
-    for name, pair in terms.items():
-        results[f"loss/{name}"] = ops.stack([ops.cast(value, "float32") for value in pair])
+        features = model.fpn(model.backbone(model.normalize(images, sizes)[0]))
+        merged = {f"merged/{name}": value for name, value in merged.items()}
+        return {**features, **outputs, **merged}
+
+    def train(batch):
+        inputs = {name: batch[name] for name in (schema.IMAGES, schema.IMAGE_SIZES)}
+        terms = model.loss_terms(model(inputs, training=True), batch)
+        return {f"loss/{name}": ops.stack([*map(to_float, pair)]) for name, pair in terms.items()}
+
+    batch = {name: ops.convert_to_tensor(value) for name, value in make_batch(2).items()}
+    results = {
+        **compiled(infer)(ops.convert_to_tensor(images), ops.convert_to_tensor(sizes)),
+        **compiled(train)(batch),
+    }
     return {name: ops.convert_to_numpy(value) for name, value in results.items()}
+
+
+def to_float(value):
+    return ops.cast(value, "float32")
 
 
 if __name__ == "__main__":
