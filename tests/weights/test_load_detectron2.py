@@ -80,6 +80,12 @@ def test_mask_rcnn(model, golden, assert_loaded):
     assert_loaded(kept=("semantic_head/",), rtol=0)
 
 
+def test_a_single_pattern_is_not_read_as_letters(model, golden, unchanged):
+    source = {n: v for n, v in golden.items() if not n.startswith(("sem_seg_head", "roi_heads"))}
+    with pytest.raises(WeightsError, match=r"20 missing from the source: box_head/fc1"):
+        load_detectron2(model, source, allow_missing="semantic_head/*")
+
+
 def test_model_of_one_task(golden):
     source = {n: v for n, v in golden.items() if not n.startswith("sem_seg_head")}
     mask_rcnn = infer_model(detectron2_source(Checkpoint(source)))

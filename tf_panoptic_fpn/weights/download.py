@@ -1,6 +1,7 @@
 """Downloads that resume and are checked."""
 
 import hashlib
+import http.client
 import os
 import pathlib
 import re
@@ -52,7 +53,7 @@ def download(url, folder):
         _fetch(url, partial)
     except urllib.error.HTTPError as error:
         raise WeightsError(f"{url}: the server answered {error.code} {error.reason}") from None
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(f"{url}: cannot be downloaded: {reason}; run again to resume") from None
     if not _has_hash(partial, match[1]):

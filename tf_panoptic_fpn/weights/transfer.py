@@ -67,7 +67,8 @@ def rename(arrays, rules, unused=()):
 
 
 def matches(name, patterns):
-    """Whether a name fits one of the `fnmatch` patterns."""
+    """Whether a name fits one of the `fnmatch` patterns, or the only one."""
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
