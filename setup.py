@@ -28,5 +28,8 @@ setup(
         "tensorflow>=2.20",
         "tqdm>=4.66",
     ],
-    extras_require={"test": ["hypothesis>=6.100", "pytest>=8.2", "ruff>=0.8"]},
+    extras_require={
+        "backends": ["jax>=0.7", "torch==2.13.0"],
+        "test": ["hypothesis>=6.100", "pytest>=8.2", "ruff>=0.8"],
+    },
 )

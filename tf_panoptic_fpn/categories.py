@@ -21,7 +21,8 @@ class CategoryTable:
     """The categories of one data set, in the order of its file.
 
     Thing classes are numbered 0..K-1, and stuff takes the semantic classes 1..S-1 (0 is `other`,
-    every thing), each in the order of ascending dataset id.
+    every thing), each in the order of ascending dataset id. See `semantic_classes` for a semantic
+    branch that tells the things apart.
     """
 
     categories: tuple[Category, ...]
@@ -87,7 +88,7 @@ class CategoryTable:
 
     @property
     def stuff(self):
-        """Stuff categories; the position + 1 is the semantic class."""
+        """Stuff categories; the position + 1 is the semantic class beside `other`."""
         return sorted((c for c in self.categories if not c.is_thing), key=lambda c: c.id)
 
     @property
@@ -97,7 +98,7 @@ class CategoryTable:
 
     @property
     def stuff_ids(self):
-        """Dataset ids `[S-1]`, indexed by semantic class - 1."""
+        """Dataset ids `[S-1]`, indexed by semantic class - 1 beside `other`."""
         return [category.id for category in self.stuff]
 
     @property
@@ -105,11 +106,19 @@ class CategoryTable:
         """Dict: dataset id -> thing class 0..K-1."""
         return {category_id: k for k, category_id in enumerate(self.thing_ids)}
 
-    @property
-    def semantic_class(self):
-        """Dict: dataset id -> semantic class, 0 for every thing, 1..S-1 for stuff."""
-        classes = dict.fromkeys(self.thing_ids, 0)
-        classes.update({category_id: s + 1 for s, category_id in enumerate(self.stuff_ids)})
+    def semantic_classes(self, semantic_things="other"):
+        """Numbers the classes of the semantic branch.
+
+        Args:
+            semantic_things: "other", class 0 for every thing; "all", the thing classes 0..K-1.
+
+        Returns:
+            Dict: dataset id -> semantic class; stuff follows the things.
+        """
+        every = semantic_things == "all"
+        classes = {category_id: k if every else 0 for k, category_id in enumerate(self.thing_ids)}
+        first_stuff = len(self.things) if every else 1
+        classes.update({c: first_stuff + s for s, c in enumerate(self.stuff_ids)})
         return classes
 
     @property

@@ -57,7 +57,13 @@ def evaluate_run(workdir, output=None, overrides=()):
     predictor, config = load_predictor(workdir, overrides)
     split = build.load_split(config.data, "validation")
     build.check_categories(config, split.categories, config.data.validation.panoptic_json)
-    results = evaluate(predictor, evaluation_samples(split), split.categories, files.predictions)
+    results = evaluate(
+        predictor,
+        evaluation_samples(split),
+        split.categories,
+        files.predictions,
+        semantic_things=config.model.semantic_things,
+    )
     files.results.write_text(json.dumps(results, indent=1))
     return results
 

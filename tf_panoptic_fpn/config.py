@@ -10,8 +10,23 @@ import yaml
 
 from tf_panoptic_fpn.errors import ConfigError
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NORMS = ("frozen_affine", "group_norm")
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "resnext152_32x8d",
+)
+NORMS = ("frozen_affine", "group_norm", "sync_batch_norm")
+TASKS = ("instance", "semantic")
+SEMANTIC_DESIGNS = ("staged", "two_conv")
+SEMANTIC_FUSIONS = ("sum", "concat")
+SEMANTIC_THINGS = ("other", "all")
+LOSS_SCHEDULES = ("combined", "alternating")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +35,17 @@ class ModelConfig:
 
     num_thing_classes: int = 80
     num_stuff_classes: int = 53
+    tasks: tuple[str, ...] = TASKS
     backbone: str = "resnet50"
     norm: str = "frozen_affine"
     freeze_at: int = 2
     stride_in_1x1: bool = True
     fpn_channels: int = 256
+    fpn_groups: int = 1
     semantic_channels: int = 128
+    semantic_design: str = "staged"
+    semantic_fuse: str = "sum"
+    semantic_things: str = "other"
     box_head_units: int = 1024
     mask_head_channels: int = 256
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
@@ -105,9 +125,14 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The loop. `batch_size` is global; `replicas` counts logical CPU devices without a GPU."""
+    """The loop. `batch_size` is global; `replicas` counts logical CPU devices without a GPU.
+
+    With `loss_schedule: alternating` the odd steps train on the instance losses and the even ones
+    on the semantic loss.
+    """
 
     steps: int = 90000
+    loss_schedule: str = "combined"
     batch_size: int = 16
     replicas: int = 1
     seed: int = 0
@@ -257,8 +282,19 @@ def _check(config, path):
     optimizer, merge = config.optimizer, config.merge
     splits = (("data.train", data.train), ("data.validation", data.validation))
     rules = [
-        (model.backbone in BACKBONES, "model.backbone", f"one of {BACKBONES}", model.backbone),
-        (model.norm in NORMS, "model.norm", f"one of {NORMS}", model.norm),
+        *_model_rules(model),
+        (
+            train.loss_schedule in LOSS_SCHEDULES,
+            "train.loss_schedule",
+            f"one of {LOSS_SCHEDULES}",
+            train.loss_schedule,
+        ),
+        (
+            train.loss_schedule == "combined" or len(model.tasks) == 2,
+            "train.loss_schedule",
+            "combined where model.tasks has a single one",
+            train.loss_schedule,
+        ),
         (train.steps > 0, "train.steps", "above 0", train.steps),
         (train.batch_size > 0, "train.batch_size", "above 0", train.batch_size),
         (train.replicas > 0, "train.replicas", "above 0", train.replicas),
@@ -338,3 +374,50 @@ def _check(config, path):
     for holds, name, rule, value in rules:
         if not holds:
             raise ConfigError(f"{path}: `{name}` must be {rule}. Received: {value!r}")
+
+
+def _model_rules(model):
+    choices = {
+        "backbone": BACKBONES,
+        "norm": NORMS,
+        "semantic_design": SEMANTIC_DESIGNS,
+        "semantic_fuse": SEMANTIC_FUSIONS,
+        "semantic_things": SEMANTIC_THINGS,
+    }
+    rules = [
+        (getattr(model, key) in values, f"model.{key}", f"one of {values}", getattr(model, key))
+        for key, values in choices.items()
+    ]
+    tasks, groups = model.tasks, model.fpn_groups
+    known = bool(tasks) and sorted(tasks) == sorted(set(tasks) & set(TASKS))
+    return [
+        *rules,
+        (known, "model.tasks", f"one or both of {TASKS}", tasks),
+        (
+            groups == 1 or groups == len(tasks) == 2,
+            "model.fpn_groups",
+            "1, or 2 with both tasks",
+            groups,
+        ),
+        (0 <= model.freeze_at <= 5, "model.freeze_at", "in [0, 5]", model.freeze_at),
+        (
+            groups < 1 or model.fpn_channels % groups == 0,
+            "model.fpn_channels",
+            "a multiple of fpn_groups",
+            model.fpn_channels,
+        ),
+        (
+            model.semantic_channels > 0 and model.semantic_channels % 32 == 0,
+            "model.semantic_channels",
+            "a multiple of 32",
+            model.semantic_channels,
+        ),
+        (
+            model.roi_sampling_ratio >= 0,
+            "model.roi_sampling_ratio",
+            "0 (adaptive) or above",
+            model.roi_sampling_ratio,
+        ),
+        (model.lambda_instance >= 0, "model.lambda_instance", "0 or above", model.lambda_instance),
+        (model.lambda_semantic >= 0, "model.lambda_semantic", "0 or above", model.lambda_semantic),
+    ]

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
@@ -27,12 +28,14 @@ class Predictor:
         split: `SplitConfig`; its first short side and its long side say how images are resized.
 
     Call: uint8 `[H0, W0, 3]` RGB -> dict of numpy arrays: the keys of the merge (`schema`),
-    SEMANTIC_MAP and INSTANCES.
+    SEMANTIC_MAP and INSTANCES. With a model of one task the merge has its segments alone, and the
+    key of the other task is missing.
     """
 
     def __init__(self, model, categories, merge, split):
         self.model = model
         self.categories = categories
+        self.tasks = model.config["tasks"]
         self.merge = merge
         self.short_side = split.short_sides[0]
         self.max_long_side = split.max_long_side
@@ -84,36 +87,56 @@ class Predictor:
 
     def _merge_image(self, outputs, size, original):
         """One image's model outputs -> its dict, at the original size."""
-        logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
-        logits = resize_bilinear(logits[:, : size[0], : size[1]], original)
-        semantic = tf.argmax(logits[0], axis=-1, output_type=tf.int32)
-        scale = tf.cast(original, tf.float32) / tf.cast(size, tf.float32)
-        boxes = clip_boxes(scale_boxes(outputs[schema.BOXES], scale), original)
-        instances = {
-            schema.BOXES: boxes,
-            schema.SCORES: outputs[schema.SCORES],
-            schema.CLASSES: outputs[schema.CLASSES],
-            schema.MASK_PROBS: outputs[schema.MASK_PROBS],
-            schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
-        }
+        semantic = self._semantic_map(outputs, size, original)
+        instances = self._instances(outputs, size, original)
+        # The merge discards what the semantic branch says of things: `other`, or each of them.
+        every_thing = self.model.config["semantic_things"] == "all"
+        things = len(self.categories.things) if every_thing else 1
         merged = panoptic_merge(
-            boxes,
-            outputs[schema.SCORES],
-            outputs[schema.CLASSES],
-            outputs[schema.MASK_PROBS],
-            semantic,
+            instances[schema.BOXES],
+            instances[schema.SCORES],
+            instances[schema.CLASSES],
+            instances[schema.MASK_PROBS],
+            tf.maximum(semantic - (things - 1), 0),
             tf.constant(self.categories.thing_ids, tf.int32),
             tf.constant(self.categories.stuff_ids, tf.int32),
             score_threshold=self.merge.score_threshold,
             overlap_threshold=self.merge.overlap_threshold,
             stuff_area=self.merge.stuff_area,
         )
-        return {**merged, schema.SEMANTIC_MAP: semantic, schema.INSTANCES: instances}
+        if "semantic" in self.tasks:
+            merged[schema.SEMANTIC_MAP] = semantic
+        if "instance" in self.tasks:
+            merged[schema.INSTANCES] = instances
+        return merged
+
+    def _semantic_map(self, outputs, size, original):
+        """The semantic class of each pixel; all 0, where nothing is stuff, without the task."""
+        if "semantic" not in self.tasks:
+            return tf.zeros(original, tf.int32)
+        logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
+        logits = resize_bilinear(logits[:, : size[0], : size[1]], original)
+        return tf.argmax(logits[0], axis=-1, output_type=tf.int32)
+
+    def _instances(self, outputs, size, original):
+        """The detections in pixels of the original image; padding alone without the task."""
+        if "instance" not in self.tasks:
+            count = self.model.config["max_detections"]
+            return {
+                schema.BOXES: tf.zeros([count, 4]),
+                schema.SCORES: tf.zeros([count]),
+                schema.CLASSES: tf.fill([count], -1),
+                schema.MASK_PROBS: tf.zeros([count, MASK_SIZE, MASK_SIZE]),
+            }
+        scale = tf.cast(original, tf.float32) / tf.cast(size, tf.float32)
+        boxes = clip_boxes(scale_boxes(outputs[schema.BOXES], scale), original)
+        names = (schema.SCORES, schema.CLASSES, schema.MASK_PROBS, schema.NUM_DETECTIONS)
+        return {schema.BOXES: boxes, **{name: outputs[name] for name in names}}
 
     def _merged_signature(self):
         detections = self.model.config["max_detections"]
         segments = detections + len(self.categories.stuff)
-        return {
+        signature = {
             schema.PANOPTIC_MAP: tf.TensorSpec([None, None], tf.int32),
             schema.CATEGORY_IDS: tf.TensorSpec([segments], tf.int32),
             schema.IS_THING: tf.TensorSpec([segments], tf.bool),
@@ -121,33 +144,35 @@ class Predictor:
             schema.AREAS: tf.TensorSpec([segments], tf.int32),
             schema.BOXES: tf.TensorSpec([segments, 4], tf.float32),
             schema.NUM_SEGMENTS: tf.TensorSpec([], tf.int32),
-            schema.SEMANTIC_MAP: tf.TensorSpec([None, None], tf.int32),
-            schema.INSTANCES: {
+        }
+        if "semantic" in self.tasks:
+            signature[schema.SEMANTIC_MAP] = tf.TensorSpec([None, None], tf.int32)
+        if "instance" in self.tasks:
+            mask_shape = [detections, MASK_SIZE, MASK_SIZE]
+            signature[schema.INSTANCES] = {
                 schema.BOXES: tf.TensorSpec([detections, 4], tf.float32),
                 schema.SCORES: tf.TensorSpec([detections], tf.float32),
                 schema.CLASSES: tf.TensorSpec([detections], tf.int32),
-                schema.MASK_PROBS: tf.TensorSpec([detections, 28, 28], tf.float32),
+                schema.MASK_PROBS: tf.TensorSpec(mask_shape, tf.float32),
                 schema.NUM_DETECTIONS: tf.TensorSpec([], tf.int32),
-            },
-        }
+            }
+        return signature
 
     def serve_images(self, images):
         """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
         outputs = self.predict_images(images)
-        instances = outputs.pop(schema.INSTANCES)
-        thing_ids = tf.constant(self.categories.thing_ids, tf.int32)
-        classes = instances.pop(schema.CLASSES)
+        instances = outputs.pop(schema.INSTANCES, None)
         outputs[PANOPTIC_PNG] = tf.map_fn(
             _encode_ids, outputs[schema.PANOPTIC_MAP], fn_output_signature=tf.string
         )
         outputs[IMAGE_SIZE] = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
-        outputs["detection_category_ids"] = tf.where(
-            classes >= 0, tf.gather(thing_ids, tf.maximum(classes, 0)), 0
-        )
-        outputs["detection_boxes"] = instances[schema.BOXES]
-        outputs["detection_scores"] = instances[schema.SCORES]
-        outputs["detection_mask_probs"] = instances[schema.MASK_PROBS]
-        outputs["num_detections"] = instances[schema.NUM_DETECTIONS]
+        if instances is not None:
+            thing_ids = tf.constant(self.categories.thing_ids, tf.int32)
+            classes = instances.pop(schema.CLASSES)
+            instances[schema.CATEGORY_IDS] = tf.where(
+                classes >= 0, tf.gather(thing_ids, tf.maximum(classes, 0)), 0
+            )
+            outputs.update(_served_detections(instances))
         return outputs
 
     def serve_bytes(self, image_bytes):
@@ -156,8 +181,8 @@ class Predictor:
         Images may differ in size; each is run by itself, so its result does not depend on the
         others, and the maps are padded with 0 at the right and bottom to the largest.
         """
-        maps = (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP)
         signature = self._served_signature()
+        maps = [m for m in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP) if m in signature]
         for name in maps:
             signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
 
@@ -175,15 +200,25 @@ class Predictor:
 
     def _served_signature(self):
         signature = self._merged_signature()
-        instances = signature.pop(schema.INSTANCES)
+        instances = signature.pop(schema.INSTANCES, None)
         signature[PANOPTIC_PNG] = tf.TensorSpec([], tf.string)
         signature[IMAGE_SIZE] = tf.TensorSpec([2], tf.int32)
-        signature["detection_category_ids"] = instances[schema.CLASSES]
-        signature["detection_boxes"] = instances[schema.BOXES]
-        signature["detection_scores"] = instances[schema.SCORES]
-        signature["detection_mask_probs"] = instances[schema.MASK_PROBS]
-        signature["num_detections"] = instances[schema.NUM_DETECTIONS]
+        if instances is not None:
+            instances[schema.CATEGORY_IDS] = instances.pop(schema.CLASSES)
+            signature.update(_served_detections(instances))
         return signature
+
+
+def _served_detections(instances):
+    """The flat names under which detections are served."""
+    names = {
+        "detection_category_ids": schema.CATEGORY_IDS,
+        "detection_boxes": schema.BOXES,
+        "detection_scores": schema.SCORES,
+        "detection_mask_probs": schema.MASK_PROBS,
+        "num_detections": schema.NUM_DETECTIONS,
+    }
+    return {served: instances[name] for served, name in names.items()}
 
 
 def decode_image(encoded):
@@ -198,7 +233,8 @@ def export_saved_model(predictor, output):
     Signatures: `serving_default`, `image_bytes` string `[B]` of JPEG or PNG files; `tensor`,
     `images` uint8 `[B, H, W, 3]`. Both return the keys of the merge, PANOPTIC_PNG, SEMANTIC_MAP,
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
-    `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B.
+    `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
+    model of one task lacks the keys of the other.
 
     Args:
         predictor: a `Predictor`.

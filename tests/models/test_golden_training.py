@@ -7,7 +7,7 @@ from small_model import XY, stack_images
 
 from tf_panoptic_fpn import losses
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
-from tf_panoptic_fpn.weights.detectron2 import _plan
+from tf_panoptic_fpn.weights.plan import weight_plan
 
 LOSSES = {
     "rpn_class": "loss_rpn_cls",
@@ -92,7 +92,7 @@ def test_gradients(trained, small_model):
     golden, _, _, gradients = trained
     norms = dict(zip(golden["grad_names"], golden["grad_norms"], strict=True))
     checked = 0
-    for variable, names, _ in _plan(small_model):
+    for variable, names, _ in weight_plan(small_model):
         if variable.path in gradients:
             norm = np.linalg.norm(gradients[variable.path])
             tolerance = RELU_NOISE if variable.path.startswith(NEAR_ZERO) else 1e-4
@@ -104,7 +104,7 @@ def test_gradients(trained, small_model):
 def test_stored_gradients(trained, small_model):
     golden, _, _, gradients = trained
     stored = {key.removeprefix("grad/") for key in golden if key.startswith("grad/")}
-    for variable, names, convert in _plan(small_model):
+    for variable, names, convert in weight_plan(small_model):
         if variable.path in gradients and names[0] in stored:
             expected = convert(golden[f"grad/{names[0]}"].copy())
             error = np.linalg.norm(gradients[variable.path] - expected)
@@ -114,6 +114,6 @@ def test_stored_gradients(trained, small_model):
 def test_the_same_weights_are_trained(trained, small_model):
     golden, _, _, gradients = trained
     trainable = {
-        name for v, names, _ in _plan(small_model) for name in names if v.path in gradients
+        name for v, names, _ in weight_plan(small_model) for name in names if v.path in gradients
     }
     assert trainable == set(golden["grad_names"])

@@ -20,7 +20,7 @@ class DatasetIndex:
     sizes: np.ndarray  # int32 [n, 2], (H, W)
     segment_offsets: np.ndarray  # int64 [n + 1]
     segment_ids: np.ndarray  # int32 [m]
-    semantic_classes: np.ndarray  # uint8 [m], 0 for things
+    semantic_classes: np.ndarray  # uint8 [m]
     thing_classes: np.ndarray  # int32 [m], -1 for stuff
     is_crowd: np.ndarray  # bool [m]
 
@@ -28,23 +28,25 @@ class DatasetIndex:
         return len(self.sizes)
 
 
-def build_index(split):
+def build_index(split, semantic_things="other"):
     """Compiles a `PanopticSplit` into a `DatasetIndex`.
 
     Args:
         split: a `PanopticSplit`.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         A `DatasetIndex`, images and segments in the order of the split.
 
     Raises:
-        DataError: if there are more stuff classes than labels below `schema.IGNORED`.
+        DataError: if there are more semantic classes than labels below `schema.IGNORED`.
     """
-    semantic_class, thing_class = split.categories.semantic_class, split.categories.thing_class
-    if len(split.categories.stuff) >= schema.IGNORED:
-        limit = schema.IGNORED - 1
+    semantic_class = split.categories.semantic_classes(semantic_things)
+    thing_class = split.categories.thing_class
+    if max(semantic_class.values()) >= schema.IGNORED:
         raise DataError(
-            f"At most {limit} stuff categories. Received: {len(split.categories.stuff)}"
+            f"At most {schema.IGNORED - 1} stuff categories, or {schema.IGNORED} categories with "
+            f"`model.semantic_things: all`. Received: {len(semantic_class)} categories"
         )
     images = split.images
     segments = [segment for image in images for segment in image.segments]

@@ -43,6 +43,7 @@ def training_dataset(
     start_step=0,
     on_damaged=None,
     parallel_calls=tf.data.AUTOTUNE,
+    semantic_things="other",
 ):
     """Batches for the training steps `start_step`..`num_steps - 1`, in order.
 
@@ -60,6 +61,7 @@ def training_dataset(
         on_damaged: called as `on_damaged(path, reason)` once for each image that cannot be read;
             by default a warning is logged.
         parallel_calls: int, images loaded at a time.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         A `tf.data.Dataset` of dicts as in `schema`: `images` float32 `[B, H, W, 3]`, `image_sizes`
@@ -73,7 +75,7 @@ def training_dataset(
         ConfigError: if the images do not fit the canvases.
         DataError: if no image can be read.
     """
-    index = build_index(split)
+    index = build_index(split, semantic_things)
     canvases = sorted(data_config.canvases, key=lambda canvas: canvas[0] * canvas[1])
     if canvases:
         _check_canvases(index.sizes, data_config.train, canvases)

@@ -22,7 +22,15 @@ from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
 MAX_PENDING = 4  # predictions that wait for the scoring thread; bounds the memory
 
 
-def evaluate(predictor, samples, categories, output_dir=None, progress=True, num_overlays=8):
+def evaluate(
+    predictor,
+    samples,
+    categories,
+    output_dir=None,
+    progress=True,
+    num_overlays=8,
+    semantic_things="other",
+):
     """Scores a predictor at the size of the images.
 
     While the predictor works on an image, a second thread scores those before it.
@@ -32,7 +40,8 @@ def evaluate(predictor, samples, categories, output_dir=None, progress=True, num
             (`panoptic_map`, `category_ids`, `is_thing`, `scores`, `areas`, `boxes`,
             `num_segments`; see `schema`), `instances` (dict `boxes` `[D, 4]` in pixels of the
             image, `scores`, `classes`, `mask_probs`, `num_detections`) and `semantic_map`, int32
-            `[H, W]`, the semantic class of each pixel.
+            `[H, W]`, the semantic class of each pixel. A predictor of one task leaves out either
+            of the last two.
         samples: iterable of (record, image uint8 `[H, W, 3]`, ids int32 `[H, W]`); the record has
             `image_id`, `file_name`, `height`, `width` and `segments`, each with `id`,
             `category_id`, `is_crowd`.
@@ -41,16 +50,17 @@ def evaluate(predictor, samples, categories, output_dir=None, progress=True, num
             results), `instances.json` (COCO instance results) and `overlays/*.jpg`. None: nothing.
         progress: whether to show a progress bar.
         num_overlays: number of images, from the first, to draw beside their ground truth.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         dict: `panoptic` (see `PanopticQuality.result`), `box_ap` and `mask_ap` (see `coco_ap`),
         `semantic` (see `SemanticIoU.result`), `images`, and `seconds_per_image`, the median time of
-        the predictor alone.
+        the predictor alone; without what the predictor leaves out.
 
     Raises:
         DataError: if there is no sample, or a sample and its prediction differ in size.
     """
-    scores = _Scores(categories)
+    scores = _Scores(categories, semantic_things)
     output = _Output(output_dir, categories, num_overlays) if output_dir is not None else None
 
     def score(record, image, ids, prediction):
@@ -81,13 +91,16 @@ def evaluate(predictor, samples, categories, output_dir=None, progress=True, num
 class _Scores:
     """The metrics, fed with predictions in the format of the predictor."""
 
-    def __init__(self, categories):
+    def __init__(self, categories, semantic_things):
         self._categories = categories
         self._panoptic = PanopticQuality(categories)
         self._instances = InstanceAP(categories)
-        # Class 0 stands for all things; a category may itself be called "other".
-        stuff_names = [categories.unique_names[category_id] for category_id in categories.stuff_ids]
-        self._semantic = SemanticIoU(["other (things)", *stuff_names])
+        self._semantic_classes = categories.semantic_classes(semantic_things)
+        names = {self._semantic_classes[c]: name for c, name in categories.unique_names.items()}
+        if semantic_things == "other":
+            names[0] = "other (things)"  # a category may itself be called "other"
+        self._semantic = SemanticIoU([names[s] for s in sorted(names)])
+        self._has_instances = self._has_semantic = False
 
     def add(self, record, ids, prediction):
         """Returns the ground-truth segments, the predicted segments and the COCO results."""
@@ -103,17 +116,23 @@ class _Scores:
             pred_segments,
             image=record.file_name,
         )
-        gt_semantic = _semantic_map(ids, gt_segments, self._categories)
-        self._semantic.update(gt_semantic, prediction[schema.SEMANTIC_MAP], image=record.file_name)
-        results = self._instance_results(record, prediction[schema.INSTANCES])
-        self._instances.update(record.image_id, ids, gt_segments, results)
+        results = []
+        if schema.SEMANTIC_MAP in prediction:
+            self._has_semantic = True
+            gt_semantic = _semantic_map(ids, gt_segments, self._semantic_classes)
+            pred_semantic = prediction[schema.SEMANTIC_MAP]
+            self._semantic.update(gt_semantic, pred_semantic, image=record.file_name)
+        if schema.INSTANCES in prediction:
+            self._has_instances = True
+            results = self._instance_results(record, prediction[schema.INSTANCES])
+            self._instances.update(record.image_id, ids, gt_segments, results)
         return gt_segments, pred_segments, results
 
     def result(self):
         return {
             "panoptic": self._panoptic.result(),
-            **self._instances.result(),
-            "semantic": self._semantic.result(),
+            **(self._instances.result() if self._has_instances else {}),
+            **({"semantic": self._semantic.result()} if self._has_semantic else {}),
         }
 
     def _instance_results(self, record, instances):
@@ -214,9 +233,8 @@ def segments_info(prediction):
     return segments
 
 
-def _semantic_map(ids, segments, categories):
+def _semantic_map(ids, segments, semantic_class):
     """Semantic classes `[H, W]` of a panoptic map; void, the id 0, is ignored."""
-    semantic_class = categories.semantic_class
     classes = {0: schema.IGNORED, **{s["id"]: semantic_class[s["category_id"]] for s in segments}}
     keys = np.array(sorted(classes))
     return np.array([classes[key] for key in keys.tolist()])[np.searchsorted(keys, ids)]

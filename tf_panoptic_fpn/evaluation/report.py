@@ -11,25 +11,25 @@ def format_table(results):
 
     Returns:
         str: panoptic quality, AP, semantic IoU, and the classes that occur by descending PQ; in per
-        cent, `-` where a figure has nothing to stand on.
+        cent, `-` where a figure has nothing to stand on. A task without results has no table.
     """
-    panoptic, semantic = results["panoptic"], results["semantic"]
+    panoptic = results["panoptic"]
     blocks = [
         _table(
             ["Panoptic", "PQ", "SQ", "RQ", "classes"],
             [_group_row(name, panoptic[name]) for name in ("All", "Things", "Stuff")],
         ),
-        _table(
-            ["Instances", *METRICS],
-            [
-                [title, *(_percent(results[key][name]) for name in METRICS)]
-                for title, key in (("Box", "box_ap"), ("Mask", "mask_ap"))
-            ],
-        ),
-        _table(
-            ["Semantic", "mIoU", "pixel accuracy"],
-            [["All", _percent(semantic["mIoU"]), _percent(semantic["pixel_accuracy"])]],
-        ),
+    ]
+    if "box_ap" in results:
+        rows = [
+            [title, *(_percent(results[key][name]) for name in METRICS)]
+            for title, key in (("Box", "box_ap"), ("Mask", "mask_ap"))
+        ]
+        blocks.append(_table(["Instances", *METRICS], rows))
+    if "semantic" in results:
+        row = ["All", *(_percent(results["semantic"][key]) for key in ("mIoU", "pixel_accuracy"))]
+        blocks.append(_table(["Semantic", "mIoU", "pixel accuracy"], [row]))
+    blocks += [
         _table(["Class", "PQ", "SQ", "RQ", "tp", "fp", "fn"], _class_rows(panoptic["per_class"])),
         f"{results['images']} images, {results['seconds_per_image']:.3f} s an image",
     ]

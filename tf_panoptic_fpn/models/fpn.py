@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.models.conv_norm import GroupedConv2D
+
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
 
 
@@ -12,21 +14,25 @@ class FPN(keras.layers.Layer):
 
     Args:
         channels: int, channels of every level.
+        groups: int; each group of channels is a pyramid of its own, that reads all of C2..C5 and
+            shares nothing with the others.
 
     Call: dict "C2".."C5" -> dict "P2".."P6" of `[B, h, w, channels]`; P6 is every second cell of
     P5.
     """
 
-    def __init__(self, channels=256, **kwargs):
+    def __init__(self, channels=256, groups=1, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
-        self.laterals = [self._conv(1, f"lateral{level}") for level in range(2, 6)]
-        self.outputs = [self._conv(3, f"output{level}") for level in range(2, 6)]
+        self.groups = groups
+        self.laterals = [self._conv(1, 1, f"lateral{level}") for level in range(2, 6)]
+        self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
-    def _conv(self, kernel_size, name):
-        return keras.layers.Conv2D(
+    def _conv(self, kernel_size, groups, name):
+        return GroupedConv2D(
             self.channels,
             kernel_size,
+            groups=groups,
             padding="same",
             kernel_initializer=keras.initializers.VarianceScaling(**XAVIER),
             dtype=self.dtype_policy,
@@ -59,4 +65,4 @@ class FPN(keras.layers.Layer):
         return shapes
 
     def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
+        return {**super().get_config(), "channels": self.channels, "groups": self.groups}

@@ -1,5 +1,7 @@
 """Panoptic FPN as one Keras model (Kirillov et al., arXiv:1901.02446)."""
 
+import re
+
 import keras
 from keras import ops
 
@@ -14,7 +16,12 @@ from tf_panoptic_fpn.models.semantic_head import SemanticHead
 from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 
-LOSS_NAMES = ("rpn_class", "rpn_box", "class", "box", "mask", "semantic")
+LOSS_NAMES = {
+    "instance": ("rpn_class", "rpn_box", "class", "box", "mask"),
+    "semantic": ("semantic",),
+}
+TASKS = tuple(LOSS_NAMES)
+SEMANTIC_THINGS = ("other", "all")
 STRIDE = 32  # of the coarsest backbone feature; the canvas is padded to a multiple
 
 
@@ -65,21 +72,31 @@ class PanopticFPN(keras.Model):
     `image_sizes` int32 `[B, 2]`, the valid top-left part of each canvas. It returns a dict
     (`tf_panoptic_fpn.schema`): `boxes` float32 `[B, D, 4]` (yxyx, canvas pixels), `scores` float32
     and `classes` int32 `[B, D]`, `num_detections` int32 `[B]`, `mask_probs` float32
-    `[B, D, 28, 28]` and `semantic_logits` `[B, H/4, W/4, S]` with H and W rounded up to 32.
+    `[B, D, 28, 28]` and `semantic_logits` `[B, H/4, W/4, S]` with H and W rounded up to 32. A
+    model of one task lacks the keys, and the layers, of the other.
 
     `compile(optimizer)` and `fit` train it on batches `(batch, batch)` of the training pipeline:
     a dict that holds the images and the ground truth.
 
     Args:
         num_thing_classes: int K.
-        num_stuff_classes: int; the semantic branch has one class more, 0 for every thing.
-        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152", or a layer that
-            maps a normalised image to a dict "C2".."C5".
-        norm: "frozen_affine" or "group_norm", of a backbone given by name.
+        num_stuff_classes: int.
+        tasks: "instance" (alone: Mask R-CNN), "semantic" (alone: Semantic FPN) or both.
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", a ResNeXt such as
+            "resnext101_32x8d" (32 groups, 8 channels each in res2), or a layer that maps a
+            normalised image to a dict "C2".."C5".
+        norm: "frozen_affine", "group_norm" or "sync_batch_norm", of a backbone given by name.
         freeze_at: int, stages of the backbone that are not trained: 1 the stem, 2 res2 too, ...
-        stride_in_1x1: bool, whether bottlenecks stride in the first 1x1 convolution.
+        stride_in_1x1: bool, whether a ResNet's bottlenecks stride in the first 1x1 convolution; a
+            ResNeXt's stride in the 3x3.
         fpn_channels: int, channels of P2..P6.
+        fpn_groups: int, 1, or 2 to give the instance branch the first half of the channels and the
+            semantic branch the second, each from a pyramid of its own.
         semantic_channels: int, width of the semantic branch.
+        semantic_design: "staged" or "two_conv", see `SemanticHead`.
+        semantic_fuse: "sum" or "concat" of the levels.
+        semantic_things: what the semantic branch predicts beside stuff: "other", class 0 for every
+            thing; or "all", the classes 0..K-1 for each. The merge discards either.
         box_head_units: int, width of the box head's two layers.
         mask_head_channels: int, width of the mask head.
         anchor_sizes: 5 sizes in pixels, for P2..P6.
@@ -99,19 +116,25 @@ class PanopticFPN(keras.Model):
         lambda_semantic: weight of the semantic loss.
 
     Raises:
-        ValueError: if `backbone` or `norm` is unknown.
+        ValueError: if an argument that names a choice has another value, or `fpn_groups` is 2 with
+            a single task.
     """
 
     def __init__(
         self,
         num_thing_classes=80,
         num_stuff_classes=53,
+        tasks=TASKS,
         backbone="resnet50",
         norm="frozen_affine",
         freeze_at=2,
         stride_in_1x1=True,
         fpn_channels=256,
+        fpn_groups=1,
         semantic_channels=128,
+        semantic_design="staged",
+        semantic_fuse="sum",
+        semantic_things="other",
         box_head_units=1024,
         mask_head_channels=256,
         anchor_sizes=(32.0, 64.0, 128.0, 256.0, 512.0),
@@ -135,49 +158,67 @@ class PanopticFPN(keras.Model):
         for name in ("self", "kwargs", "__class__"):
             del config[name]
 
+        _check_choices(tasks, fpn_groups, semantic_things)
+
         # === Layers ===
         if isinstance(backbone, str):
             backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1)
         normalize = Normalize(pixel_mean, pixel_std, name="normalize")
-        fpn = FPN(fpn_channels, name="fpn")
-        semantic_head = SemanticHead(num_stuff_classes + 1, semantic_channels, name="semantic_head")
-        rpn_head = RPNHead(len(anchor_ratios), name="rpn_head")
-        proposals = Proposals(
-            anchor_sizes,
-            anchor_ratios,
-            rpn_top_k_train,
-            rpn_top_k_test,
-            rpn_nms_iou,
-            name="proposals",
-        )
-        box_head = BoxHead(num_thing_classes, box_head_units, roi_sampling_ratio, name="box_head")
-        detections = Detections(score_threshold, nms_iou, max_detections, name="detections")
-        mask_head = MaskHead(
-            num_thing_classes, mask_head_channels, roi_sampling_ratio, name="mask_head"
-        )
+        fpn = FPN(fpn_channels, fpn_groups, name="fpn")
+        semantic_head = None
+        if "semantic" in tasks:
+            semantic_head = SemanticHead(
+                num_stuff_classes + (1 if semantic_things == "other" else num_thing_classes),
+                semantic_channels,
+                semantic_design,
+                semantic_fuse,
+                name="semantic_head",
+            )
+        rpn_head = proposals = box_head = detections = mask_head = None
+        if "instance" in tasks:
+            rpn_head = RPNHead(len(anchor_ratios), name="rpn_head")
+            proposals = Proposals(
+                anchor_sizes,
+                anchor_ratios,
+                rpn_top_k_train,
+                rpn_top_k_test,
+                rpn_nms_iou,
+                name="proposals",
+            )
+            box_head = BoxHead(
+                num_thing_classes, box_head_units, roi_sampling_ratio, name="box_head"
+            )
+            detections = Detections(score_threshold, nms_iou, max_detections, name="detections")
+            mask_head = MaskHead(
+                num_thing_classes, mask_head_channels, roi_sampling_ratio, name="mask_head"
+            )
 
         # === Functional model ===
         images = keras.Input((None, None, 3), name=schema.IMAGES)
         image_sizes = keras.Input((2,), dtype="int32", optional=True, name=schema.IMAGE_SIZES)
         x, sizes = normalize(images, image_sizes)
-        features = fpn(backbone(x))
-        semantic_logits = semantic_head(features)
-        rpn_logits, rpn_deltas = rpn_head(features)
-        rois, roi_scores, _ = proposals(features, rpn_logits, rpn_deltas, sizes)
-        roi_features = {name: features[name] for name in ("P2", "P3", "P4", "P5")}
-        class_logits, deltas = box_head(roi_features, rois)
-        boxes, scores, classes, count = detections(rois, roi_scores, class_logits, deltas, sizes)
-        mask_probs = ops.sigmoid(mask_head(roi_features, boxes, classes, count))
-        super().__init__(
-            inputs={schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes},
-            outputs={
+        features, semantic_features = branch_features(fpn(backbone(x)), fpn_groups)
+        outputs = {}
+        if "instance" in tasks:
+            rpn_logits, rpn_deltas = rpn_head(features)
+            rois, roi_scores, _ = proposals(features, rpn_logits, rpn_deltas, sizes)
+            roi_features = {name: features[name] for name in ("P2", "P3", "P4", "P5")}
+            class_logits, deltas = box_head(roi_features, rois)
+            boxes, scores, classes, count = detections(
+                rois, roi_scores, class_logits, deltas, sizes
+            )
+            outputs = {
                 schema.BOXES: boxes,
                 schema.SCORES: scores,
                 schema.CLASSES: classes,
                 schema.NUM_DETECTIONS: count,
-                schema.MASK_PROBS: mask_probs,
-                schema.SEMANTIC_LOGITS: semantic_logits,
-            },
+                schema.MASK_PROBS: ops.sigmoid(mask_head(roi_features, boxes, classes, count)),
+            }
+        if "semantic" in tasks:
+            outputs[schema.SEMANTIC_LOGITS] = semantic_head(semantic_features)
+        super().__init__(
+            inputs={schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes},
+            outputs=outputs,
             **kwargs,
         )
 
@@ -193,7 +234,9 @@ class PanopticFPN(keras.Model):
         self.detections = detections
         self.mask_head = mask_head
         self.seed_generator = keras.random.SeedGenerator(0)
-        self.loss_trackers = [keras.metrics.Mean(name=name) for name in LOSS_NAMES]
+        self.loss_trackers = [
+            keras.metrics.Mean(name=name) for task in tasks for name in LOSS_NAMES[task]
+        ]
 
     @property
     def input_spec(self):
@@ -216,30 +259,41 @@ class PanopticFPN(keras.Model):
             image_sizes: int32 `[B, 2]`, or None for the whole canvas.
 
         Returns:
-            Dict: `features` (dict "P2".."P6"), `rpn_logits` and `rpn_deltas` (lists, an entry a
-            level), `semantic_logits` and `image_sizes`.
+            Dict: `features` (dict "P2".."P6", those of the instance branch) and `image_sizes`;
+            with the task "instance", `rpn_logits` and `rpn_deltas` (lists, an entry a level); with
+            "semantic", `semantic_logits`.
         """
         x, image_sizes = self.normalize(images, image_sizes)
-        features = self.fpn(self.backbone(x, training=True))
-        rpn_logits, rpn_deltas = self.rpn_head(features)
-        return {
-            "features": features,
-            "rpn_logits": rpn_logits,
-            "rpn_deltas": rpn_deltas,
-            "semantic_logits": self.semantic_head(features),
-            "image_sizes": image_sizes,
-        }
+        pyramid = self.fpn(self.backbone(x, training=True))
+        features, semantic_features = branch_features(pyramid, self.config["fpn_groups"])
+        dense = {"features": features, "image_sizes": image_sizes}
+        if self.rpn_head is not None:
+            dense["rpn_logits"], dense["rpn_deltas"] = self.rpn_head(features)
+        if self.semantic_head is not None:
+            dense["semantic_logits"] = self.semantic_head(semantic_features)
+        return dense
 
-    def loss_terms(self, dense, batch):
+    def loss_terms(self, dense, batch, tasks=None):
         """Assigns and samples targets and returns every loss as (sum, count).
 
         Args:
             dense: what `dense_outputs` returned for the batch.
             batch: dict of `schema`, the training pipeline's; IMAGE_SEEDS may be missing.
+            tasks: the tasks whose losses are wanted; by default the model's.
 
         Returns:
             Dict of (sum, count) for `losses.weighted_losses`.
         """
+        tasks = self.config["tasks"] if tasks is None else tasks
+        terms = {}
+        if "instance" in tasks:
+            terms.update(self._instance_loss_terms(dense, batch))
+        if "semantic" in tasks:
+            logits = upsample_bilinear(dense["semantic_logits"], 4)
+            terms.update(losses.semantic_loss(logits, batch[schema.SEMANTIC]))
+        return terms
+
+    def _instance_loss_terms(self, dense, batch):
         if schema.IMAGE_SEEDS not in batch:
             count = ops.shape(batch[schema.GT_BOXES])[0]
             seeds = keras.random.randint((count,), 0, 2**30, seed=self.seed_generator)
@@ -262,9 +316,6 @@ class PanopticFPN(keras.Model):
         return {
             **self.rpn_loss_terms(dense, labels, matched_boxes),
             **self.roi_loss_terms(dense["features"], targets),
-            **losses.semantic_loss(
-                upsample_bilinear(dense["semantic_logits"], 4), batch[schema.SEMANTIC]
-            ),
         }
 
     def rpn_loss_terms(self, dense, labels, matched_boxes):
@@ -340,12 +391,52 @@ class PanopticFPN(keras.Model):
 
 
 def make_backbone(name, norm, freeze_at, stride_in_1x1):
-    """Returns the backbone layer for a name such as "resnet50".
+    """Returns the backbone layer for a name such as "resnet50" or "resnext101_32x8d".
 
     Raises:
         ValueError: if the name is unknown.
     """
-    depth = name.removeprefix("resnet")
-    if not (name.startswith("resnet") and depth.isdecimal()):
-        raise ValueError(f"`backbone` must be 'resnet18', 'resnet50', ... Received: {name!r}")
-    return ResNet(int(depth), norm, freeze_at, stride_in_1x1, name="backbone")
+    match = re.fullmatch(r"resnet(\d+)|resnext(\d+)_(\d+)x(\d+)d", name)
+    if not match:
+        raise ValueError(
+            f"`backbone` must be 'resnet50', 'resnext101_32x8d', ... Received: {name!r}"
+        )
+    depth, *resnext = match.groups()
+    if depth:
+        return ResNet(int(depth), norm, freeze_at, stride_in_1x1, name="backbone")
+    depth, groups, group_width = map(int, resnext)
+    return ResNet(
+        depth,
+        norm,
+        freeze_at,
+        stride_in_1x1=False,
+        groups=groups,
+        group_width=group_width,
+        name="backbone",
+    )
+
+
+def branch_features(features, groups):
+    """Returns the feature maps of the instance branch and those of the semantic branch.
+
+    Args:
+        features: dict "P2".."P6" of `[B, h, w, C]`.
+        groups: 1, both read all channels; or 2, the first half and the second.
+    """
+    if groups == 1:
+        return features, features
+    halves = {name: ops.split(x, 2, axis=-1) for name, x in features.items()}
+    return tuple({name: pair[i] for name, pair in halves.items()} for i in range(2))
+
+
+def _check_choices(tasks, fpn_groups, semantic_things):
+    if not tasks or sorted(tasks) != sorted(set(tasks) & set(TASKS)):
+        raise ValueError(f"`tasks` must be one or both of {TASKS}. Received: {tasks}")
+    if fpn_groups not in (1, 2) or fpn_groups > len(tasks):
+        raise ValueError(
+            f"`fpn_groups` must be 1, or 2 with both tasks. Received: {fpn_groups} with {tasks}"
+        )
+    if semantic_things not in SEMANTIC_THINGS:
+        raise ValueError(
+            f"`semantic_things` must be one of {SEMANTIC_THINGS}. Received: {semantic_things!r}"
+        )

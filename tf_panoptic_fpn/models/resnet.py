@@ -66,7 +66,7 @@ class BottleneckBlock(ResidualBlock):
     Args:
         channels: int, output channels.
         width: int, channels of the 3x3 convolution.
-        norm: "frozen_affine" or "group_norm".
+        norm: see `conv_norm.make_norm`.
         strides: int, in the first 1x1 (`stride_in_1x1`, the original ResNet) or in the 3x3.
         groups: int, groups of the 3x3 convolution (ResNeXt).
         project: bool, whether the shortcut is a 1x1 convolution.
@@ -113,18 +113,23 @@ class ResNet(keras.layers.Layer):
 
     Args:
         depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
-        norm: "frozen_affine" (a folded, frozen batch norm, for pretrained weights) or
-            "group_norm" (trained, for training from scratch).
+        norm: "frozen_affine" (a folded, frozen batch norm, for pretrained weights), "group_norm"
+            (trained, for training from scratch) or "sync_batch_norm" (trained, over all replicas).
         freeze_at: int 0-5; the stem (1) and the stages res2..res5 (2..5) up to it are not trained.
         stride_in_1x1: bool; bottlenecks stride in their first 1x1 convolution, else in the 3x3.
         stem_channels: int, channels of the 7x7 stem.
-        width: int, channels of the 3x3 convolutions of res2; doubles at each stage.
+        width: int, a quarter of the output channels of res2 (bottlenecks) or all of them (basic
+            blocks); doubles at each stage.
+        groups: int, groups of the bottlenecks' 3x3 convolutions; above 1 it is a ResNeXt.
+        group_width: int, channels of such a group in res2; doubles at each stage. None: width.
 
     Call: float `[B, H, W, 3]`, H and W multiples of 32 -> dict "C2".."C5" of
     `[B, H/4, W/4, C]`..`[B, H/32, W/32, 8C]`, C = 4 width (bottlenecks) or width (basic blocks).
 
     Raises:
-        ValueError: if `depth` is none of the above.
+        ValueError: if `depth` is none of the above, or a network of basic blocks has groups.
+
+    Reference: Aggregated Residual Transformations, arXiv:1611.05431, for the ResNeXt.
     """
 
     def __init__(
@@ -135,11 +140,15 @@ class ResNet(keras.layers.Layer):
         stride_in_1x1=True,
         stem_channels=64,
         width=64,
+        groups=1,
+        group_width=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         if depth not in BLOCKS:
             raise ValueError(f"`depth` must be one of {list(BLOCKS)}. Received: depth={depth}")
+        if groups > 1 and depth < 50:
+            raise ValueError(f"A ResNet-{depth} has no groups. Received: groups={groups}")
         self.config = {
             "depth": depth,
             "norm": norm,
@@ -147,6 +156,8 @@ class ResNet(keras.layers.Layer):
             "stride_in_1x1": stride_in_1x1,
             "stem_channels": stem_channels,
             "width": width,
+            "groups": groups,
+            "group_width": group_width,
         }
         self.stem = ConvNorm(stem_channels, 7, norm, strides=2, name="stem")
         channels_in, stages = stem_channels, []
@@ -164,6 +175,7 @@ class ResNet(keras.layers.Layer):
         width = config["width"] * 2**i
         basic = config["depth"] < 50
         channels = width if basic else 4 * width
+        inner_width = config["groups"] * (config["group_width"] or config["width"]) * 2**i
         blocks = []
         for j in range(num_blocks):
             options = {
@@ -175,10 +187,9 @@ class ResNet(keras.layers.Layer):
             if basic:
                 blocks.append(BasicBlock(channels, **options))
             else:
-                stride_in_1x1 = config["stride_in_1x1"]
-                blocks.append(
-                    BottleneckBlock(channels, width, stride_in_1x1=stride_in_1x1, **options)
-                )
+                options["groups"] = config["groups"]
+                options["stride_in_1x1"] = config["stride_in_1x1"]
+                blocks.append(BottleneckBlock(channels, inner_width, **options))
         return blocks, channels
 
     def build(self, input_shape):

@@ -1,33 +1,53 @@
 """The semantic segmentation branch of Panoptic FPN (arXiv:1901.02446, Figure 3)."""
 
 import keras
+from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import MSRA, ConvNorm
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
+
+DESIGNS = ("staged", "two_conv")
+FUSIONS = ("sum", "concat")
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class SemanticHead(keras.layers.Layer):
     """P2..P5 -> semantic logits at stride 4.
 
-    Each level goes through (3x3 conv, GN, ReLU, bilinear x2) until it is at stride 4; the levels
-    are summed, and a 1x1 convolution predicts the classes.
+    Each level goes through convolutions (3x3, GN, ReLU) and is brought to stride 4; the levels are
+    fused, and a 1x1 convolution predicts the classes.
 
     Args:
-        num_classes: int S, `other` and the stuff classes.
+        num_classes: int S.
         channels: int, width of the branch; a multiple of 32.
+        design: "staged", one convolution before each bilinear x2, as in Figure 3; or "two_conv",
+            the early design of Table 1b: two convolutions on each level, then one bilinear
+            upsampling to stride 4. The paper names the normalisation and the width of that entry
+            nowhere; here they are those of Figure 3.
+        fuse: "sum" or "concat" of the levels.
 
     Call: dict "P2".."P5" -> float `[B, H/4, W/4, S]`.
+
+    Raises:
+        ValueError: if `design` or `fuse` is unknown.
+
+    Reference: arXiv:1901.02446, Figure 3, and section 4.2 for the early design.
     """
 
-    def __init__(self, num_classes, channels=128, **kwargs):
+    def __init__(self, num_classes, channels=128, design="staged", fuse="sum", **kwargs):
         super().__init__(**kwargs)
+        if design not in DESIGNS:
+            raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
+        if fuse not in FUSIONS:
+            raise ValueError(f"`fuse` must be one of {FUSIONS}. Received: fuse={fuse!r}")
         self.num_classes = num_classes
         self.channels = channels
+        self.design = design
+        self.fuse = fuse
         self.branches = [
             [
                 ConvNorm(channels, 3, "group_norm", name=f"p{level}_{i}")
-                for i in range(max(level - 2, 1))
+                for i in range(2 if design == "two_conv" else max(level - 2, 1))
             ]
             for level in range(2, 6)
         ]
@@ -44,18 +64,23 @@ class SemanticHead(keras.layers.Layer):
             for conv in branch:
                 conv.build(shape)
                 shape = (*shape[:-1], self.channels)
-        self.predictor.build(shape)
+        fused = self.channels * (len(self.branches) if self.fuse == "concat" else 1)
+        self.predictor.build((*shape[:-1], fused))
 
     def call(self, inputs):
-        total = 0.0
+        levels = []
         for i, branch in enumerate(self.branches):
             x = inputs[f"P{i + 2}"]
             for conv in branch:
                 x = conv(x)
-                if i > 0:
+                if i > 0 and self.design == "staged":
                     x = upsample_bilinear(x, 2)
-            total = total + x
-        return self.predictor(total)
+            if i > 0 and self.design == "two_conv":
+                x = upsample_bilinear(x, 2**i)
+            levels.append(x)
+        return self.predictor(
+            ops.concatenate(levels, axis=-1) if self.fuse == "concat" else sum(levels)
+        )
 
     def compute_output_shape(self, input_shape):
         return (*input_shape["P2"][:-1], self.num_classes)
@@ -65,4 +90,6 @@ class SemanticHead(keras.layers.Layer):
             **super().get_config(),
             "num_classes": self.num_classes,
             "channels": self.channels,
+            "design": self.design,
+            "fuse": self.fuse,
         }

@@ -13,8 +13,9 @@ from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import load_config, save_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, PanopticError
+from tf_panoptic_fpn.models.panoptic_fpn import TASKS
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
-from tf_panoptic_fpn.training.step import make_train_step
+from tf_panoptic_fpn.training.step import alternate_steps, make_train_step
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -73,18 +74,25 @@ def train(config, workdir):
             settings.seed,
             start_step=start,
             on_damaged=damaged,
+            semantic_things=config.model.semantic_things,
         )
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         dataset = strategy.experimental_distribute_dataset(dataset.with_options(options))
-        train_step = make_train_step(
-            model,
-            optimizer,
-            strategy,
-            dataset.element_spec,
-            config.optimizer.clip_norm,
-            settings.jit_compile,
-        )
+        alternating = settings.loss_schedule == "alternating"
+        train_steps = [
+            make_train_step(
+                model,
+                optimizer,
+                strategy,
+                dataset.element_spec,
+                config.optimizer.clip_norm,
+                settings.jit_compile,
+                tasks,
+            )
+            for tasks in (TASKS if alternating else [config.model.tasks])
+        ]
+        train_step = alternate_steps(train_steps, start)
         log = MetricsLog(workdir, start, optimizer)
         _run(settings, dataset, train_step, checkpoints, start, log, damaged)
     _save_model(model, workdir.model)
@@ -170,14 +178,18 @@ class MetricsLog:
 
     def write(self, step, window, batch_size, damaged_images):
         """Writes the means over `window`, a list of the train step's dicts; returns them."""
-        values = {name: np.array([float(row[name]) for row in window]) for name in window[0]}
-        is_finite = values.pop("is_finite") > 0
+        is_finite = np.array([float(row["is_finite"]) > 0 for row in window])
         if not is_finite.any():
             raise TrainingError(
                 f"No gradient was finite in the {len(window)} steps up to {step}: lower "
                 "`optimizer.learning_rate` or set `optimizer.clip_norm`"
             )
-        means = {name: float(value[is_finite].mean()) for name, value in values.items()}
+        finite_rows = [row for row, finite in zip(window, is_finite, strict=True) if finite]
+        means = {}
+        for name in dict.fromkeys(name for row in finite_rows for name in row):
+            # With alternating losses a row has those of one task.
+            means[name] = float(np.mean([float(row[name]) for row in finite_rows if name in row]))
+        del means["is_finite"]
         now = time.perf_counter()
         line = {
             "step": step,

@@ -1,13 +1,24 @@
 """One training step under `tf.distribute`: losses, gradients, all-reduce, test, clip, apply."""
 
+import itertools
+
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 
+BATCH_STATISTICS = ("moving_mean", "moving_variance")  # of batch norms
 MODEL_INPUTS = (schema.IMAGES, schema.IMAGE_SIZES)
 
 
-def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, jit_compile=False):
+def make_train_step(
+    model,
+    optimizer,
+    strategy,
+    batch_spec=None,
+    clip_norm=0.0,
+    jit_compile=False,
+    tasks=None,
+):
     """Returns the function that trains on one batch.
 
     Losses are divided by counts over all replicas (labelled pixels, sampled rois, ...), and the
@@ -24,6 +35,7 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
         clip_norm: float, bound on the gradients' global norm; 0 for none.
         jit_compile: bool, compile losses and gradients with XLA; takes static shapes and a single
             replica.
+        tasks: the tasks whose losses are trained on; by default the model's.
 
     Returns:
         A function: distributed batch (`schema`) -> dict of float32 scalars: each loss by name,
@@ -33,7 +45,7 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
     def losses_and_gradients(batch):
         with tf.GradientTape() as tape:
             dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
-            terms = model.loss_terms(dense, batch)
+            terms = model.loss_terms(dense, batch, tasks)
             counts = {name: count for name, (_, count) in terms.items()}
             if strategy.num_replicas_in_sync > 1:
                 counts = _sum_over_replicas(counts)
@@ -54,7 +66,10 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
         else None
     )
 
+    statistics = [v for v in model.non_trainable_variables if v.name in BATCH_STATISTICS]
+
     def replica_step(batch):
+        before = [tf.identity(variable.value) for variable in statistics]
         losses, gradients = (compute or losses_and_gradients)(batch)
         if strategy.num_replicas_in_sync > 1:
             losses, gradients = _sum_over_replicas(losses), _sum_over_replicas(gradients)
@@ -64,6 +79,8 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
         # A scale of NaN marks every element, and the optimizer leaves those as they are.
         scale = tf.where(is_finite, scale, float("nan"))
         optimizer.apply([gradient * scale for gradient in gradients], model.trainable_variables)
+        for variable, value in zip(statistics, before, strict=True):
+            variable.assign(tf.where(is_finite, variable.value, value))
         return {**losses, "gradient_norm": norm, "is_finite": tf.cast(is_finite, tf.float32)}
 
     dynamic = batch_spec is not None and not jit_compile
@@ -75,6 +92,18 @@ def make_train_step(model, optimizer, strategy, batch_spec=None, clip_norm=0.0, 
         return {name: strategy.experimental_local_results(v)[0] for name, v in replicas.items()}
 
     return train_step
+
+
+def alternate_steps(train_steps, start):
+    """Returns a train step that is each of several in turn.
+
+    Args:
+        train_steps: list of functions.
+        start: int, steps done before; the next is number `start` modulo their count.
+    """
+    first = start % len(train_steps)
+    turns = itertools.cycle(train_steps[first:] + train_steps[:first])
+    return lambda batch: next(turns)(batch)
 
 
 def _sum_over_replicas(values):

@@ -1,144 +1,123 @@
-"""Weights of detectron2's Panoptic FPN, in its names and layouts."""
+"""Weights of detectron2: Panoptic FPN, Mask R-CNN FPN, and backbones in its or Caffe2's names."""
 
 import numpy as np
 
-from tf_panoptic_fpn.models.conv_norm import ChannelAffine
-from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
+from tf_panoptic_fpn.weights.files import read_checkpoint
+from tf_panoptic_fpn.weights.plan import BOTTOM_UP, STEM
+from tf_panoptic_fpn.weights.transfer import rename, transfer
 
-FROZEN_NORM_EPSILON = 1e-5
-_SWAP_XY = [1, 0, 3, 2]  # (dx, dy, dw, dh) <-> (dy, dx, dh, dw)
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
+IMAGENET_STD = (58.395, 57.12, 57.375)
+CHANNEL_ORDERS = ("bgr", "rgb")
+
+_PARTS = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
+_ENDS = {
+    "w": "weight",
+    "b": "bias",
+    **dict.fromkeys(("bn_s", "bn_gamma", "gn_s"), "norm.weight"),
+    **dict.fromkeys(("bn_b", "bn_beta", "gn_b"), "norm.bias"),
+    **dict.fromkeys(("bn_rm", "bn_running_mean"), "norm.running_mean"),
+    **dict.fromkeys(("bn_riv", "bn_running_var"), "norm.running_var"),
+}
+_C2_ENDS = "|".join(_ENDS)
+_RULES = (
+    (
+        rf"(?:res_)?conv1_({_C2_ENDS})",
+        lambda match: f"{BOTTOM_UP}.stem.conv1.{_ENDS[match[1]]}",
+    ),
+    (
+        rf"res(\d)_(\d+)_(branch\w+?)_({_C2_ENDS})",
+        lambda match: f"{BOTTOM_UP}.res{match[1]}.{match[2]}.{_PARTS[match[3]]}.{_ENDS[match[4]]}",
+    ),
+    (r"((?:stem|res[2-5])\..*)", rf"{BOTTOM_UP}.\1"),
+)
+_UNUSED = (
+    "pixel_mean",
+    "pixel_std",
+    "*.num_batches_tracked",
+    "*anchor_generator.cell_anchors.*",
+    "stem.fc.*",  # the classifier of a backbone
+    *("fc1000_*", "pred_[wb]"),
+    "conv1_b",  # detectron2 does not read it either
+)
 
 
-def load_detectron2(model, source, allow_missing=(), allow_left_over=()):
-    """Sets a model's weights from arrays in detectron2's names.
+def load_detectron2(
+    model,
+    source,
+    allow_missing=(),
+    allow_left_over=(),
+    skip=(),
+    allow_config=(),
+    channel_order=None,
+):
+    """Sets a model's weights from a checkpoint of detectron2.
 
-    Convolutions are OIHW there, boxes xy, images BGR, and the first fully connected layer reads an
-    NCHW tensor; the weights are converted to this package's NHWC, yx and RGB.
+    Reads Panoptic FPN, Mask R-CNN FPN, and backbones alone (which leave the heads as they are):
+    in detectron2's names, in Caffe2's (`R-50.pkl`) or converted from torchvision. Where the stride
+    of a bottleneck is, no checkpoint says; it is the model's `stride_in_1x1`.
 
     Args:
         model: a `PanopticFPN`.
-        source: path of an `.npz` file, or a dict of name -> array.
-        allow_missing: names of the model's weights that may be absent from the source.
-        allow_left_over: names in the source that may stay unused.
+        source: path of a `.pkl`, `.pth` or `.npz` file, or a dict of name -> array.
+        allow_missing: patterns (`fnmatch`) of the model's weights that may be absent from the
+            source, such as "semantic_head/*" for a Mask R-CNN.
+        allow_left_over: patterns of names in the source that may stay unused.
+        skip: patterns of the model's weights that keep their values whatever the source holds,
+            such as `weights.PREDICTORS` for other classes.
+        allow_config: "pixel_mean", where the file names one and the model has another.
+        channel_order: "bgr" or "rgb", of the images that the source was trained on; by default RGB
+            for a backbone converted from torchvision and BGR for all else.
 
     Returns:
-        An `ImportReport`.
+        An `ImportReport`, which is printed too.
 
     Raises:
-        WeightsError: if a shape differs, or a name on either side has no match and is not allowed;
-            the model is unchanged then.
+        WeightsError: if the file cannot be read, a shape differs, or a name on either side has no
+            match and is not allowed; the model is unchanged then.
+        ValueError: if `channel_order` is unknown.
     """
-    if not isinstance(source, dict):
-        with np.load(source) as file:
-            source = dict(file)
-    matched, assignments, missing, used = [], [], [], set()
-    for variable, names, convert in _plan(model):
-        absent = [name for name in names if name not in source]
-        if absent:
-            missing.append(variable.path)
-            continue
-        value = convert(*(np.asarray(source[name]) for name in names))
-        if value.shape != tuple(variable.shape):
-            raise WeightsError(
-                f"{variable.path} must be {tuple(variable.shape)}. Received: {value.shape} from "
-                f"{', '.join(names)}"
-            )
-        used.update(names)
-        matched.append((variable.path, tuple(names), value.shape))
-        assignments.append((variable, value))
-    report = ImportReport(
-        tuple(matched),
-        tuple(sorted(set(source) - used - set(allow_left_over))),
-        tuple(sorted(set(missing) - set(allow_missing))),
-    )
-    if report.left_over or report.missing:
-        raise WeightsError(str(report))
-    for variable, value in assignments:
-        variable.assign(value)
-    return report
+    source = detectron2_source(read_checkpoint(source), channel_order)
+    return transfer(model, source, allow_missing, allow_left_over, skip, allow_config)
 
 
-def _plan(model):
-    """Yields (variable of the model, names in the source, function of their arrays)."""
-    backbone = model.backbone
-    yield from _conv_norm(backbone.stem, "backbone.bottom_up.stem.conv1", _stem_kernel)
-    for stage in ("res2", "res3", "res4", "res5"):
-        for i, block in enumerate(getattr(backbone, stage)):
-            prefix = f"backbone.bottom_up.{stage}.{i}"
-            for j, conv in enumerate(block.branch, start=1):
-                yield from _conv_norm(conv, f"{prefix}.conv{j}")
-            if block.shortcut is not None:
-                yield from _conv_norm(block.shortcut, f"{prefix}.shortcut")
-    for i in range(4):
-        yield from _layer(model.fpn.laterals[i], f"backbone.fpn_lateral{i + 2}", _kernel)
-        yield from _layer(model.fpn.outputs[i], f"backbone.fpn_output{i + 2}", _kernel)
-    for i, branch in enumerate(model.semantic_head.branches):
-        for j, conv in enumerate(branch):  # odd positions hold the upsampling there
-            yield from _conv_norm(conv, f"sem_seg_head.p{i + 2}.{2 * j}")
-    yield from _layer(model.semantic_head.predictor, "sem_seg_head.predictor", _kernel)
-
-    rpn, prefix = model.rpn_head, "proposal_generator.rpn_head"
-    yield from _layer(rpn.conv, f"{prefix}.conv", _kernel)
-    yield from _layer(rpn.objectness, f"{prefix}.objectness_logits", _kernel)
-    yield from _layer(rpn.deltas, f"{prefix}.anchor_deltas", lambda w: _kernel(_swap_xy(w)))
-
-    head, prefix = model.box_head, "roi_heads.box_head"
-    yield from _layer(head.fc1, f"{prefix}.fc1", _first_dense)
-    yield from _layer(head.fc2, f"{prefix}.fc2", np.transpose)
-    prefix = "roi_heads.box_predictor"
-    yield from _layer(head.classes, f"{prefix}.cls_score", np.transpose)
-    yield from _layer(head.deltas, f"{prefix}.bbox_pred", lambda w: np.transpose(_swap_xy(w)))
-
-    head, prefix = model.mask_head, "roi_heads.mask_head"
-    for i, conv in enumerate(head.convs, start=1):
-        yield from _layer(conv, f"{prefix}.mask_fcn{i}", _kernel)
-    yield from _layer(head.deconv, f"{prefix}.deconv", _kernel)
-    yield from _layer(head.predictor, f"{prefix}.predictor", _kernel)
+def detectron2_source(checkpoint, channel_order=None):
+    """A `Checkpoint` of detectron2 as a `Source`; see `load_detectron2`."""
+    arrays = checkpoint.arrays
+    from_torchvision = checkpoint.author == "torchvision"
+    if channel_order is None:
+        channel_order = "rgb" if from_torchvision else "bgr"
+    if channel_order not in CHANNEL_ORDERS:
+        raise ValueError(
+            f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: {channel_order!r}"
+        )
+    source = rename(arrays, _RULES, _UNUSED)
+    if channel_order == "rgb":
+        flip_stem(source)
+    _fill_frozen_statistics(source)
+    if from_torchvision:
+        source.expects = {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
+    for key in ("pixel_mean", "pixel_std"):  # in their channel order
+        if key in arrays and arrays[key].size == 3:
+            values = tuple(float(value) for value in arrays[key].ravel())
+            source.expects[key] = values if channel_order == "rgb" else values[::-1]
+    return source
 
 
-def _layer(layer, name, convert):
-    yield layer.kernel, [f"{name}.weight"], convert
-    swaps = name.endswith(("anchor_deltas", "bbox_pred"))
-    yield layer.bias, [f"{name}.bias"], _swap_xy if swaps else np.asarray
+def flip_stem(source):
+    """Reverses the input channels of the stem: a source on RGB becomes one on BGR."""
+    if STEM in source.arrays:
+        source.arrays[STEM] = source.arrays[STEM][:, ::-1]
 
 
-def _conv_norm(layer, name, convert=None):
-    yield layer.conv.kernel, [f"{name}.weight"], convert or _kernel
-    norm = layer.norm
-    if isinstance(norm, ChannelAffine):
-        keys = [f"{name}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")]
-        yield norm.scale, [keys[0], keys[3]], _affine_scale
-        yield norm.shift, keys, _affine_shift
-    else:
-        yield norm.gamma, [f"{name}.norm.weight"], np.asarray
-        yield norm.beta, [f"{name}.norm.bias"], np.asarray
-
-
-def _kernel(weight):
-    """OIHW -> HWIO; a deconvolution's IOHW -> HWOI, as Keras wants it, is the same."""
-    return np.transpose(weight, (2, 3, 1, 0))
-
-
-def _stem_kernel(weight):
-    return _kernel(weight)[:, :, ::-1]  # BGR -> RGB
-
-
-def _swap_xy(weight):
-    """Reorders the box deltas in the first axis, which holds groups of four."""
-    groups = weight.reshape(-1, 4, *weight.shape[1:])
-    return groups[:, _SWAP_XY].reshape(weight.shape)
-
-
-def _first_dense(weight):
-    """[out, C 7 7] -> [7 7 C, out]."""
-    outputs = weight.shape[0]
-    grid = weight.reshape(outputs, -1, 7, 7)
-    return np.transpose(grid, (2, 3, 1, 0)).reshape(-1, outputs)
-
-
-def _affine_scale(weight, variance):
-    return weight / np.sqrt(variance + FROZEN_NORM_EPSILON)
-
-
-def _affine_shift(weight, bias, mean, variance):
-    return bias - mean * _affine_scale(weight, variance)
+def _fill_frozen_statistics(source):
+    """Gives a normalisation that is folded already, `bn_s` and `bn_b`, mean 0 and variance 1."""
+    for name, origins in list(source.origins.items()):
+        folded = origins[0].endswith("_bn_s")
+        mean, variance = (
+            name.removesuffix("weight") + end for end in ("running_mean", "running_var")
+        )
+        if folded and variance not in source.arrays:
+            source.arrays[mean] = np.zeros_like(source.arrays[name])
+            source.arrays[variance] = np.ones_like(source.arrays[name])
+            source.origins[mean] = source.origins[variance] = ()

@@ -6,7 +6,7 @@ from tf_panoptic_fpn.errors import PanopticError
 
 
 class WeightsError(PanopticError):
-    """The weights do not fit the model."""
+    """A file of weights cannot be read, or does not fit the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,16 +15,26 @@ class ImportReport:
 
     Attributes:
         matched: tuple of (weight of the model, names in the source, shape).
-        left_over: names in the source that no weight of the model took.
-        missing: weights of the model that the source lacks.
+        left_over: tuple of (name in the source that no weight of the model took, shape).
+        missing: tuple of (weight of the model that keeps its value, shape).
+        unused: tuple of (name in the source that is known and not needed, shape), such as counters.
+        notes: tuple of sentences: what was converted, and what the self-check saw.
     """
 
     matched: tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...]
-    left_over: tuple[str, ...]
-    missing: tuple[str, ...]
+    left_over: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    missing: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    unused: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self):
         lines = [f"{len(self.matched)} weights matched"]
-        for title, names in (("left over", self.left_over), ("missing", self.missing)):
-            lines.append(f"{len(names)} {title}" + "".join(f"\n  {name}" for name in names))
-        return "\n".join(lines)
+        lines += [f"  {path} {shape} <- {', '.join(names)}" for path, names, shape in self.matched]
+        for title, entries in (
+            ("left over in the source", self.left_over),
+            ("missing from the source", self.missing),
+            ("known and not needed", self.unused),
+        ):
+            lines.append(f"{len(entries)} {title}")
+            lines += [f"  {name} {shape}" for name, shape in entries]
+        return "\n".join([*lines, *self.notes])

@@ -1,0 +1,83 @@
+"""Weights of Keras Applications: the ResNet50, 101 and 152 `.h5` files, with or without top."""
+
+import numpy as np
+
+from tf_panoptic_fpn.weights.files import read_checkpoint
+from tf_panoptic_fpn.weights.plan import BOTTOM_UP
+from tf_panoptic_fpn.weights.torchvision import set_epsilon
+from tf_panoptic_fpn.weights.transfer import rename, transfer
+
+EPSILON = 1.001e-5
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB
+
+_PARTS = {"0": "shortcut", "1": "conv1", "2": "conv2", "3": "conv3"}
+_ENDS = {
+    "kernel": "weight",
+    "bias": "conv_bias",
+    "gamma": "norm.weight",
+    "beta": "norm.bias",
+    "moving_mean": "norm.running_mean",
+    "moving_variance": "norm.running_var",
+}
+_RULES = (
+    (
+        r"conv1_(?:conv|bn)/(\w+)",
+        lambda match: f"{BOTTOM_UP}.stem.conv1.{_ENDS.get(match[1], match[1])}",
+    ),
+    (
+        r"conv(\d)_block(\d+)_(\d)_(?:conv|bn)/(\w+)",
+        lambda match: (
+            f"{BOTTOM_UP}.res{match[1]}.{int(match[2]) - 1}."
+            f"{_PARTS.get(match[3], match[3])}.{_ENDS.get(match[4], match[4])}"
+        ),
+    ),
+)
+_UNUSED = ("predictions/*", "probs/*", "fc1000/*")
+
+
+def load_keras_applications(
+    model, source, allow_missing=(), allow_left_over=(), skip=(), allow_config=()
+):
+    """Sets a model's backbone from a ResNet of `keras.applications`; the heads keep their values.
+
+    Its convolutions have biases, which the normalisation takes up, and its bottlenecks stride in
+    the first 1x1. It was trained with `pixel_mean` (123.68, 116.779, 103.939).
+
+    Args:
+        model: a `PanopticFPN`.
+        source: path of an `.h5` file, or a dict of arrays such as "conv1_conv/kernel".
+        allow_missing: patterns (`fnmatch`) of the model's weights that may be absent.
+        allow_left_over: patterns of names in the source that may stay unused.
+        skip: patterns of the model's weights that keep their values.
+        allow_config: "pixel_mean" or "stride_in_1x1", where the model may differ from the source.
+
+    Returns:
+        An `ImportReport`, which is printed too.
+
+    Raises:
+        WeightsError: on any mismatch that is not allowed; the model is unchanged then.
+    """
+    source = keras_applications_source(read_checkpoint(source))
+    return transfer(model, source, allow_missing, allow_left_over, skip, allow_config)
+
+
+def keras_applications_source(checkpoint):
+    """A `Checkpoint` of Keras Applications as a `Source`; see `load_keras_applications`."""
+    source = rename(checkpoint.arrays, _RULES, _UNUSED)
+    for name in list(source.arrays):
+        value = source.arrays[name]
+        if name.endswith(".weight") and value.ndim == 4:
+            source.arrays[name] = np.transpose(value, (3, 2, 0, 1))  # HWIO -> OIHW
+        elif name.endswith(".conv_bias"):
+            mean = f"{name.removesuffix('conv_bias')}norm.running_mean"
+            if mean in source.arrays:  # conv + bias - mean
+                source.arrays[mean] = source.arrays[mean] - value
+                source.origins[mean] += source.origins.pop(name)
+                del source.arrays[name]
+    set_epsilon(source, EPSILON)
+    source.expects = {
+        "pixel_mean": CAFFE_MEAN,
+        "pixel_std": (1.0, 1.0, 1.0),
+        "stride_in_1x1": True,
+    }
+    return source

@@ -1,0 +1,132 @@
+"""Which arrays of a checkpoint, in detectron2's names, make each weight of a `PanopticFPN`.
+
+Convolutions are OIHW there, boxes xy, images BGR, and the first fully connected layer reads an NCHW
+tensor; this package has HWIO, yx, RGB and NHWC. The importers rename their files to these names.
+"""
+
+import keras
+import numpy as np
+
+from tf_panoptic_fpn.models.conv_norm import ChannelAffine
+from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.weights.report import WeightsError
+
+BOTTOM_UP = "backbone.bottom_up"
+STEM = f"{BOTTOM_UP}.stem.conv1.weight"
+NORM_EPSILON = 1e-5
+# Weights whose shapes depend on the classes, as patterns for `skip`.
+PREDICTORS = (
+    "box_head/classes/*",
+    "box_head/deltas/*",
+    "mask_head/predictor/*",
+    "semantic_head/predictor/*",
+)
+_SWAP_XY = [1, 0, 3, 2]  # (dx, dy, dw, dh) <-> (dy, dx, dh, dw)
+
+
+def weight_plan(model):
+    """Yields (variable of the model, names in the checkpoint, function of their arrays).
+
+    Args:
+        model: a `PanopticFPN` on a `ResNet`.
+
+    Raises:
+        WeightsError: if the backbone is another layer.
+    """
+    if not isinstance(model.backbone, ResNet):
+        raise WeightsError(
+            f"Weights are imported into a ResNet. Received: {type(model.backbone).__name__}"
+        )
+    yield from _backbone_plan(model.backbone)
+    for i in range(4):
+        yield from _layer(model.fpn.laterals[i], f"backbone.fpn_lateral{i + 2}", _kernel)
+        yield from _layer(model.fpn.outputs[i], f"backbone.fpn_output{i + 2}", _kernel)
+    if getattr(model, "semantic_head", None) is not None:
+        for i, branch in enumerate(model.semantic_head.branches):
+            for j, conv in enumerate(branch):  # odd positions hold the upsampling there
+                yield from _conv_norm(conv, f"sem_seg_head.p{i + 2}.{2 * j}")
+        yield from _layer(model.semantic_head.predictor, "sem_seg_head.predictor", _kernel)
+    if getattr(model, "box_head", None) is not None:
+        yield from _instance_plan(model)
+
+
+def _backbone_plan(backbone):
+    yield from _conv_norm(backbone.stem, f"{BOTTOM_UP}.stem.conv1", _stem_kernel)
+    for stage in ("res2", "res3", "res4", "res5"):
+        for i, block in enumerate(getattr(backbone, stage)):
+            prefix = f"{BOTTOM_UP}.{stage}.{i}"
+            for j, conv in enumerate(block.branch, start=1):
+                yield from _conv_norm(conv, f"{prefix}.conv{j}")
+            if block.shortcut is not None:
+                yield from _conv_norm(block.shortcut, f"{prefix}.shortcut")
+
+
+def _instance_plan(model):
+    rpn, prefix = model.rpn_head, "proposal_generator.rpn_head"
+    yield from _layer(rpn.conv, f"{prefix}.conv", _kernel)
+    yield from _layer(rpn.objectness, f"{prefix}.objectness_logits", _kernel)
+    yield from _layer(rpn.deltas, f"{prefix}.anchor_deltas", lambda w: _kernel(_swap_xy(w)))
+
+    head, prefix = model.box_head, "roi_heads.box_head"
+    yield from _layer(head.fc1, f"{prefix}.fc1", _first_dense)
+    yield from _layer(head.fc2, f"{prefix}.fc2", np.transpose)
+    prefix = "roi_heads.box_predictor"
+    yield from _layer(head.classes, f"{prefix}.cls_score", np.transpose)
+    yield from _layer(head.deltas, f"{prefix}.bbox_pred", lambda w: np.transpose(_swap_xy(w)))
+
+    head, prefix = model.mask_head, "roi_heads.mask_head"
+    for i, conv in enumerate(head.convs, start=1):
+        yield from _layer(conv, f"{prefix}.mask_fcn{i}", _kernel)
+    yield from _layer(head.deconv, f"{prefix}.deconv", _kernel)
+    yield from _layer(head.predictor, f"{prefix}.predictor", _kernel)
+
+
+def _layer(layer, name, convert):
+    yield layer.kernel, [f"{name}.weight"], convert
+    swaps = name.endswith(("anchor_deltas", "bbox_pred"))
+    yield layer.bias, [f"{name}.bias"], _swap_xy if swaps else np.asarray
+
+
+def _conv_norm(layer, name, convert=None):
+    yield layer.conv.kernel, [f"{name}.weight"], convert or _kernel
+    norm = layer.norm
+    keys = [f"{name}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")]
+    if isinstance(norm, ChannelAffine):
+        yield norm.scale, [keys[0], keys[3]], _affine_scale
+        yield norm.shift, keys, _affine_shift
+        return
+    yield norm.gamma, keys[:1], np.asarray
+    yield norm.beta, keys[1:2], np.asarray
+    if isinstance(norm, keras.layers.BatchNormalization):
+        yield norm.moving_mean, keys[2:3], np.asarray
+        yield norm.moving_variance, keys[3:], lambda v: v + (NORM_EPSILON - norm.epsilon)
+
+
+def _kernel(weight):
+    """OIHW -> HWIO; a deconvolution's IOHW -> HWOI, as Keras wants it, is the same."""
+    return np.transpose(weight, (2, 3, 1, 0))
+
+
+def _stem_kernel(weight):
+    return _kernel(weight)[:, :, ::-1]  # BGR -> RGB
+
+
+def _swap_xy(weight):
+    """Reorders the box deltas in the first axis, which holds groups of four."""
+    groups = weight.reshape(-1, 4, *weight.shape[1:])
+    return groups[:, _SWAP_XY].reshape(weight.shape)
+
+
+def _first_dense(weight):
+    """[out, C 7 7] -> [7 7 C, out]."""
+    outputs = weight.shape[0]
+    grid = weight.reshape(outputs, -1, 7, 7)
+    return np.transpose(grid, (2, 3, 1, 0)).reshape(-1, outputs)
+
+
+def _affine_scale(weight, variance):
+    return weight / np.sqrt(variance + NORM_EPSILON)
+
+
+def _affine_shift(weight, bias, mean, variance):
+    return bias - mean * _affine_scale(weight, variance)

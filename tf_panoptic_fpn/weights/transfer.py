@@ -1,0 +1,294 @@
+"""Sets a model's weights from a checkpoint, all of them or none."""
+
+import dataclasses
+import fnmatch
+import re
+
+import numpy as np
+from keras import ops, tree
+
+from tf_panoptic_fpn.weights.plan import BOTTOM_UP, PREDICTORS, STEM, weight_plan
+from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
+
+SHOWN = 8  # names that a message lists before "and N more"
+SELF_CHECK_SIZE = 64
+
+
+@dataclasses.dataclass
+class Source:
+    """A checkpoint under detectron2's names and in its layouts.
+
+    Attributes:
+        arrays: dict of name -> array.
+        origins: dict of name -> names in the file.
+        unused: dict of name in the file -> shape; known, and of no use here.
+        expects: dict of what the checkpoint was trained with: `pixel_mean` and `pixel_std` (RGB),
+            `stride_in_1x1`; a key that the file does not settle is absent.
+        notes: list of sentences for the report.
+    """
+
+    arrays: dict[str, np.ndarray]
+    origins: dict[str, tuple[str, ...]]
+    unused: dict[str, tuple[int, ...]]
+    expects: dict[str, object]
+    notes: list[str]
+
+
+def rename(arrays, rules, unused=()):
+    """Starts a `Source`: the first rule that matches a whole name gives the new one.
+
+    Args:
+        arrays: dict of name -> array.
+        rules: (regular expression, replacement) pairs; a name without a rule keeps its own.
+        unused: patterns (`fnmatch`) of names that are known and not needed.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        WeightsError: if two names become one.
+    """
+    source = Source({}, {}, {}, {}, [])
+    for name, value in arrays.items():
+        if matches(name, unused):
+            source.unused[name] = value.shape
+            continue
+        new = name
+        for pattern, replacement in rules:
+            match = re.fullmatch(pattern, name)
+            if match:
+                new = replacement(match) if callable(replacement) else match.expand(replacement)
+                break
+        if new in source.arrays:
+            raise WeightsError(f"{name} and {source.origins[new][0]} both stand for {new}")
+        source.arrays[new] = value
+        source.origins[new] = (name,)
+    return source
+
+
+def matches(name, patterns):
+    """Whether a name fits one of the `fnmatch` patterns, or the only one."""
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def transfer(model, source, allow_missing=(), allow_left_over=(), skip=(), allow_config=()):
+    """Sets a model's weights from a `Source`, prints the report and returns it.
+
+    A source without anything but a backbone sets the backbone; the heads keep their values and are
+    reported as missing.
+
+    Args:
+        model: a `PanopticFPN`.
+        source: a `Source`.
+        allow_missing: patterns of the model's weights that may be absent from the source.
+        allow_left_over: patterns of names in the source that may stay unused.
+        skip: patterns of the model's weights that keep their values whatever the source holds.
+        allow_config: keys of `Source.expects` in which the model may differ.
+
+    Returns:
+        An `ImportReport`.
+
+    Raises:
+        WeightsError: on any mismatch that is not allowed, or outputs that are not finite; the
+            model is unchanged then.
+    """
+    _fit_pixel_std(model, source)
+    match = _match(model, source, allow_missing, skip)
+    left_over = {
+        origin: source.arrays[name].shape
+        for name in source.arrays
+        if name not in match.used
+        for origin in source.origins[name]
+    }
+    refused = [name for name in left_over if not matches(name, allow_left_over)]
+    problems = [
+        *_config_problems(model, source, allow_config),
+        *_shape_problems(match.misshapen),
+        *_name_problems("missing from the source", match.refused),
+        *_name_problems("left over in the source", refused),
+        *_name_problems("not finite", match.not_finite),
+    ]
+    if problems:
+        hints = _hints(source, match, refused)
+        raise WeightsError("the weights do not fit the model: " + "; ".join([*problems, *hints]))
+    check = _assign(model, match.values)
+    report = ImportReport(
+        tuple(match.matched),
+        tuple(sorted(left_over.items())),
+        tuple(sorted(match.missing.items())),
+        tuple(sorted(source.unused.items())),
+        (*source.notes, check),
+    )
+    print(report)
+    return report
+
+
+@dataclasses.dataclass
+class _Match:
+    """The plan of a model held against a source."""
+
+    values: list = dataclasses.field(default_factory=list)  # (variable, value)
+    matched: list = dataclasses.field(default_factory=list)  # (path, origins, shape)
+    misshapen: list = dataclasses.field(default_factory=list)  # (path, wanted, received, origins)
+    missing: dict = dataclasses.field(default_factory=dict)  # path -> shape
+    refused: list = dataclasses.field(default_factory=list)  # missing, and not allowed to be
+    not_finite: list = dataclasses.field(default_factory=list)  # names in the source
+    used: set = dataclasses.field(default_factory=set)
+
+
+def _match(model, source, allow_missing, skip):
+    match = _Match()
+    backbone_only = all(name.startswith(BOTTOM_UP) for name in source.arrays)
+    if backbone_only:
+        source.notes.append("The source holds a backbone only; the rest keeps its values.")
+    for variable, names, convert in weight_plan(model):
+        path, shape = variable.path, tuple(variable.shape)
+        absent = [name for name in names if name not in source.arrays]
+        if matches(path, skip):
+            match.used.update(names)
+            match.missing[path] = shape
+            continue
+        if absent:
+            match.missing[path] = shape
+            is_head = not names[0].startswith(BOTTOM_UP)
+            if not (matches(path, allow_missing) or (backbone_only and is_head)):
+                match.refused.append(path)
+            continue
+        match.used.update(names)
+        origins = tuple(origin for name in names for origin in source.origins[name])
+        arrays = [source.arrays[name] for name in names]
+        match.not_finite += [o for o, a in zip(origins, arrays, strict=False) if not finite(a)]
+        try:
+            value = np.asarray(convert(*arrays))
+        except ValueError:  # an array of another rank, or one that cannot be cut in groups
+            value = arrays[0]
+        if value.shape != shape:
+            match.misshapen.append((path, shape, value.shape, origins))
+            continue
+        match.matched.append((path, origins, shape))
+        match.values.append((variable, value.astype(variable.dtype)))
+    return match
+
+
+def finite(array):
+    """Whether no number is infinite or undefined."""
+    return bool(np.all(np.isfinite(array)))
+
+
+def _fit_pixel_std(model, source):
+    """Scales the stem where the source divides pixels by another deviation; exact."""
+    expected = source.expects.get("pixel_std")
+    if expected is None or STEM not in source.arrays or np.ndim(source.arrays[STEM]) != 4:
+        return
+    ratio = np.asarray(model.config["pixel_std"]) / np.asarray(expected)
+    if source.arrays[STEM].shape[1] == 3 and not np.allclose(ratio, 1.0, rtol=1e-5):
+        source.arrays[STEM] = source.arrays[STEM] * ratio[::-1, None, None]  # the stem reads BGR
+        source.notes.append(
+            f"The stem is scaled: the source divides pixels by {_numbers(expected)}, the model by "
+            f"{_numbers(model.config['pixel_std'])}."
+        )
+
+
+def _numbers(values):
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _config_problems(model, source, allow_config):
+    expects = source.expects
+    mean = expects.get("pixel_mean")
+    if mean is not None and not np.allclose(model.config["pixel_mean"], mean, atol=0.01):
+        difference = (
+            f"the source was trained with pixel_mean {_numbers(mean)} and the model has "
+            f"{_numbers(model.config['pixel_mean'])}"
+        )
+        if "pixel_mean" in allow_config:
+            source.notes.append(f"Allowed: {difference}.")
+        else:
+            yield f"{difference} (set it, or name it in allow_config)"
+    stride, backbone = expects.get("stride_in_1x1"), model.backbone.config
+    if stride is not None and backbone["depth"] >= 50 and backbone["stride_in_1x1"] != stride:
+        difference = (
+            f"the source was trained with stride_in_1x1 {stride} and the model has {not stride}"
+        )
+        if "stride_in_1x1" in allow_config:
+            source.notes.append(f"Allowed: {difference}.")
+        else:
+            yield f"{difference} (set it, or name it in allow_config)"
+
+
+def _shape_problems(misshapen):
+    if misshapen:
+        entries = [
+            f"{path} is {wanted} and the source has {received} in {', '.join(origins)}"
+            for path, wanted, received, origins in misshapen
+        ]
+        yield f"{len(entries)} of another shape: {_shortened(entries)}"
+
+
+def _name_problems(title, names):
+    if names:
+        yield f"{len(names)} {title}: {_shortened(_layers(names))}"
+
+
+def _layers(names):
+    """Names with the last part, kernel or bias, gathered: "a/conv/(kernel, bias)"."""
+    layers = {}
+    for name in names:
+        cut = max(name.rfind("/"), name.rfind(".")) + 1
+        layers.setdefault(name[:cut], []).append(name[cut:])
+    return [
+        prefix + (ends[0] if len(ends) == 1 else f"({', '.join(ends)})")
+        for prefix, ends in layers.items()
+    ]
+
+
+def _shortened(entries):
+    more = len(entries) - SHOWN
+    return ", ".join(entries[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _hints(source, match, left_over):
+    """How to load the rest, where the mismatch is a usual one."""
+    paths = [path for path, *_ in match.misshapen]
+    if paths and all(matches(path, PREDICTORS) for path in paths):
+        yield (
+            "the number of classes differs; to load all but the predictors, pass "
+            "skip=tf_panoptic_fpn.weights.PREDICTORS (--skip-predictors on the command line)"
+        )
+    if match.refused and all(path.startswith("semantic_head/") for path in match.refused):
+        yield "for a source without a semantic branch, pass allow_missing=('semantic_head/*',)"
+    if left_over and not match.refused and not paths:
+        yield "to leave names of the source unused, pass them in allow_left_over"
+
+
+def _assign(model, values):
+    """Sets the variables and runs the model once; puts the old values back if that fails."""
+    old = [(variable, ops.convert_to_numpy(variable)) for variable, _ in values]
+    problem = "interrupted"
+    try:
+        for variable, value in values:
+            variable.assign(value)
+        problem = _self_check(model)
+    finally:
+        if problem:
+            for variable, value in old:
+                variable.assign(value)
+    if problem:
+        raise WeightsError(f"the self-check failed, the model is unchanged: {problem}")
+    return f"Self-check: finite outputs on a {SELF_CHECK_SIZE}x{SELF_CHECK_SIZE} test image."
+
+
+def _self_check(model):
+    """Runs the model on a fixed image; returns which outputs are not finite, or ""."""
+    axis = np.linspace(0.0, 255.0, SELF_CHECK_SIZE, dtype=np.float32)
+    image = np.stack(np.broadcast_arrays(axis[:, None], axis[None], axis[::-1, None]), axis=-1)
+    images = image[None]
+    x, _ = model.normalize(images, None)
+    features = model.fpn(model.backbone(x))
+    results = {"features": features, **model(images)}
+    return ", ".join(
+        name
+        for name, value in results.items()
+        if not all(finite(ops.convert_to_numpy(leaf)) for leaf in tree.flatten(value))
+    )

@@ -1,0 +1,232 @@
+"""Unpicklers that build arrays and plain containers, and run nothing that a file names."""
+
+import collections
+import dataclasses
+import math
+import pickle
+import re
+import zipfile
+
+import numpy as np
+
+from tf_panoptic_fpn.weights.report import WeightsError
+
+BFLOAT16 = "bfloat16"
+STORAGE_DTYPES = {
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "b1",
+}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of a file of PyTorch before 1.6
+
+
+class PendingDtype:
+    """A numpy dtype while its pickle is read."""
+
+    def __init__(self, code):
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", code):
+            raise WeightsError(f"asks for an array of dtype {code!r}; only numbers are read")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state):
+        order = state[1]
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+class PendingArray:
+    """A numpy array while its pickle is read."""
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, data = state
+        self.value = array_from_bytes(data, dtype, shape, "F" if fortran else "C")
+
+
+class Storage:
+    """A run of numbers that tensors are views of; a legacy file holds its bytes at the end."""
+
+    def __init__(self, dtype, size, data=None):
+        self.dtype = dtype
+        self.size = size
+        self.data = data
+
+    def to_array(self):
+        dtype = np.dtype("u2" if self.dtype == BFLOAT16 else self.dtype)
+        if len(self.data) < self.size * dtype.itemsize:
+            raise WeightsError("is truncated: a tensor is longer than its data")
+        values = np.frombuffer(self.data, dtype.newbyteorder("<"), self.size)
+        if self.dtype == BFLOAT16:  # the upper half of a float32
+            return (values.astype("u4") << 16).view("f4")
+        return values
+
+
+@dataclasses.dataclass
+class PendingTensor:
+    """A PyTorch tensor: a strided view of a storage."""
+
+    storage: Storage
+    offset: int
+    shape: tuple
+    strides: tuple
+
+    def to_array(self):
+        values = self.storage.to_array()
+        shape, strides = tuple(map(int, self.shape)), tuple(map(int, self.strides))
+        count = math.prod(shape)
+        last = self.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        inside = min((self.offset, *shape, *strides), default=0) >= 0 and last < len(values)
+        if count and (not inside or count > len(values)):
+            raise WeightsError("holds a tensor that reaches beyond its data")
+        if not count:
+            return np.zeros(shape, values.dtype)
+        bytes_strides = [stride * values.itemsize for stride in strides]
+        view = np.lib.stride_tricks.as_strided(values[self.offset :], shape, bytes_strides)
+        return np.array(view)
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads arrays, numbers, text and containers of them; refuses every other global by name.
+
+    Args:
+        file: binary file.
+        load_storage: function of (key, storage dtype, size) that returns a `Storage`.
+    """
+
+    def __init__(self, file, load_storage=None):
+        super().__init__(file, encoding="latin1")
+        self.load_storage = load_storage
+
+    def find_class(self, module, name):
+        if module == "torch" and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        allowed = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("_codecs", "encode"): encode_latin1,
+            ("numpy", "dtype"): make_dtype,
+            ("numpy", "ndarray"): "ndarray",
+            ("torch", "Size"): make_tuple,
+            ("torch._utils", "_rebuild_tensor"): make_tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): make_tensor,
+            ("torch._utils", "_rebuild_parameter"): make_parameter,
+        }
+        for package in ("numpy.core", "numpy._core"):
+            allowed[f"{package}.multiarray", "_reconstruct"] = make_array
+            allowed[f"{package}.multiarray", "scalar"] = make_scalar
+            allowed[f"{package}.numeric", "_frombuffer"] = array_from_bytes
+        try:
+            return allowed[module, name]
+        except KeyError:
+            raise WeightsError(
+                f"asks for {module}.{name}, which is neither an array nor a plain container; "
+                f"refused, nothing was run"
+            ) from None
+
+    def persistent_load(self, pid):
+        kind, dtype, key, _, size = pid[:5]
+        if self.load_storage is None or kind != "storage" or dtype not in STORAGE_DTYPES.values():
+            raise WeightsError(f"asks for an unknown persistent object, {kind!r}")
+        return self.load_storage(key, dtype, size)
+
+
+def encode_latin1(text, encoding="latin1"):
+    """Bytes, as Python 3 writes them for protocol 2."""
+    if encoding != "latin1":
+        raise WeightsError(f"asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def make_dtype(code, *_):
+    return PendingDtype(code)
+
+
+def make_tuple(values=()):
+    return tuple(values)
+
+
+def make_array(*_):
+    return PendingArray()
+
+
+def make_scalar(dtype, data):
+    return array_from_bytes(data, dtype, ()).item()
+
+
+def make_tensor(storage, offset, shape, strides, *_):
+    return PendingTensor(storage, offset, shape, strides)
+
+
+def make_parameter(tensor, *_):
+    return tensor
+
+
+def array_from_bytes(data, dtype, shape, order="C"):
+    """Array of a buffer; Python 2 wrote buffers as text."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    values = np.frombuffer(data, dtype.dtype, math.prod(shape))
+    return values.reshape(shape, order=order).copy(order="C")
+
+
+def resolve(value):
+    """Replaces pending arrays and tensors in nested containers by arrays."""
+    if isinstance(value, PendingTensor):
+        return value.to_array()
+    if isinstance(value, PendingArray):
+        return value.value
+    if isinstance(value, dict):
+        return {key: resolve(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [resolve(item) for item in value]
+    return value
+
+
+def load_pickle(file):
+    """Reads a pickle of arrays, or a legacy PyTorch file, as nested containers of arrays."""
+    value = ArrayUnpickler(file).load()
+    if value == LEGACY_MAGIC:
+        return _load_legacy_torch(file)
+    return resolve(value)
+
+
+def _load_legacy_torch(file):
+    """Protocol version, system, the object, the keys of its storages, then each storage."""
+    storages = {}
+
+    def pending_storage(key, dtype, size):
+        return storages.setdefault(key, Storage(dtype, size))
+
+    for _ in range(2):
+        ArrayUnpickler(file).load()
+    value = ArrayUnpickler(file, pending_storage).load()
+    for key in ArrayUnpickler(file).load():
+        storage = storages[key]
+        itemsize = np.dtype("u2" if storage.dtype == BFLOAT16 else storage.dtype).itemsize
+        storage.size = int.from_bytes(file.read(8), "little")
+        storage.data = file.read(storage.size * itemsize)
+    return resolve(value)
+
+
+def load_torch_zip(path):
+    """Reads a PyTorch file (1.6 and later): a zip of a pickle and of raw storages."""
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        folder = pickled.removesuffix("data.pkl")
+        names = set(archive.namelist())
+        if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+            raise WeightsError("holds big-endian numbers; only little-endian ones are read")
+        storages = {}
+
+        def read_storage(key, dtype, size):
+            if key not in storages:
+                storages[key] = Storage(dtype, size, archive.read(f"{folder}data/{key}"))
+            return storages[key]
+
+        with archive.open(pickled) as file:
+            return resolve(ArrayUnpickler(file, read_storage).load())

@@ -1,0 +1,99 @@
+"""Published models, by name."""
+
+import dataclasses
+import json
+import pathlib
+
+from tf_panoptic_fpn.weights.detectron2 import detectron2_source
+from tf_panoptic_fpn.weights.download import default_cache_dir, download
+from tf_panoptic_fpn.weights.files import read_checkpoint
+from tf_panoptic_fpn.weights.infer import infer_model
+from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.weights.transfer import transfer
+
+BASE_URL = "https://dl.fbaipublicfiles.com/detectron2/"
+LICENCE = "CC BY-SA 3.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedModel:
+    """A checkpoint of detectron2's model zoo.
+
+    Attributes:
+        path: of the file, below `BASE_URL`.
+        metrics: figures that its authors publish for COCO val2017.
+        licence: of the weights.
+    """
+
+    path: str
+    metrics: dict[str, float]
+    licence: str = LICENCE
+
+
+def _panoptic(name, file, box_ap, mask_ap, pq):
+    metrics = {"PQ": pq, "box AP": box_ap, "mask AP": mask_ap}
+    return PublishedModel(f"COCO-PanopticSegmentation/{name}/{file}", metrics)
+
+
+def _mask_rcnn(name, file, box_ap, mask_ap):
+    metrics = {"box AP": box_ap, "mask AP": mask_ap}
+    return PublishedModel(f"COCO-InstanceSegmentation/{name}/{file}", metrics)
+
+
+# Files and figures: detectron2's MODEL_ZOO.md.
+MODEL_ZOO = {
+    "detectron2/panoptic_fpn_R_50_1x": _panoptic(
+        "panoptic_fpn_R_50_1x", "139514544/model_final_dbfeb4.pkl", 37.6, 34.7, 39.4
+    ),
+    "detectron2/panoptic_fpn_R_50_3x": _panoptic(
+        "panoptic_fpn_R_50_3x", "139514569/model_final_c10459.pkl", 40.0, 36.5, 41.5
+    ),
+    "detectron2/panoptic_fpn_R_101_3x": _panoptic(
+        "panoptic_fpn_R_101_3x", "139514519/model_final_cafdb1.pkl", 42.4, 38.5, 43.0
+    ),
+    "detectron2/mask_rcnn_R_50_FPN_1x": _mask_rcnn(
+        "mask_rcnn_R_50_FPN_1x", "137260431/model_final_a54504.pkl", 38.6, 35.2
+    ),
+    "detectron2/mask_rcnn_R_50_FPN_3x": _mask_rcnn(
+        "mask_rcnn_R_50_FPN_3x", "137849600/model_final_f10217.pkl", 41.0, 37.2
+    ),
+    "detectron2/mask_rcnn_R_101_FPN_3x": _mask_rcnn(
+        "mask_rcnn_R_101_FPN_3x", "138205316/model_final_a3ec72.pkl", 42.9, 38.6
+    ),
+    "detectron2/mask_rcnn_X_101_32x8d_FPN_3x": _mask_rcnn(
+        "mask_rcnn_X_101_32x8d_FPN_3x", "139653917/model_final_2d9806.pkl", 44.3, 39.5
+    ),
+}
+
+
+def from_pretrained(name, cache_dir=None, base_url=BASE_URL):
+    """Downloads a published model once and returns it as a `PanopticFPN`.
+
+    Beside the file, `NAME.json` records where it came from, its licence and its published figures.
+
+    Args:
+        name: a key of `MODEL_ZOO`, such as "detectron2/panoptic_fpn_R_50_1x".
+        cache_dir: folder to keep the file in, by default `~/.cache/tf_panoptic_fpn`.
+        base_url: where the files are, with a slash at the end; another one for a mirror.
+
+    Returns:
+        A `PanopticFPN` with the published weights.
+
+    Raises:
+        WeightsError: if the name is unknown, or the file cannot be had or does not fit.
+    """
+    if name not in MODEL_ZOO:
+        raise WeightsError(f"No published model {name!r}. Known: {', '.join(MODEL_ZOO)}")
+    published = MODEL_ZOO[name]
+    url = base_url.rstrip("/") + "/" + published.path
+    folder = pathlib.Path(cache_dir or default_cache_dir()) / name
+    path = download(url, folder)
+    record = {"name": name, "url": url, **dataclasses.asdict(published)}
+    del record["path"]
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1))
+    source = detectron2_source(read_checkpoint(path))
+    figures = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
+    source.notes.append(f"{name}: licence {published.licence}; published on COCO: {figures}.")
+    model = infer_model(source)
+    transfer(model, source)
+    return model
