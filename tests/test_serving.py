@@ -17,7 +17,12 @@ CATEGORIES = CategoryTable(
 )
 
 
-def make_predictor(short_side, max_long_side, model=None):
+@pytest.fixture(scope="module")
+def model():
+    return make_small_model()
+
+
+def make_predictor(model, short_side, max_long_side):
     split = SplitConfig(short_sides=(short_side,), max_long_side=max_long_side)
     return Predictor(model, CATEGORIES, MergeConfig(stuff_area=64), split)
 
@@ -32,8 +37,8 @@ def test_decoding_equals_pillow(samples):
 
 
 @pytest.mark.parametrize("limits", [(800, 1333), (640, 1333), (360, 640)])
-def test_network_size_equals_the_pipelines(limits):
-    predictor = make_predictor(*limits)
+def test_network_size_equals_the_pipelines(model, limits):
+    predictor = make_predictor(model, *limits)
     for height, width in np.random.default_rng(0).integers(1, 2000, (300, 2)):
         size = predictor.network_size(tf.constant([height, width])).numpy()
         assert tuple(size) == resized_size(height, width, *limits)
@@ -48,9 +53,8 @@ def test_resizing_equals_pillows_to_rounding(samples):
         assert (difference > 0).mean() < 0.03
 
 
-def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent():
-    model = make_small_model()
-    predictor = make_predictor(64, 128, model)
+def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent(model):
+    predictor = make_predictor(model, 64, 128)
     images = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3)).astype(np.uint8)
     together = predictor.predict_images(tf.constant(images))
     for i, image in enumerate(images):

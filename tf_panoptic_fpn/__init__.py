@@ -1,5 +1,13 @@
 """Panoptic Feature Pyramid Networks (arXiv:1901.02446) for TensorFlow and Keras 3."""
 
+import os
+import sys
+
+if (
+    sys.argv[0] == "-m"
+):  # `python -m tf_panoptic_fpn`: a command, which shows TensorFlow's errors only
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 from tf_panoptic_fpn.config import Config, load_config
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN

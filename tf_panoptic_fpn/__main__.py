@@ -1,9 +1,6 @@
 """`python -m tf_panoptic_fpn COMMAND`."""
 
 import argparse
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tf_panoptic_fpn import commands
 from tf_panoptic_fpn.build import build_model
