@@ -40,7 +40,9 @@ class Predictor:
         self.short_side = split.short_sides[0]
         self.max_long_side = split.max_long_side
         self._predict = tf.function(
-            self.predict_images, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)]
+            self.predict_images,
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+            autograph=False,
         )
 
     def __call__(self, image):
@@ -57,10 +59,8 @@ class Predictor:
             Dict of tensors with a leading B: the keys of the merge, SEMANTIC_MAP and INSTANCES.
         """
         original = tf.shape(images)[1:3]
-        size = self._network_size(original)
-        # Antialiased bilinear, rounded to whole levels, as the training images are.
-        x = tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
-        x = tf.clip_by_value(tf.round(x), 0.0, 255.0)
+        size = self.network_size(original)
+        x = self.resize(images, size)
         sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
         outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
         return tf.map_fn(
@@ -69,8 +69,17 @@ class Predictor:
             fn_output_signature=self._merged_signature(),
         )
 
-    def _network_size(self, original):
-        """`resized_size` of the data pipeline, on a tensor."""
+    @staticmethod
+    def resize(images, size):
+        """`data.images.resize_image` on a tensor `[B, H, W, 3]`: antialiased bilinear."""
+        x = tf.cast(images, tf.float32)
+        # Pillow resizes the rows first and rounds to whole levels after each pass.
+        for shape in ([tf.shape(images)[1], size[1]], size):
+            x = tf.floor(tf.image.resize(x, shape, antialias=True) + 0.5)
+        return tf.clip_by_value(x, 0.0, 255.0)
+
+    def network_size(self, original):
+        """`data.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
         sides = tf.cast(original, tf.float64)
         scale = self.short_side / tf.reduce_min(sides)
         scale = tf.minimum(scale, self.max_long_side / tf.reduce_max(sides))

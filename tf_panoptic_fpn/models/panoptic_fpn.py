@@ -361,6 +361,10 @@ class PanopticFPN(keras.Model):
             terms, self.config["lambda_instance"], self.config["lambda_semantic"]
         )
 
+    def compile(self, *args, jit_compile=False, **kwargs):
+        """`keras.Model.compile`, without XLA unless asked for: it recompiles for each canvas."""
+        super().compile(*args, jit_compile=jit_compile, **kwargs)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total loss, for `fit` and `evaluate`; `y` is the training pipeline's batch."""
         if "features" not in y_pred:  # `evaluate` passes detections

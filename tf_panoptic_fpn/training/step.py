@@ -60,7 +60,11 @@ def make_train_step(
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
 
-    compute = tf.function(losses_and_gradients, jit_compile=True) if jit_compile else None
+    compute = (
+        tf.function(losses_and_gradients, jit_compile=True, autograph=False)
+        if jit_compile
+        else None
+    )
 
     statistics = [v for v in model.non_trainable_variables if v.name in BATCH_STATISTICS]
 
@@ -79,7 +83,9 @@ def make_train_step(
             variable.assign(tf.where(is_finite, variable.value, value))
         return {**losses, "gradient_norm": norm, "is_finite": tf.cast(is_finite, tf.float32)}
 
-    @tf.function(input_signature=None if jit_compile or batch_spec is None else [batch_spec])
+    dynamic = batch_spec is not None and not jit_compile
+
+    @tf.function(input_signature=[batch_spec] if dynamic else None, autograph=False)
     def train_step(batch):
         replicas = strategy.run(replica_step, args=(batch,))
         # Every replica holds the same sums.

@@ -1,0 +1,71 @@
+"""Seconds a training step, and the shares of the forward pass and of waiting for data, in one run.
+
+python benchmarks/train_step.py --config=configs/camvid.yaml [--set data.root=FOLDER] [--steps=20]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+
+from tf_panoptic_fpn import build, load_config
+from tf_panoptic_fpn.commands import exit_on_error
+from tf_panoptic_fpn.data.pipeline import training_dataset
+from tf_panoptic_fpn.training.step import MODEL_INPUTS, make_train_step
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
+    parser.add_argument("--steps", type=int, default=20)
+    arguments = parser.parse_args()
+
+    config = load_config(arguments.config, arguments.set)
+    split = build.load_split(config.data, "train")
+    strategy = build.build_strategy(1)
+    with strategy.scope():
+        model = build.build_model(config)
+        optimizer = build.build_optimizer(config.optimizer)
+        optimizer.build(model.trainable_variables)
+    batch_size, warm_up = config.train.batch_size, 3
+    dataset = training_dataset(split, config.data, batch_size, arguments.steps + warm_up, seed=0)
+    spec = dataset.element_spec
+    train_step = make_train_step(model, optimizer, strategy, spec, config.optimizer.clip_norm)
+
+    @tf.function(input_signature=[spec])
+    def forward(batch):
+        dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
+        return sum(model.weighted_losses(model.loss_terms(dense, batch)).values())
+
+    times = {"wait": [], "forward": [], "step": []}
+    batches = iter(dataset)
+    for _ in range(arguments.steps + warm_up):
+        marks = [time.perf_counter()]
+        batch = next(batches)
+        marks.append(time.perf_counter())
+        float(forward(batch))
+        marks.append(time.perf_counter())
+        float(train_step(batch)["total"])
+        marks.append(time.perf_counter())
+        for name, start, end in zip(times, marks, marks[1:], strict=True):
+            times[name].append(end - start)
+    medians = {name: statistics.median(values[warm_up:]) for name, values in times.items()}
+    line = {
+        "benchmark": "train_step",
+        "config": arguments.config,
+        "batch_size": batch_size,
+        "seconds": round(medians["step"], 3),
+        "forward_share": round(medians["forward"] / medians["step"], 3),
+        "wait_share": round(medians["wait"] / medians["step"], 3),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

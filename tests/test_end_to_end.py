@@ -1,0 +1,228 @@
+"""The commands as a user runs them: train, resume, evaluate, predict, export, serve."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_panoptic_fpn import load_model, schema
+from tf_panoptic_fpn.commands import load_predictor
+from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = str(ROOT / "tests" / "tiny.yaml")
+TRAIN_ONLY = (
+    "import sys; from tf_panoptic_fpn import load_config; "
+    "from tf_panoptic_fpn.training.loop import train; "
+    "train(load_config(sys.argv[1], sys.argv[3:]), sys.argv[2])"
+)
+
+
+def run(*arguments, check=True):
+    """Runs a Python program from the root of the project."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def weights(workdir):
+    model = load_model(pathlib.Path(workdir) / "model.keras")
+    return {variable.path: variable.numpy() for variable in model.trainable_variables}
+
+
+def metrics(workdir):
+    lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished run of `train.py`."""
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    done = run("train.py", f"--config={TINY}", f"--workdir={folder}")
+    assert "PQ" in done.stdout
+    assert str(folder / "saved_model" / "1") in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(workdir):
+    return sorted((workdir / "shapes" / "validation" / "images").glob("*.jpg"))
+
+
+@pytest.mark.slow
+def test_a_run_leaves_everything(workdir):
+    for name in ("config.yaml", "checkpoints/checkpoint", "model.keras", "saved_model/1"):
+        assert (workdir / name).exists(), name
+    assert [line["step"] for line in metrics(workdir)] == [1, 2, 3, 4, 5, 6]
+    line = metrics(workdir)[0]
+    names = ("rpn_class", "rpn_box", "class", "box", "mask", "semantic")
+    total = sum(line["loss"][name] for name in names)
+    np.testing.assert_allclose(total, line["loss"]["total"], rtol=1e-5)
+
+    results = json.loads((workdir / "results.json").read_text())
+    for group in ("All", "Things", "Stuff"):
+        assert set(results["panoptic"][group]) == {"PQ", "SQ", "RQ", "n"}
+    assert results["panoptic"]["All"]["n"] == len(results["panoptic"]["per_class"]) == 8
+    assert {"AP", "AP50", "AP75"} <= set(results["mask_ap"]) & set(results["box_ap"])
+    assert 0 <= results["semantic"]["mIoU"] <= 1
+
+    predictions = json.loads((workdir / "predictions" / "panoptic.json").read_text())
+    assert len(predictions["annotations"]) == 3
+    for annotation in predictions["annotations"]:
+        ids = read_panoptic_png(workdir / "predictions" / "panoptic" / annotation["file_name"])
+        areas = {s["id"]: s["area"] for s in annotation["segments_info"]}
+        assert areas == {i: int((ids == i).sum()) for i in np.unique(ids) if i}
+    assert len(list((workdir / "predictions" / "overlays").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_evaluate_gives_the_same_results(workdir, tmp_path):
+    run("-m", "tf_panoptic_fpn", "evaluate", f"--workdir={workdir}", f"--output={tmp_path}")
+    results = [json.loads((f / "results.json").read_text()) for f in (workdir, tmp_path)]
+    for result in results:
+        del result["seconds_per_image"]
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_predict_writes_three_files_and_skips_a_damaged_image(workdir, images, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(images[0].read_bytes()[:200])
+    arguments = [f"--workdir={workdir}", f"--output={tmp_path / 'out'}", broken, *images[:2]]
+    done = run("-m", "tf_panoptic_fpn", "predict", *arguments, check=False)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "broken.jpg" in last
+    assert "Traceback" not in done.stderr
+    for image in images[:2]:
+        stem = tmp_path / "out" / image.stem
+        ids = read_panoptic_png(f"{stem}_panoptic.png")
+        document = json.loads(pathlib.Path(f"{stem}.json").read_text())
+        assert (document["height"], document["width"]) == ids.shape
+        assert {s["id"] for s in document["segments_info"]} == set(np.unique(ids)) - {0}
+        assert np.asarray(Image.open(f"{stem}_overlay.png")).ndim == 3
+
+
+SERVE = """
+import sys
+sys.modules["keras"] = sys.modules["tf_panoptic_fpn"] = None  # an import of either fails
+import numpy as np
+import tensorflow as tf
+loaded = tf.saved_model.load(sys.argv[1])
+files = [tf.io.read_file(path) for path in sys.argv[3:]]
+outputs = loaded.signatures["serving_default"](image_bytes=tf.stack(files))
+image = tf.io.decode_jpeg(files[0], dct_method="INTEGER_ACCURATE")
+tensor = loaded.signatures["tensor"](images=image[None])
+np.savez(
+    sys.argv[2],
+    tensor_map=tensor["panoptic_map"][0],
+    **{k: v for k, v in outputs.items() if v.dtype != tf.string},
+)
+for i, png in enumerate(outputs["panoptic_png_bytes"].numpy()):
+    open(f"{sys.argv[2]}_{i}.png", "wb").write(png)
+"""
+
+
+@pytest.mark.slow
+def test_saved_model_equals_the_python_model(workdir, images, tmp_path):
+    """Bytes of images of two sizes in a batch, in a process without Keras and this package."""
+    exported = tmp_path / "model" / "1"
+    run("export/export_saved_model.py", f"--workdir={workdir}", f"--output={exported}")
+    larger = tmp_path / "larger.jpg"
+    Image.open(images[1]).resize((120, 150)).save(larger)
+    files = [images[0], larger]
+    run("-c", SERVE, exported, tmp_path / "served.npz", *files)
+    served = np.load(tmp_path / "served.npz")
+    predictor, _ = load_predictor(workdir)
+    for i, file in enumerate(files):
+        expected = predictor(read_image(file))
+        height, width = expected[schema.PANOPTIC_MAP].shape
+        assert tuple(served["image_size"][i]) == (height, width)
+        assert expected[schema.PANOPTIC_MAP].max() > 0
+        for name in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP):
+            np.testing.assert_array_equal(served[name][i, :height, :width], expected[name])
+            assert not served[name][i, height:].any()
+        for name in (schema.CATEGORY_IDS, schema.AREAS, schema.NUM_SEGMENTS, schema.IS_THING):
+            np.testing.assert_array_equal(served[name][i], expected[name])
+        np.testing.assert_allclose(served[schema.SCORES][i], expected[schema.SCORES], rtol=1e-6)
+        png = read_panoptic_png(tmp_path / f"served.npz_{i}.png")
+        np.testing.assert_array_equal(png, expected[schema.PANOPTIC_MAP])
+    expected = predictor(read_image(files[0]))
+    np.testing.assert_array_equal(served["tensor_map"], expected[schema.PANOPTIC_MAP])
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights(workdir, tmp_path):
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", TRAIN_ONLY, TINY, str(killed)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (killed / "checkpoints" / "checkpoint").exists() or len(metrics(killed)) < 3:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model.keras").exists()
+    run("-c", TRAIN_ONLY, TINY, killed)
+    assert [line["step"] for line in metrics(killed)] == [1, 2, 3, 4, 5, 6]
+    expected = weights(workdir)
+    for path, value in weights(killed).items():
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+@pytest.mark.slow
+def test_two_replicas_train_as_one(tmp_path):
+    for replicas in (1, 2):
+        settings = ["train.batch_size=4", "train.steps=5", f"train.replicas={replicas}"]
+        run("-c", TRAIN_ONLY, TINY, tmp_path / str(replicas), *settings)
+    for one, two in zip(metrics(tmp_path / "1"), metrics(tmp_path / "2"), strict=True):
+        for name, value in one["loss"].items():
+            np.testing.assert_allclose(value, two["loss"][name], rtol=1e-5, err_msg=name)
+    expected = weights(tmp_path / "1")
+    for path, value in weights(tmp_path / "2").items():
+        error = np.linalg.norm(value - expected[path])
+        assert error <= 1e-5 * np.linalg.norm(expected[path]), path
+
+
+@pytest.mark.slow
+def test_a_damaged_image_in_training_is_skipped_and_counted(workdir, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copytree(workdir / "shapes", folder / "shapes")
+    image = sorted((folder / "shapes" / "train" / "images").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:300])
+    done = run("-c", TRAIN_ONLY, TINY, folder)
+    assert metrics(folder)[-1]["damaged_images"] == 1
+    assert f"skipped a damaged image: {image}" in done.stderr
+    done = run("-m", "tf_panoptic_fpn", "evaluate", f"--workdir={folder}")
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.stepz=3"], "unknown key `train.stepz`; did you mean `steps`?"),
+        (["--set", "model.num_thing_classes=7"], "`model.num_thing_classes` must be 4"),
+        (["--workdir=/proc/nowhere"], "/proc/nowhere: the workdir cannot be written"),
+    ],
+)
+def test_errors_of_the_command_line_are_one_line(tmp_path, arguments, message):
+    arguments = [f"--config={TINY}", f"--workdir={tmp_path}", *arguments]
+    done = run("train.py", *arguments, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
