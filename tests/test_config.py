@@ -2,11 +2,15 @@
 
 import dataclasses
 import inspect
+import pathlib
 
 import pytest
 
 from tf_panoptic_fpn import PanopticFPN, config
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.models import conv_norm, panoptic_fpn, semantic_head
+from tf_panoptic_fpn.models.panoptic_fpn import make_backbone
+from tf_panoptic_fpn.weights.convert import SOURCES
 
 
 def write(tmp_path, text):
@@ -52,6 +56,28 @@ def test_saved_config_loads_equal(tmp_path):
         ("model: {rpn_top_k_test: [1, 2, 3]}", [], "must have 2 values"),
         ("model: {backbone: vgg16}", [], "`model.backbone` must be one of"),
         ("", ["model.norm=batch"], "`model.norm` must be one of"),
+        ("model: {tasks: []}", [], "`model.tasks` must be one or both of"),
+        ("model: {tasks: [semantic, semantic]}", [], "`model.tasks` must be one or both of"),
+        ("model: {tasks: [depth]}", [], "`model.tasks` must be one or both of"),
+        ("model: {tasks: semantic}", [], "`model.tasks` must be a list"),
+        ("model: {fpn_groups: 3}", [], "`model.fpn_groups` must be 1, or 2 with both tasks"),
+        ("model: {fpn_groups: 0}", [], "`model.fpn_groups` must be 1, or 2 with both tasks"),
+        ("model: {tasks: [instance], fpn_groups: 2}", [], "1, or 2 with both tasks"),
+        ("model: {fpn_groups: 2, fpn_channels: 127}", [], "a multiple of fpn_groups"),
+        ("model: {semantic_channels: 100}", [], "`model.semantic_channels` must be a multiple of"),
+        ("model: {semantic_design: deep}", [], "`model.semantic_design` must be one of"),
+        ("model: {semantic_fuse: max}", [], "`model.semantic_fuse` must be one of"),
+        ("model: {semantic_things: none}", [], "`model.semantic_things` must be one of"),
+        ("model: {freeze_at: 6}", [], "`model.freeze_at` must be in [0, 5]"),
+        ("model: {roi_sampling_ratio: -1}", [], "`model.roi_sampling_ratio` must be 0 (adaptive)"),
+        ("model: {lambda_semantic: -0.5}", [], "`model.lambda_semantic` must be 0 or above"),
+        ("model: {lambda_instance: -0.5}", [], "`model.lambda_instance` must be 0 or above"),
+        ("model: {num_thing_classes: 0}", [], "above 0 with the task instance"),
+        ("model: {num_stuff_classes: 0}", [], "above 0 with the task semantic"),
+        ("model: {tasks: [semantic], num_thing_classes: -1}", [], "0 or above. Received: (-1, 53)"),
+        ("train: {loss_schedule: random}", [], "`train.loss_schedule` must be one of"),
+        ("", ["train.loss_schedule=alternating", "model.tasks=[semantic]"], "must be combined"),
+        ("train: {initial_weights_source: tf}", [], "`train.initial_weights_source` must be one"),
         ("", ["train.steps"], "--set takes a.b=value"),
         ("", ["train.steps.x=1"], "must be int"),
         (
@@ -87,6 +113,54 @@ def test_model_config_is_the_signature_of_the_model():
     assert defaults == dataclasses.asdict(config.ModelConfig())
 
 
-@pytest.mark.parametrize("path", sorted(__import__("pathlib").Path("configs").rglob("*.yaml")))
+@pytest.mark.parametrize("path", sorted(pathlib.Path("configs").rglob("*.yaml")))
 def test_shipped_configs_load(path):
     assert isinstance(config.load_config(path), config.Config)
+
+
+PAPER = sorted(pathlib.Path("configs/paper").glob("*.yaml"))
+
+
+def test_the_papers_rows():
+    """One file a row and data set: Tables 1a, 1b, 1c, 1d; 2a to 2d; 3a to 3d; 4a, 4b."""
+    assert len(PAPER) == (2 + 1 + 6 + 4) + 4 * 6 + (2 + 2 + 4 + 4) + 2
+    index = pathlib.Path("configs/paper/README.md").read_text()
+    for path in PAPER:
+        text = path.read_text()
+        table = path.stem.split("_")[0].removeprefix("table")
+        assert f"arXiv:1901.02446, Table {table}" in text
+        assert f"train.py --config={path}" in text
+        assert f"]({path.name})" in index
+
+
+# What changes the shape of the network in the recipes; the widths do not.
+STRUCTURE = ("tasks", "fpn_groups", "semantic_design", "semantic_fuse", "semantic_things")
+
+
+def test_every_recipe_builds():
+    """At a fraction of the width; recipes of one structure are built once."""
+    recipes = [*PAPER, *sorted(pathlib.Path("configs").glob("c*.yaml"))]
+    built = {}
+    for path in recipes:
+        model = config.load_config(path).model
+        key = tuple(getattr(model, name) for name in STRUCTURE)
+        built.setdefault(key, model)
+    assert len(built) >= 7
+    for model in built.values():
+        narrow = dataclasses.replace(
+            model, backbone="resnet18", fpn_channels=8, semantic_channels=32, box_head_units=8
+        )
+        keys = set(PanopticFPN(**dataclasses.asdict(narrow)).output)
+        assert ("semantic_logits" in keys) == ("semantic" in model.tasks)
+        assert ("mask_probs" in keys) == ("instance" in model.tasks)
+
+
+def test_the_choices_are_those_of_the_code():
+    assert config.NORMS == conv_norm.NORMS
+    assert config.TASKS == panoptic_fpn.TASKS
+    assert config.SEMANTIC_THINGS == panoptic_fpn.SEMANTIC_THINGS
+    assert config.SEMANTIC_DESIGNS == semantic_head.DESIGNS
+    assert config.SEMANTIC_FUSIONS == semantic_head.FUSIONS
+    assert set(config.WEIGHT_SOURCES) == set(SOURCES)
+    for name in config.BACKBONES:
+        make_backbone(name, "frozen_affine", 2, True)

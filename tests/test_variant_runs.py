@@ -1,5 +1,6 @@
 """Runs of the variants from the configuration to the served graph."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_panoptic_fpn import build_model, load_config, schema
+from tf_panoptic_fpn.build import load_initial_weights
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import evaluate_run, load_predictor
 from tf_panoptic_fpn.data.coco import ImageRecord, Segment
@@ -146,3 +148,45 @@ def test_a_log_line_has_the_losses_of_its_steps(tmp_path):
     assert first["loss"] == pytest.approx({"box": 3.0, "semantic": 3.0, "total": 7 / 3})
     assert first["skipped_steps"] == 1
     assert second["loss"] == {"box": 2.0, "total": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "things", "stuff"), [("semantic", 0, 8), ("semantic", 8, 0), ("instance", 8, 0)]
+)
+def test_a_data_set_of_things_or_stuff_alone(task, things, stuff):
+    overrides = [f"model.tasks=[{task}]", "model.semantic_things=all"]
+    overrides += [f"model.num_thing_classes={things}", f"model.num_stuff_classes={stuff}"]
+    config = load_config(TINY, [*overrides, *PAINT_ALL])
+    table = CategoryTable(tuple(Category(i, f"category {i}", things > 0) for i in range(1, 9)))
+    predictor = Predictor(build_model(config), table, config.merge, config.data.validation)
+    is_thing = segments(predictor(noise_image()))
+    assert is_thing.all() == (things > 0)
+    # All that the semantic branch says of things is void.
+    assert (len(is_thing) == 0) == (task == "semantic" and things > 0)
+
+
+def test_a_run_starts_from_the_weights_of_a_backbone(tmp_path):
+    """detectron2's names: `stem.conv1`, `res2.0.conv1`, ... with frozen batch norms."""
+    config = load_config(TINY, ["model.norm=frozen_affine", "model.tasks=[semantic]"])
+    model = build_model(config)
+    convs = {"stem.conv1": model.backbone.stem}
+    for stage in range(2, 6):
+        for i, block in enumerate(getattr(model.backbone, f"res{stage}")):
+            convs[f"res{stage}.{i}.conv1"] = block.conv1
+            convs[f"res{stage}.{i}.conv2"] = block.conv2
+            if block.shortcut is not None:
+                convs[f"res{stage}.{i}.shortcut"] = block.shortcut
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, conv in convs.items():
+        shape = np.array(conv.conv.kernel.shape)[[3, 2, 0, 1]]
+        arrays[f"{name}.weight"] = rng.normal(size=shape).astype(np.float32)
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            arrays[f"{name}.norm.{key}"] = rng.uniform(1, 2, shape[0]).astype(np.float32)
+    np.savez(tmp_path / "backbone.npz", **arrays)
+    settings = dataclasses.replace(config.train, initial_weights=str(tmp_path / "backbone.npz"))
+    head = model.semantic_head.predictor.kernel.numpy()
+    load_initial_weights(model, settings)
+    kernel = np.transpose(arrays["res3.0.shortcut.weight"], (2, 3, 1, 0))
+    np.testing.assert_array_equal(model.backbone.res3[0].shortcut.conv.kernel, kernel)
+    np.testing.assert_array_equal(model.semantic_head.predictor.kernel, head)

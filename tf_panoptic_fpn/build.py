@@ -7,6 +7,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from tf_panoptic_fpn import weights
 from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.shapes import write_shapes
 from tf_panoptic_fpn.errors import ConfigError
@@ -17,6 +18,17 @@ from tf_panoptic_fpn.training.optimizer import SGD, WarmupStepDecay
 def build_model(config):
     """Returns the untrained `PanopticFPN` of a `Config`."""
     return PanopticFPN(**dataclasses.asdict(config.model), name="panoptic_fpn")
+
+
+def load_initial_weights(model, settings):
+    """Sets a new model's weights from the checkpoint that a `TrainConfig` names, if any.
+
+    Raises:
+        WeightsError: if it cannot be read or does not fit.
+    """
+    if settings.initial_weights:
+        load = getattr(weights, f"load_{settings.initial_weights_source}")
+        load(model, settings.initial_weights)
 
 
 def load_model(path):

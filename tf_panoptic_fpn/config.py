@@ -27,6 +27,7 @@ SEMANTIC_DESIGNS = ("staged", "two_conv")
 SEMANTIC_FUSIONS = ("sum", "concat")
 SEMANTIC_THINGS = ("other", "all")
 LOSS_SCHEDULES = ("combined", "alternating")
+WEIGHT_SOURCES = ("detectron2", "torchvision", "mmdet", "keras_applications")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +129,14 @@ class TrainConfig:
     """The loop. `batch_size` is global; `replicas` counts logical CPU devices without a GPU.
 
     With `loss_schedule: alternating` the odd steps train on the instance losses and the even ones
-    on the semantic loss.
+    on the semantic loss. `initial_weights` is a checkpoint of another framework, named by
+    `initial_weights_source`, that a new run starts from: as a rule that of a backbone.
     """
 
     steps: int = 90000
     loss_schedule: str = "combined"
+    initial_weights: str = ""
+    initial_weights_source: str = "detectron2"
     batch_size: int = 16
     replicas: int = 1
     seed: int = 0
@@ -290,6 +294,12 @@ def _check(config, path):
             train.loss_schedule,
         ),
         (
+            train.initial_weights_source in WEIGHT_SOURCES,
+            "train.initial_weights_source",
+            f"one of {WEIGHT_SOURCES}",
+            train.initial_weights_source,
+        ),
+        (
             train.loss_schedule == "combined" or len(model.tasks) == 2,
             "train.loss_schedule",
             "combined where model.tasks has a single one",
@@ -393,6 +403,26 @@ def _model_rules(model):
     return [
         *rules,
         (known, "model.tasks", f"one or both of {TASKS}", tasks),
+        (
+            model.num_thing_classes > 0 or "instance" not in tasks,
+            "model.num_thing_classes",
+            "above 0 with the task instance",
+            model.num_thing_classes,
+        ),
+        (
+            model.num_stuff_classes > 0
+            or "semantic" not in tasks
+            or model.semantic_things == "all",
+            "model.num_stuff_classes",
+            "above 0 with the task semantic",
+            model.num_stuff_classes,
+        ),
+        (
+            min(model.num_thing_classes, model.num_stuff_classes) >= 0,
+            "model.num_thing_classes and model.num_stuff_classes",
+            "0 or above",
+            (model.num_thing_classes, model.num_stuff_classes),
+        ),
         (
             groups == 1 or groups == len(tasks) == 2,
             "model.fpn_groups",

@@ -98,7 +98,7 @@ class Predictor:
             instances[schema.CLASSES],
             instances[schema.MASK_PROBS],
             tf.maximum(semantic - (things - 1), 0),
-            tf.constant(self.categories.thing_ids, tf.int32),
+            tf.constant(self.categories.thing_ids or [0], tf.int32),  # no instance reads it
             tf.constant(self.categories.stuff_ids, tf.int32),
             score_threshold=self.merge.score_threshold,
             overlap_threshold=self.merge.overlap_threshold,

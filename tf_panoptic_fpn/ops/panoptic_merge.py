@@ -130,7 +130,7 @@ def _paint_stuff(panoptic_map, semantic_classes, num_stuff, count, stuff_area):
     areas = ops.segment_sum(ones, ops.reshape(left_over, [-1]), num_segments=num_stuff + 1)[1:]
     painted = ops.logical_and(areas >= stuff_area, areas > 0)
     ids = ops.where(painted, count + ops.cumsum(ops.cast(painted, "int32")), 0)
-    ids_of_classes = ops.concatenate([ops.zeros_like(ids[:1]), ids], axis=0)
+    ids_of_classes = ops.concatenate([ops.zeros((1,), dtype="int32"), ids], axis=0)
     return ops.where(panoptic_map == 0, ops.take(ids_of_classes, left_over), panoptic_map), ids
 
 

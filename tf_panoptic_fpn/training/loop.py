@@ -64,6 +64,8 @@ def train(config, workdir):
         optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(model, optimizer, workdir.checkpoints)
     start = checkpoints.restore()
+    if start == 0:
+        build.load_initial_weights(model, settings)
     if start < settings.steps:
         damaged = DamagedImages()
         dataset = training_dataset(
