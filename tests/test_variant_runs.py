@@ -57,7 +57,6 @@ def evaluate_noise(predictor, semantic_things="other"):
         predictor,
         samples,
         predictor.categories,
-        progress=False,
         semantic_things=semantic_things,
     )
 

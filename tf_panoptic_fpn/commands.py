@@ -59,7 +59,7 @@ def evaluate_run(workdir, output=None, overrides=()):
     build.check_categories(config, split.categories, config.data.validation.panoptic_json)
     results = evaluate(
         predictor,
-        evaluation_samples(split),
+        tqdm(evaluation_samples(split), "evaluate", len(split.images), unit="image"),
         split.categories,
         files.predictions,
         semantic_things=config.model.semantic_things,

@@ -114,7 +114,7 @@ def empty_prediction(_image):
 
 
 def test_a_perfect_predictor():
-    results = evaluate(perfect_prediction, iter(make_samples(7)), TABLE, progress=False)
+    results = evaluate(perfect_prediction, iter(make_samples(7)), TABLE)
     assert results["images"] == 7
     assert 0 < results["seconds_per_image"] < 1
     for group, n in (("All", 4), ("Things", 2), ("Stuff", 2)):
@@ -127,7 +127,7 @@ def test_a_perfect_predictor():
 
 
 def test_an_empty_prediction():
-    results = evaluate(empty_prediction, make_samples(2), TABLE, progress=False)
+    results = evaluate(empty_prediction, make_samples(2), TABLE)
     assert results["panoptic"]["All"] == {"PQ": 0, "SQ": 0, "RQ": 0, "n": 4}
     assert results["box_ap"]["AP"] == results["mask_ap"]["AP"] == 0
     things = 8 * 8 + 12 * 14
@@ -145,7 +145,7 @@ def test_half_right():
             prediction["instances"]["classes"] = np.int32([1, 0, -1])
         return prediction
 
-    results = evaluate(predictor, make_samples(2), TABLE, progress=False)
+    results = evaluate(predictor, make_samples(2), TABLE)
     assert results["panoptic"]["Things"]["PQ"] == pytest.approx(0.5)
     assert results["panoptic"]["Stuff"]["PQ"] == 1
     assert results["panoptic"]["per_class"]["cat"]["fp"] == 1
@@ -156,7 +156,7 @@ def test_half_right():
 def test_the_files_hold_what_was_scored(tmp_path):
     samples = make_samples(3)
     out = tmp_path / "new" / "out"
-    results = evaluate(perfect_prediction, samples, TABLE, out, progress=False, num_overlays=2)
+    results = evaluate(perfect_prediction, samples, TABLE, out, num_overlays=2)
 
     panoptic = json.loads((out / "panoptic.json").read_text())
     assert panoptic["categories"] == TABLE.to_coco()
@@ -214,7 +214,7 @@ def test_the_files_hold_what_was_scored(tmp_path):
 def test_equal_file_names_do_not_overwrite_each_other(tmp_path):
     first, second = make_samples(2)
     second = (dataclasses.replace(second[0], file_name="day/0.png"), *second[1:])
-    evaluate(perfect_prediction, [first, second], TABLE, tmp_path, progress=False, num_overlays=0)
+    evaluate(perfect_prediction, [first, second], TABLE, tmp_path, num_overlays=0)
     names = sorted(path.name for path in (tmp_path / "panoptic").iterdir())
     assert names == ["day_0.png", "day_0_101.png"]
 
@@ -238,22 +238,15 @@ def test_scoring_runs_while_the_predictor_works():
             assert scoring.wait(timeout=20)
         return perfect_prediction(image)
 
-    assert evaluate(predictor, samples, TABLE, progress=False)["images"] == 2
+    assert evaluate(predictor, samples, TABLE)["images"] == 2
 
 
 def test_errors():
     with pytest.raises(DataError, match="at least one image"):
-        evaluate(perfect_prediction, [], TABLE, progress=False)
+        evaluate(perfect_prediction, [], TABLE)
     record, image, ids = make_samples(1)[0]
     with pytest.raises(DataError, match=r"day/0\.jpg: prediction and .* must have one size"):
-        evaluate(perfect_prediction, [(record, image, ids[:-1])], TABLE, progress=False)
-
-
-def test_progress_is_shown_only_on_demand(capsys):
-    evaluate(perfect_prediction, make_samples(1), TABLE, progress=False)
-    assert capsys.readouterr() == ("", "")
-    evaluate(perfect_prediction, make_samples(1), TABLE)
-    assert "1/1" in capsys.readouterr().err
+        evaluate(perfect_prediction, [(record, image, ids[:-1])], TABLE)
 
 
 def test_segments_info_of_nothing():

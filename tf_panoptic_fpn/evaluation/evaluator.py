@@ -8,7 +8,6 @@ import statistics
 import time
 
 import numpy as np
-import tqdm
 from PIL import Image
 
 from tf_panoptic_fpn import schema
@@ -27,7 +26,6 @@ def evaluate(
     samples,
     categories,
     output_dir=None,
-    progress=True,
     num_overlays=8,
     semantic_things="other",
 ):
@@ -48,7 +46,6 @@ def evaluate(
         categories: `CategoryTable`.
         output_dir: folder to write to: `panoptic.json` and `panoptic/*.png` (COCO panoptic
             results), `instances.json` (COCO instance results) and `overlays/*.jpg`. None: nothing.
-        progress: whether to show a progress bar.
         num_overlays: number of images, from the first, to draw beside their ground truth.
         semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
@@ -71,7 +68,7 @@ def evaluate(
 
     seconds, pending = [], collections.deque()
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
-        for record, image, ids in tqdm.tqdm(samples, disable=not progress, unit="image"):
+        for record, image, ids in samples:
             start = time.perf_counter()
             prediction = predictor(image)
             seconds.append(time.perf_counter() - start)
