@@ -14,7 +14,7 @@ from PIL import Image
 
 from tf_panoptic_fpn import load_model, schema
 from tf_panoptic_fpn.commands import load_predictor
-from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
+from tf_panoptic_fpn.data.images import read_image, read_panoptic_png, write_panoptic_png
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = str(ROOT / "tests" / "tiny.yaml")
@@ -207,6 +207,20 @@ def test_a_damaged_image_in_training_is_skipped_and_counted(workdir, tmp_path):
     assert f"skipped a damaged image: {image}" in done.stderr
     done = run("-m", "tf_panoptic_fpn", "evaluate", f"--workdir={folder}")
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_map_with_ids_that_the_json_lacks_stops_training(workdir, tmp_path):
+    shutil.copytree(workdir / "shapes", tmp_path / "shapes")
+    png = sorted((tmp_path / "shapes" / "train" / "panoptic").iterdir())[0]
+    ids = read_panoptic_png(png)
+    ids[:2, :2] = 777
+    write_panoptic_png(ids, png)
+    done = run("train.py", f"--config={TINY}", f"--workdir={tmp_path}", check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{png}: the map holds ids that the JSON lacks: 777" in error
 
 
 @pytest.mark.slow

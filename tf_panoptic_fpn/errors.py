@@ -11,3 +11,7 @@ class ConfigError(PanopticError):
 
 class DataError(PanopticError):
     """A file of a data set breaks a rule; the message names the file."""
+
+
+class DamagedFileError(DataError):
+    """An image or a map cannot be decoded; training goes on without it."""

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.errors import DamagedFileError, DataError
 
 
 def read_image(path):
@@ -122,13 +122,13 @@ def _decoding(path, what):
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: the {what} file is missing") from None
+        raise DamagedFileError(f"{path}: the {what} file is missing") from None
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
     except Exception as error:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise DataError(f"{path}: the {what} file is empty") from None
+            raise DamagedFileError(f"{path}: the {what} file is empty") from None
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: the {what} cannot be decoded: {reason}") from None
+        raise DamagedFileError(f"{path}: the {what} cannot be decoded: {reason}") from None
 
 
 def _to_rgb(image):

@@ -16,7 +16,7 @@ from tf_panoptic_fpn.data.coco import load_segments, read_checked
 from tf_panoptic_fpn.data.images import resized_size
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
 from tf_panoptic_fpn.data.segment_map import semantic_labels, tight_boxes
-from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.errors import ConfigError, DamagedFileError, DataError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
 _SAMPLE = {
@@ -42,6 +42,7 @@ def training_dataset(
     seed,
     start_step=0,
     on_damaged=None,
+    on_error=None,
     parallel_calls=tf.data.AUTOTUNE,
     semantic_things="other",
 ):
@@ -60,6 +61,8 @@ def training_dataset(
         start_step: int, the first step, e.g. when resuming.
         on_damaged: called as `on_damaged(path, reason)` once for each image that cannot be read;
             by default a warning is logged.
+        on_error: called with the `DataError` of files that contradict each other, such as a map
+            with ids that the JSON lacks, before TensorFlow raises an error of its own for it.
         parallel_calls: int, images loaded at a time.
         semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
@@ -73,14 +76,14 @@ def training_dataset(
 
     Raises:
         ConfigError: if the images do not fit the canvases.
-        DataError: if no image can be read.
+        DataError: if no image can be read, or the first one contradicts its map or the JSON.
     """
     index = build_index(split, semantic_things)
     canvases = sorted(data_config.canvases, key=lambda canvas: canvas[0] * canvas[1])
     if canvases:
         _check_canvases(index.sizes, data_config.train, canvases)
     schedule = batch_schedule(index.sizes, batch_size, num_steps, seed)
-    loader = _Loader(index, data_config, schedule, seed, on_damaged)
+    loader = _Loader(index, data_config, schedule, seed, on_damaged, on_error)
     # An error inside the pipeline would reach the user as one of TensorFlow's.
     loader.readable_sample(schedule[min(start_step, num_steps - 1), 0])
 
@@ -164,19 +167,25 @@ _calls = _CallsFromTensorFlow()
 class _Loader:
     """Makes the sample at a position of the run; called from several threads at once."""
 
-    def __init__(self, index, data_config, schedule, seed, on_damaged):
+    def __init__(self, index, data_config, schedule, seed, on_damaged, on_error):
         self.index = index
         self.resizing = data_config.train
         self.max_instances = data_config.max_instances
         self.schedule = schedule
         self.seed = seed
         self.on_damaged = on_damaged or _log_damaged
+        self.on_error = on_error
         self.reported = set()
         self.lock = threading.Lock()
 
     def __call__(self, position):
         with _calls:
-            return self._augmented_sample(position)
+            try:
+                return self._augmented_sample(position)
+            except DataError as error:
+                if self.on_error is not None:
+                    self.on_error(error)
+                raise
 
     def _augmented_sample(self, position):
         step, place = divmod(int(position), self.schedule.shape[1])
@@ -197,14 +206,14 @@ class _Loader:
         """The sample of image i, or of the next readable one, of its orientation if possible."""
         try:
             return self._sample(i)
-        except DataError as error:
+        except DamagedFileError as error:
             self._report_damaged(self.index.image_paths[i], str(error))
         portrait = is_portrait(self.index.sizes)
         others = np.roll(np.arange(len(self.index)), -i)[1:]
         for other in others[np.argsort(portrait[others] != portrait[i], kind="stable")]:
             try:
                 return self._sample(other)
-            except DataError as error:
+            except DamagedFileError as error:
                 self._report_damaged(self.index.image_paths[other], str(error))
         raise DataError(
             f"{self.index.image_paths[i]}: neither this nor any other image can be read"

@@ -67,7 +67,7 @@ def train(config, workdir):
     if start == 0:
         build.load_initial_weights(model, settings)
     if start < settings.steps:
-        damaged = DamagedImages()
+        problems = DataProblems()
         dataset = training_dataset(
             split,
             config.data,
@@ -75,7 +75,8 @@ def train(config, workdir):
             settings.steps,
             settings.seed,
             start_step=start,
-            on_damaged=damaged,
+            on_damaged=problems.skip,
+            on_error=problems.stop,
             semantic_things=config.model.semantic_things,
         )
         options = tf.data.Options()
@@ -96,7 +97,7 @@ def train(config, workdir):
         ]
         train_step = alternate_steps(train_steps, start)
         log = MetricsLog(workdir, start, optimizer)
-        _run(settings, dataset, train_step, checkpoints, start, log, damaged)
+        _run(settings, dataset, train_step, checkpoints, start, log, problems)
     _save_model(model, workdir.model)
     return config
 
@@ -115,7 +116,7 @@ def _check_same_model(config, workdir):
                 )
 
 
-def _run(settings, dataset, train_step, checkpoints, start, log, damaged):
+def _run(settings, dataset, train_step, checkpoints, start, log, problems):
     batches = iter(dataset)
     progress = tqdm(
         total=settings.steps * settings.batch_size,
@@ -131,11 +132,15 @@ def _run(settings, dataset, train_step, checkpoints, start, log, damaged):
             window.append(train_step(next(batches)))
             progress.update(settings.batch_size)
             if step % settings.log_every == 0 or step == settings.steps:
-                means = log.write(step, window, settings.batch_size, damaged.count)
+                means = log.write(step, window, settings.batch_size, len(problems.reasons))
                 progress.set_postfix(loss=f"{means['total']:.3f}")
                 window = []
             if step % settings.checkpoint_every == 0 or step == settings.steps:
                 checkpoints.save(step)
+    except tf.errors.OpError:
+        if problems.error is not None:
+            raise problems.error from None
+        raise
     finally:
         # An iterator whose threads still load images would hang the interpreter at its end.
         del batches
@@ -143,20 +148,20 @@ def _run(settings, dataset, train_step, checkpoints, start, log, damaged):
         log.close()
 
 
-class DamagedImages:
-    """Counts and logs the images that training had to skip, each once."""
+class DataProblems:
+    """What is wrong with the data: damaged images, skipped and logged once each, or an error."""
 
     def __init__(self):
-        self.reasons = {}
+        self.reasons = {}  # path of a damaged image -> why
+        self.error = None
 
-    def __call__(self, path, reason):
+    def skip(self, path, reason):
         if path not in self.reasons:
             self.reasons[path] = reason
             logging.warning("skipped a damaged image: %s", reason)
 
-    @property
-    def count(self):
-        return len(self.reasons)
+    def stop(self, error):
+        self.error = error
 
 
 class MetricsLog:
