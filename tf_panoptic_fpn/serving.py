@@ -35,7 +35,6 @@ class Predictor:
     def __init__(self, model, categories, merge, split):
         self.model = model
         self.categories = categories
-        self.tasks = model.config["tasks"]
         self.merge = merge
         self.short_side = split.short_sides[0]
         self.max_long_side = split.max_long_side
@@ -109,6 +108,10 @@ class Predictor:
         if "instance" in self.tasks:
             merged[schema.INSTANCES] = instances
         return merged
+
+    @property
+    def tasks(self):
+        return self.model.config["tasks"]
 
     def _semantic_map(self, outputs, size, original):
         """The semantic class of each pixel; all 0, where nothing is stuff, without the task."""

@@ -1,5 +1,8 @@
 """Train steps of the variants: alternating losses, and batch norm over replicas."""
 
+import concurrent.futures
+import multiprocessing
+
 import keras
 import numpy as np
 import pytest
@@ -78,6 +81,9 @@ def test_turns_go_on_where_a_run_stopped():
 
 def run_batch_norm(devices, batches):
     """Trains Semantic FPN; returns the losses, the weights and the running statistics."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configurations = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, configurations)
     strategy = tf.distribute.MirroredStrategy(devices)
     with strategy.scope():
         model = make_model("sync_batch_norm", tasks=["semantic"])
@@ -98,7 +104,12 @@ def test_batch_norm_over_two_replicas_equals_one():
     batches = [make_batch(2, (64, 96), seed=seed) for seed in range(3)]
     for batch in batches:
         batch[schema.IMAGES][1] *= 0.2  # the replicas' own statistics differ
-    one, two = run_batch_norm(["CPU:0"], batches), run_batch_norm(["CPU:0", "CPU:1"], batches)
+    # In new processes: a second strategy over several replicas in one process numbers its
+    # collectives as the first did, and TensorFlow takes them for the same.
+    with concurrent.futures.ProcessPoolExecutor(
+        2, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        one, two = pool.map(run_batch_norm, (["CPU:0"], ["CPU:0", "CPU:1"]), (batches, batches))
     np.testing.assert_allclose(one[0], two[0], rtol=1e-4)
     moved = 0
     for path, value in one[1].items():
