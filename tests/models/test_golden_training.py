@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_model import XY, stack_images
+from small_model import XY, make_small_model, stack_images
 
 from tf_panoptic_fpn import losses
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
+from tf_panoptic_fpn.training.optimizer import SGD
+from tf_panoptic_fpn.weights.detectron2 import load_detectron2
 from tf_panoptic_fpn.weights.plan import weight_plan
 
 LOSSES = {
@@ -117,3 +119,26 @@ def test_the_same_weights_are_trained(trained, small_model):
         name for v, names, _ in weight_plan(small_model) for name in names if v.path in gradients
     }
     assert trainable == set(golden["grad_names"])
+
+
+@pytest.mark.parametrize(("source", "tolerance"), [("stored", 1e-6), ("ours", 2e-6)])
+def test_weights_after_a_step(trained, goldens_dir, source, tolerance):
+    """One step of SGD with the stored gradients, and with ours, whose noise is twice as large."""
+    golden, _, _, gradients = trained
+    expected = {k.removeprefix("sgd_after/"): v for k, v in golden.items() if "sgd_after/" in k}
+    if not expected:
+        pytest.skip("stored for one case only")
+    model = make_small_model()
+    load_detectron2(model, goldens_dir / "weights_small.npz")
+    plan = [step for step in weight_plan(model) if step[1][0] in expected]
+    assert len(plan) == len(expected) == 6
+    optimizer = SGD(float(golden["sgd_lr"]), momentum=0.9, weight_decay=1e-4)
+    variables = [variable for variable, _, _ in plan]
+    if source == "stored":
+        steps = [convert(golden[f"grad/{names[0]}"]) for _, names, convert in plan]
+    else:
+        steps = [gradients[variable.path] for variable in variables]
+    optimizer.apply(steps, variables)
+    for variable, names, convert in plan:
+        value = convert(expected[names[0]])
+        np.testing.assert_allclose(variable, value, rtol=0, atol=tolerance, err_msg=names[0])

@@ -9,6 +9,8 @@ from tf_panoptic_fpn.ops.boxes import box_areas
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 
 STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
+# Samples a bin and axis that a roi may have in any case, for rois that reach out of the canvas.
+MIN_SAMPLE_LIMIT = 32
 # Bins (rows of a roi's output) that the portable way works on at a time, to bound its memory.
 BINS_AT_A_TIME = 448
 # Elements of the samples that the native way holds at a time: 64 MiB.
@@ -295,7 +297,7 @@ def _sample_counts(size, bins, extent, sampling_ratio):
     if sampling_ratio > 0:
         return ops.cast(ops.where(size > 0, sampling_ratio, 0), "int32")
     counts = ops.cast(ops.ceil(size / bins), "int32")
-    # Rois lie on the canvas. The limit is for sizes that are not numbers: when training diverges,
-    # the step must end and say so.
-    limit = (extent + bins - 1) // bins
+    # Rois on the canvas stay below the limit. It is for sizes that are not numbers:
+    # when training diverges, the step must end and say so.
+    limit = ops.maximum((extent + bins - 1) // bins, MIN_SAMPLE_LIMIT)
     return ops.clip(counts, 0, limit)
