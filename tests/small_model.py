@@ -1,5 +1,6 @@
 """Helpers for tests that use the goldens' small Panoptic FPN."""
 
+import keras
 import numpy as np
 
 from tf_panoptic_fpn import PanopticFPN, schema
@@ -58,3 +59,26 @@ def make_batch(batch_size=4, size=(96, 128), num_instances=3, seed=0):
         ).copy(),
         schema.SEMANTIC: np.tile(semantic, (batch_size, 1, 1)).astype(np.int32),
     }
+
+
+TINY_OPTIONS = {
+    "num_thing_classes": 5,
+    "num_stuff_classes": 4,
+    "fpn_channels": 32,
+    "semantic_channels": 32,
+    "box_head_units": 32,
+    "mask_head_channels": 16,
+    "rpn_top_k_train": (50, 40),
+    "rpn_top_k_test": (50, 20),
+    "rpn_samples": 32,
+    "rois_per_image": 16,
+    "max_detections": 7,
+    "score_threshold": 0.0,
+}
+
+
+def make_tiny_model(**changes):
+    """An untrained ResNet-18 Panoptic FPN with group norm, always the same weights."""
+    keras.utils.set_random_seed(1)
+    backbone = ResNet(18, "group_norm", 0, stem_channels=32, width=32, name="backbone")
+    return PanopticFPN(**{"backbone": backbone, **TINY_OPTIONS, **changes})

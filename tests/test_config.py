@@ -56,6 +56,7 @@ def test_saved_config_loads_equal(tmp_path):
         ("model: {rpn_top_k_test: [1, 2, 3]}", [], "must have 2 values"),
         ("model: {backbone: vgg16}", [], "`model.backbone` must be one of"),
         ("", ["model.norm=batch"], "`model.norm` must be one of"),
+        ("", ["optimizer.momentum_style=x"], "`optimizer.momentum_style` must be one of"),
         ("model: {tasks: []}", [], "`model.tasks` must be one or both of"),
         ("model: {tasks: [semantic, semantic]}", [], "`model.tasks` must be one or both of"),
         ("model: {tasks: [depth]}", [], "`model.tasks` must be one or both of"),

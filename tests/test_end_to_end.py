@@ -195,7 +195,8 @@ def test_two_replicas_train_as_one(tmp_path):
     expected = weights(tmp_path / "1")
     for path, value in weights(tmp_path / "2").items():
         error = np.linalg.norm(value - expected[path])
-        assert error <= 1e-5 * np.linalg.norm(expected[path]), path
+        # Biases that start at 0 have hardly moved yet.
+        assert error <= 1e-5 * np.linalg.norm(expected[path]) + 1e-8 * value.size**0.5, path
 
 
 @pytest.mark.slow

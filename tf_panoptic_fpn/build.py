@@ -58,7 +58,13 @@ def build_optimizer(config):
         config.drop_steps,
         config.drop_factor,
     )
-    return SGD(schedule, config.momentum, config.weight_decay, reduces_gradients=False)
+    return SGD(
+        schedule,
+        config.momentum,
+        config.weight_decay,
+        config.momentum_style,
+        reduces_gradients=False,
+    )
 
 
 def build_strategy(replicas):

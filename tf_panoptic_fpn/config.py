@@ -26,6 +26,7 @@ TASKS = ("instance", "semantic")
 SEMANTIC_DESIGNS = ("staged", "two_conv")
 SEMANTIC_FUSIONS = ("sum", "concat")
 SEMANTIC_THINGS = ("other", "all")
+MOMENTUM_STYLES = ("torch", "keras")
 LOSS_SCHEDULES = ("combined", "alternating")
 WEIGHT_SOURCES = ("detectron2", "torchvision", "mmdet", "keras_applications")
 
@@ -112,10 +113,11 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Stochastic gradient descent in the PyTorch form: v = m v + g + wd w; w -= lr v."""
+    """Stochastic gradient descent; `momentum_style` is "torch" or "keras", see `SGD`."""
 
     learning_rate: float = 0.02
     momentum: float = 0.9
+    momentum_style: str = "torch"
     weight_decay: float = 1e-4
     clip_norm: float = 0.0
     warmup_steps: int = 1000
@@ -329,6 +331,12 @@ def _check(config, path):
             "data.canvases",
             "multiples of 32",
             data.canvases,
+        ),
+        (
+            optimizer.momentum_style in MOMENTUM_STYLES,
+            "optimizer.momentum_style",
+            f"one of {MOMENTUM_STYLES}",
+            optimizer.momentum_style,
         ),
         (
             optimizer.learning_rate > 0,

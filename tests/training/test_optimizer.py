@@ -16,15 +16,26 @@ def torch_sgd(weight, gradients, rates, momentum, decay):
     return weight
 
 
-def test_equals_pytorch_across_a_drop_of_the_rate():
+def keras_sgd(weight, gradients, rates, momentum, decay):
+    """Keras' update, step by step."""
+    velocity = np.zeros_like(weight)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        velocity = momentum * velocity - rate * (gradient + decay * weight)
+        weight = weight + velocity
+    return weight
+
+
+@pytest.mark.parametrize(("style", "reference"), [("torch", torch_sgd), ("keras", keras_sgd)])
+def test_momentum_style_across_a_drop_of_the_rate(style, reference):
     layer = keras.layers.Dense(3)
     layer.build((None, 4))
     start = layer.kernel.numpy()
     gradients = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
-    optimizer = SGD(WarmupStepDecay(0.5, drop_steps=(3,)), momentum=0.9, weight_decay=0.1)
+    schedule = WarmupStepDecay(0.5, drop_steps=(3,))
+    optimizer = SGD(schedule, momentum=0.9, weight_decay=0.1, momentum_style=style)
     for gradient in gradients:
         optimizer.apply([gradient], [layer.kernel])
-    expected = torch_sgd(start, gradients, [0.5] * 3 + [0.05] * 3, 0.9, 0.1)
+    expected = reference(start, gradients, [0.5] * 3 + [0.05] * 3, 0.9, 0.1)
     np.testing.assert_allclose(layer.kernel, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -62,10 +73,12 @@ def test_schedule_equals_detectron2(goldens_dir, key, drops):
 def test_configs_survive():
     schedule = WarmupStepDecay(0.3, 7, 0.2, (5, 6), 0.4)
     assert WarmupStepDecay.from_config(schedule.get_config()).get_config() == schedule.get_config()
-    optimizer = SGD(0.3, momentum=0.5, weight_decay=0.2, reduces_gradients=False)
+    optimizer = SGD(0.3, 0.5, weight_decay=0.2, momentum_style="keras", reduces_gradients=False)
     config = SGD.from_config(optimizer.get_config()).get_config()
-    assert (config["momentum"], config["weight_decay"], config["reduces_gradients"]) == (
-        0.5,
-        0.2,
-        False,
-    )
+    names = ("momentum", "weight_decay", "momentum_style", "reduces_gradients")
+    assert tuple(config[name] for name in names) == (0.5, 0.2, "keras", False)
+
+
+def test_an_unknown_style_is_an_error():
+    with pytest.raises(ValueError, match="`momentum_style` must be one of"):
+        SGD(0.1, momentum_style="nesterov")

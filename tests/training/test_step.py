@@ -1,24 +1,22 @@
 """The train step: any split of a batch gives the same step; NaN changes nothing."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_model import make_batch, make_small_model
+from small_model import make_batch, make_tiny_model
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.step import make_train_step
 
-LEARNING_RATE = 0.001
+LEARNING_RATE = 0.0001  # small: a ReLU on the brink turns with the last bit of a sum
 
 
 def start(devices, **options):
     """Returns a fresh model, strategy and the train step on the given devices."""
-    keras.utils.set_random_seed(0)
     strategy = tf.distribute.MirroredStrategy(devices)
     with strategy.scope():
-        model = make_small_model()
+        model = make_tiny_model()
         optimizer = SGD(LEARNING_RATE, momentum=0.9, weight_decay=1e-4, reduces_gradients=False)
         optimizer.build(model.trainable_variables)
     return model, strategy, make_train_step(model, optimizer, strategy, **options)

@@ -4,15 +4,19 @@ import keras
 from keras import ops
 
 NORM_WEIGHTS = ("gamma", "beta")
+MOMENTUM_STYLES = ("torch", "keras")
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class SGD(keras.optimizers.Optimizer):
-    """`v = momentum v + g + weight_decay w; w = w - learning_rate v`.
+    """Stochastic gradient descent with momentum and weight decay, in PyTorch's form or Keras'.
 
-    Keras multiplies the learning rate into the velocity, so a drop of the rate takes effect some
-    steps late there; here it is immediate, as in PyTorch, with which the published recipes were
-    run. The scale and shift of normalisation layers do not decay, biases do.
+    "torch": `v = momentum v + g + weight_decay w; w = w - learning_rate v`.
+    "keras": `v = momentum v - learning_rate (g + weight_decay w); w = w + v`.
+
+    Keras' velocity holds the learning rate of each step, so a drop of the rate takes full effect
+    some steps late there; PyTorch's is immediate, and the published recipes were run with it. The
+    scale and shift of normalisation layers do not decay, biases do.
 
     An element whose gradient is not finite keeps its weight and velocity.
 
@@ -20,8 +24,12 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: float or schedule.
         momentum: float.
         weight_decay: float, L2 penalty added to the gradient.
+        momentum_style: "torch" or "keras".
         reduces_gradients: bool; under `tf.distribute`, False says that the caller has summed the
             gradients over the replicas.
+
+    Raises:
+        ValueError: if `momentum_style` is another word.
     """
 
     def __init__(
@@ -29,6 +37,7 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate=0.02,
         momentum=0.9,
         weight_decay=0.0,
+        momentum_style="torch",
         reduces_gradients=True,
         name="sgd",
         **kwargs,
@@ -36,6 +45,11 @@ class SGD(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2_penalty = weight_decay
+        if momentum_style not in MOMENTUM_STYLES:
+            raise ValueError(
+                f"`momentum_style` must be one of {MOMENTUM_STYLES}. Received: {momentum_style!r}"
+            )
+        self.momentum_style = momentum_style
         self.reduces_gradients = reduces_gradients
 
     def build(self, variables):
@@ -51,9 +65,13 @@ class SGD(keras.optimizers.Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         decay = self.l2_penalty if self.decays[index] else 0.0
         is_finite = ops.isfinite(gradient)
-        moved = self.momentum * velocity + gradient + decay * variable
+        rate = ops.cast(learning_rate, variable.dtype)
+        into_velocity, out_of_velocity = (
+            (1.0, rate) if self.momentum_style == "torch" else (rate, 1.0)
+        )
+        moved = self.momentum * velocity + into_velocity * (gradient + decay * variable)
         new_velocity = ops.where(is_finite, moved, velocity)
-        step = ops.where(is_finite, ops.cast(learning_rate, variable.dtype) * new_velocity, 0.0)
+        step = ops.where(is_finite, out_of_velocity * new_velocity, 0.0)
         self.assign(velocity, new_velocity)
         self.assign_sub(variable, step)
 
@@ -67,6 +85,7 @@ class SGD(keras.optimizers.Optimizer):
             **super().get_config(),
             "momentum": self.momentum,
             "weight_decay": self.l2_penalty,
+            "momentum_style": self.momentum_style,
             "reduces_gradients": self.reduces_gradients,
         }
 
