@@ -44,10 +44,13 @@ def assert_same(run_a, run_b, tolerance):
     losses_b, weights_b = run_b
     for a, b in zip(losses_a, losses_b, strict=True):
         for name in a:
-            np.testing.assert_allclose(a[name], b[name], rtol=tolerance, err_msg=name)
+            # One ReLU on the brink moves the norm of the gradient by some 1e-5.
+            rtol = 100 * tolerance if name == "gradient_norm" else tolerance
+            np.testing.assert_allclose(a[name], b[name], rtol=rtol, err_msg=name)
     for path, a in weights_a.items():
         error = np.linalg.norm(a - weights_b[path])
-        assert error <= tolerance * np.linalg.norm(a) + 1e-12, path
+        # Biases that start at 0 have hardly moved yet.
+        assert error <= tolerance * np.linalg.norm(a) + 1e-8 * a.size**0.5, path
 
 
 @pytest.mark.slow
