@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tf_panoptic_fpn import PanopticFPN, config
+from tf_panoptic_fpn import PanopticFPN, config, config_rules
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models import conv_norm, panoptic_fpn, semantic_head
 from tf_panoptic_fpn.models.panoptic_fpn import make_backbone
@@ -157,11 +157,11 @@ def test_every_recipe_builds():
 
 
 def test_the_choices_are_those_of_the_code():
-    assert config.NORMS == conv_norm.NORMS
-    assert config.TASKS == panoptic_fpn.TASKS
-    assert config.SEMANTIC_THINGS == panoptic_fpn.SEMANTIC_THINGS
-    assert config.SEMANTIC_DESIGNS == semantic_head.DESIGNS
-    assert config.SEMANTIC_FUSIONS == semantic_head.FUSIONS
-    assert set(config.WEIGHT_SOURCES) == set(SOURCES)
-    for name in config.BACKBONES:
+    assert config_rules.NORMS == conv_norm.NORMS
+    assert config_rules.TASKS == panoptic_fpn.TASKS
+    assert config_rules.SEMANTIC_THINGS == panoptic_fpn.SEMANTIC_THINGS
+    assert config_rules.SEMANTIC_DESIGNS == semantic_head.DESIGNS
+    assert config_rules.SEMANTIC_FUSIONS == semantic_head.FUSIONS
+    assert set(config_rules.WEIGHT_SOURCES) == set(SOURCES)
+    for name in config_rules.BACKBONES:
         make_backbone(name, "frozen_affine", 2, True)
