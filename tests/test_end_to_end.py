@@ -166,8 +166,6 @@ def test_a_damaged_image_in_training_is_skipped_and_counted(workdir, tmp_path):
     done = run("-c", TRAIN_ONLY, TINY, folder)
     assert metrics(folder)[-1]["damaged_images"] == 1
     assert f"skipped a damaged image: {image}" in done.stderr
-    done = run("-m", "tf_panoptic_fpn", "evaluate", f"--workdir={folder}")
-    assert done.returncode == 0
 
 
 @pytest.mark.slow
