@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
-from tf_panoptic_fpn.ops.masks import paste_masks
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
@@ -19,6 +18,7 @@ from tf_panoptic_fpn.evaluation.instance_ap import (
     instance_results,
     paste_mask,
 )
+from tf_panoptic_fpn.ops.masks import paste_masks
 
 CAT, SKY = 17, 92
 TABLE = CategoryTable((Category(CAT, "cat", True), Category(SKY, "sky", False)))
