@@ -11,8 +11,10 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from tf_panoptic_fpn import commands
+from tf_panoptic_fpn import runs
+from tf_panoptic_fpn.commands.evaluate import evaluate_run
 from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.evaluation.report import format_table
 from tf_panoptic_fpn.training.loop import train
 from tf_panoptic_fpn.workdir import Workdir
@@ -38,8 +40,8 @@ def main():
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
     train(config, workdir)
-    results = commands.evaluate_run(workdir)
-    commands.export_run(workdir)
+    results = evaluate_run(workdir)
+    runs.export_run(workdir)
 
     files = Workdir(workdir)
     print(format_table(results))
@@ -51,4 +53,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commands.exit_on_error(main)
+    exit_on_error(main)

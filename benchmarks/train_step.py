@@ -14,8 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from tf_panoptic_fpn import build, load_config
-from tf_panoptic_fpn.commands import exit_on_error
 from tf_panoptic_fpn.data.pipeline import training_dataset
+from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.training.step import MODEL_INPUTS, make_train_step
 
 

@@ -8,7 +8,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from tf_panoptic_fpn import commands
+from tf_panoptic_fpn import runs
+from tf_panoptic_fpn.errors import exit_on_error
 
 
 def main():
@@ -20,8 +21,8 @@ def main():
         help="folder of the SavedModel; TF Serving wants a number, MODEL/1",
     )
     arguments = parser.parse_args()
-    print(commands.export_run(arguments.workdir, arguments.output))
+    print(runs.export_run(arguments.workdir, arguments.output))
 
 
 if __name__ == "__main__":
-    commands.exit_on_error(main)
+    exit_on_error(main)

@@ -14,8 +14,8 @@ from command_line import ROOT, TINY, TRAIN_ONLY, metrics, run, weights
 from PIL import Image
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.commands import load_predictor
 from tf_panoptic_fpn.data.images import read_image, read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.runs import load_predictor
 
 
 @pytest.fixture(scope="module")

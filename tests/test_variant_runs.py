@@ -11,11 +11,12 @@ import tensorflow as tf
 from tf_panoptic_fpn import build_model, load_config, schema
 from tf_panoptic_fpn.build import load_initial_weights
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.commands import evaluate_run, load_predictor
+from tf_panoptic_fpn.commands.evaluate import evaluate_run
 from tf_panoptic_fpn.data.coco import ImageRecord, Segment
 from tf_panoptic_fpn.data.images import read_image
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import format_table
+from tf_panoptic_fpn.runs import load_predictor
 from tf_panoptic_fpn.serving import PANOPTIC_PNG, Predictor
 from tf_panoptic_fpn.training.loop import MetricsLog, train
 from tf_panoptic_fpn.training.optimizer import SGD

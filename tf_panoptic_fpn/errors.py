@@ -1,5 +1,7 @@
 """The errors that a user can mend; the command line prints each on one line."""
 
+import sys
+
 
 class PanopticError(ValueError):
     """Base of every error that this package raises about its input."""
@@ -15,3 +17,15 @@ class DataError(PanopticError):
 
 class DamagedFileError(DataError):
     """An image or a map cannot be decoded; training goes on without it."""
+
+
+def exit_on_error(main):
+    """Runs `main()`; an error that the user can mend becomes one line and exit status 2."""
+    try:
+        main()
+    except PanopticError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -8,7 +8,8 @@ from foreign_checkpoints import to_caffe2, to_mmdet
 from keras import ops
 
 from tf_panoptic_fpn import __main__ as command
-from tf_panoptic_fpn import commands, load_model
+from tf_panoptic_fpn import load_model
+from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.weights import WeightsError, convert_weights, load_detectron2
 
 CONFIG = """
@@ -26,7 +27,7 @@ model:
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["tf_panoptic_fpn", "convert-weights", *map(str, arguments)])
-    commands.exit_on_error(command.main)
+    exit_on_error(command.main)
 
 
 def test_whole_detector_needs_no_configuration(
