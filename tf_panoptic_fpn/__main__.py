@@ -7,9 +7,13 @@ import sys
 from tf_panoptic_fpn.errors import exit_on_error
 
 COMMANDS = (
+    "cityscapes-ap",
+    "cityscapes-iou",
     "convert-weights",
     "evaluate",
+    "instance-ap",
     "predict",
+    "semantic-iou",
 )
 
 
