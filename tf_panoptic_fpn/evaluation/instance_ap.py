@@ -79,10 +79,14 @@ class InstanceAP:
             results: COCO results of this image, as `instance_results` returns them.
 
         Raises:
-            DataError: if the image was added before, or a result is of another image.
+            DataError: if the image was added before, an annotation is not of a thing, or a result
+                is of another image.
         """
         if image_id in self._images:
             raise DataError(f"image {image_id} occurs twice")
+        unknown = {a["category_id"] for a in annotations} - set(self.categories.thing_ids)
+        if unknown:
+            raise DataError(f"image {image_id}: annotations must be of things. Received: {unknown}")
         foreign = {result["image_id"] for result in results} - {image_id}
         if foreign:
             raise DataError(f"Results must be of image {image_id}. Received: {foreign}")
