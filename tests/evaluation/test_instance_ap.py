@@ -241,7 +241,7 @@ def test_an_image_twice_and_results_of_another():
         metric.update(*first)
     with pytest.raises(DataError, match=r"must be of image b\. Received: {'a'}"):
         metric.update(*second[:3], first[3])
-    with pytest.raises(DataError, match=r"image c: annotations must be of things\. .* {92}"):
+    with pytest.raises(DataError, match=r"image c: annotations must be of things\. .* \{92\}"):
         metric.update_annotations("c", (4, 4), [{"category_id": SKY}], [])
 
 

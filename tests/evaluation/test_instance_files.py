@@ -121,6 +121,16 @@ def test_a_class_without_ground_truth_and_an_image_without_results(tmp_path):
     assert (result["AP"], result["images_without_results"]) == (0, 1)
 
 
+def test_doubled_results_are_false_and_counted(tmp_path, capsys):
+    results = [{}, {"score": 0.9}, {"score": 0.9}, {"score": 0.9, "bbox": [2, 1, 5, 3]}]
+    paths = write_files(tmp_path, results=results[:1])
+    assert run_command(*paths, tmp_path / "ap.json")["doubled_results"] == 0
+    assert "repeat" not in capsys.readouterr().out
+    paths = write_files(tmp_path, results=results)
+    assert run_command(*paths, tmp_path / "ap.json")["doubled_results"] == 1
+    assert "1 results repeat another one in full" in capsys.readouterr().out
+
+
 def test_results_of_boxes_alone(tmp_path):
     boxes = [{"bbox": [2, 1, 5, 3], "segmentation": None}]
     paths = write_files(tmp_path, results=boxes)

@@ -1,5 +1,6 @@
 """Reading COCO instance files: ground truth and results."""
 
+import collections
 import math
 
 import numpy as np
@@ -80,6 +81,28 @@ def read_results(path, ground_truth, needs_masks):
             result = {**result, "segmentation": rle}
         results.append(result)
     return results
+
+
+def count_doubled(results):
+    """Counts the results that repeat another one of the list in full.
+
+    Args:
+        results: list of dicts, as `read_results` returns them.
+
+    Returns:
+        int; above 0 where a file was joined with itself.
+    """
+    seen = collections.Counter(
+        (
+            result["image_id"],
+            result["category_id"],
+            result["score"],
+            tuple(result.get("bbox", ())),
+            result.get("segmentation", {}).get("counts"),
+        )
+        for result in results
+    )
+    return len(results) - len(seen)
 
 
 def _check_entry(entry, keys, sizes, categories, where):
