@@ -243,6 +243,8 @@ def test_an_image_twice_and_results_of_another():
         metric.update(*second[:3], first[3])
     with pytest.raises(DataError, match=r"image c: annotations must be of things\. .* \{92\}"):
         metric.update_annotations("c", (4, 4), [{"category_id": SKY}], [])
+    with pytest.raises(DataError, match=r"image b: masks must have .* \(20, 31\).*\(20, 30\)"):
+        metric.update_annotations("b", (20, 31), [], second[3])
 
 
 def test_results_survive_json():

@@ -20,8 +20,9 @@ def add_arguments(parser):
 
 def run(arguments):
     iou_type = arguments.iou_type
-    ground_truth = read_ground_truth(arguments.gt_json)
-    results = read_results(arguments.results, ground_truth, needs_masks=iou_type != "bbox")
+    needs_masks = iou_type != "bbox"
+    ground_truth = read_ground_truth(arguments.gt_json, needs_masks)
+    results = read_results(arguments.results, ground_truth, needs_masks)
     figures = coco_ap(ground_truth, results, iou_type)
     num_images = len(ground_truth["images"])
     num_found = len({result["image_id"] for result in results})
@@ -30,8 +31,6 @@ def run(arguments):
         "images_without_results": num_images - num_found,
         "doubled_results": count_doubled(results),
     }
-    if arguments.json:
-        write_figures(figures, arguments.json)
     for names in (METRICS, SIZE_RECALLS):
         print(format_figures(FIGURES[iou_type], {"All": {name: figures[name] for name in names}}))
         print()
@@ -40,3 +39,5 @@ def run(arguments):
     print(f"\n{num_images} images, {num_images - num_found} of them without a result")
     if figures["doubled_results"]:
         print(f"{figures['doubled_results']} results repeat another one in full, as false ones")
+    if arguments.json:
+        write_figures(figures, arguments.json)

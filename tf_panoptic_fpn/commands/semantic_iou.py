@@ -49,7 +49,7 @@ def run(arguments):
         figures["boundary_mIoU"] = boundary["boundary_mIoU"]
         for name, value in boundary["per_class"].items():
             rows[name]["boundary IoU"] = value
-    if arguments.json:
-        write_figures(result, arguments.json)
     print(format_figures("Semantic", {"All": figures}), end="\n\n")
     print(format_figures("Class", rows))
+    if arguments.json:
+        write_figures(result, arguments.json)

@@ -79,8 +79,8 @@ class InstanceAP:
             results: COCO results of this image, as `instance_results` returns them.
 
         Raises:
-            DataError: if the image was added before, an annotation is not of a thing, or a result
-                is of another image.
+            DataError: if the image was added before, an annotation is not of a thing, a result is
+                of another image, or a mask of another size.
         """
         if image_id in self._images:
             raise DataError(f"image {image_id} occurs twice")
@@ -91,6 +91,12 @@ class InstanceAP:
         if foreign:
             raise DataError(f"Results must be of image {image_id}. Received: {foreign}")
         height, width = image_size
+        for entry in (*annotations, *results):
+            if "segmentation" in entry and [*entry["segmentation"]["size"]] != [height, width]:
+                raise DataError(
+                    f"image {image_id}: masks must have the image's size, {(height, width)}. "
+                    f"Received: {tuple(entry['segmentation']['size'])}"
+                )
         self._images[image_id] = {"id": image_id, "height": height, "width": width}
         self._annotations += [{**annotation, "image_id": image_id} for annotation in annotations]
         self._results += results
