@@ -233,6 +233,13 @@ def test_precision_over_recall_by_hand():
     assert mask_ap["AP"] == pytest.approx(np.mean(curves["AP"])) == mask_ap["per_class"]["cat"]
 
 
+def test_a_name_that_things_and_stuff_share():
+    table = CategoryTable((Category(1, "water", True), Category(2, "water", False)))
+    metric = InstanceAP(table)
+    metric.update(1, np.ones((4, 4), np.int32), [{"id": 1, "category_id": 1}], [])
+    assert metric.result()["mask_ap"]["per_class"] == {"water 1": 0}
+
+
 def test_an_image_twice_and_results_of_another():
     metric = InstanceAP(TABLE)
     first, second = two_images()

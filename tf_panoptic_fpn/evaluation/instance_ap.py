@@ -125,7 +125,8 @@ class InstanceAP:
             `coco_ap` returns it; `precision_recall` is that of the masks (else of the last of
             `iou_types`) and stands beside them.
         """
-        categories = [c for c in self.categories.to_coco() if c["isthing"]]
+        names = self.categories.unique_names
+        categories = [{"id": c, "name": names[c]} for c in self.categories.thing_ids]
         ground_truth = {
             "images": list(self._images.values()),
             "annotations": self._annotations,

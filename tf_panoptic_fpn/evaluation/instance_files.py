@@ -16,7 +16,8 @@ def read_ground_truth(path, needs_masks):
 
     Args:
         path: JSON file with `images`, `annotations`, `categories`.
-        needs_masks: bool, whether each annotation must have a `segmentation`; else it is not read.
+        needs_masks: bool, whether each annotation must have a `segmentation`; else this is not read
+            and a `bbox` must be there.
 
     Returns:
         dict of the three; each annotation has `iscrowd` and, if needed, `segmentation` as RLE.
@@ -47,7 +48,8 @@ def read_ground_truth(path, needs_masks):
         if annotation["id"] in seen:
             raise DataError(f"{where}: the id occurs twice")
         seen.add(annotation["id"])
-        keys = ["image_id", "category_id", "area", "bbox"] + ["segmentation"] * needs_masks
+        shape = "segmentation" if needs_masks else "bbox"
+        keys = ("image_id", "category_id", "area", shape)
         where = _check_entry(annotation, keys, sizes, table.by_id, where)
         annotation = {**annotation, "iscrowd": int(bool(annotation.get("iscrowd", 0)))}
         if needs_masks:
@@ -77,9 +79,8 @@ def read_results(path, ground_truth, needs_masks):
     results = []
     for number, result in enumerate(read_json(path, list)):
         where = f"{path}: result {number}"
-        keys = ["image_id", "category_id", "score"]
-        if needs_masks or "bbox" not in result:
-            keys.append("segmentation")
+        shape = "segmentation" if needs_masks or "bbox" not in result else "bbox"
+        keys = ("image_id", "category_id", "score", shape)
         where = _check_entry(result, keys, sizes, categories, where)
         if "segmentation" in result:
             rle = _to_rle(result["segmentation"], sizes[result["image_id"]], where)
