@@ -132,7 +132,10 @@ def test_doubled_results_are_false_and_counted(tmp_path, capsys):
 
 
 def test_results_of_boxes_alone(tmp_path):
-    boxes = [{"bbox": [2, 1, 5, 3], "segmentation": None}]
+    boxes = [{"bbox": [2, 1, 5, 3], "segmentation": []}]
+    paths = write_files(tmp_path, results=boxes)
+    assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
+    boxes[0]["segmentation"] = None
     paths = write_files(tmp_path, results=boxes, segmentation=[])
     assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
     with pytest.raises(DataError, match=r"annotation 11 \(image 1\): the mask cannot be decoded"):

@@ -1,6 +1,5 @@
 """Reading COCO instance files: ground truth and results."""
 
-import collections
 import math
 
 import numpy as np
@@ -82,9 +81,10 @@ def read_results(path, ground_truth, needs_masks):
         shape = "segmentation" if needs_masks or "bbox" not in result else "bbox"
         keys = ("image_id", "category_id", "score", shape)
         where = _check_entry(result, keys, sizes, categories, where)
-        if "segmentation" in result:
-            rle = _to_rle(result["segmentation"], sizes[result["image_id"]], where)
-            result = {**result, "segmentation": rle}
+        result = {key: result[key] for key in (*keys, "bbox") if key in result}
+        if shape == "segmentation":
+            size = sizes[result["image_id"]]
+            result["segmentation"] = _to_rle(result["segmentation"], size, where)
         results.append(result)
     return results
 
@@ -98,7 +98,7 @@ def count_doubled(results):
     Returns:
         int; above 0 where a file was joined with itself.
     """
-    seen = collections.Counter(
+    distinct = {
         (
             result["image_id"],
             result["category_id"],
@@ -107,8 +107,8 @@ def count_doubled(results):
             result.get("segmentation", {}).get("counts"),
         )
         for result in results
-    )
-    return len(results) - len(seen)
+    }
+    return len(results) - len(distinct)
 
 
 def _check_entry(entry, keys, sizes, categories, where):
