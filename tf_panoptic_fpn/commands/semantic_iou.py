@@ -2,6 +2,7 @@
 
 from tqdm import tqdm
 
+from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation import semantic_files
 from tf_panoptic_fpn.evaluation.boundary_iou import BoundaryIoU
 from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
@@ -31,6 +32,11 @@ def add_arguments(parser):
 def run(arguments):
     table = semantic_files.read_categories(arguments.categories)
     category_ids, names = list(table.unique_names), list(table.unique_names.values())
+    both = set(category_ids) & set(arguments.ignored)
+    if both:
+        raise DataError(
+            f"--ignored must name no category of {arguments.categories}. Received: {both}"
+        )
     metrics = [SemanticIoU(names, semantic_files.IGNORED)]
     if arguments.boundary:
         metrics.append(BoundaryIoU(names, semantic_files.IGNORED))
