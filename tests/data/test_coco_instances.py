@@ -195,7 +195,8 @@ def test_real_instances(samples, name, images, count):
     assert len(instances) == count
     assert sum(i.is_crowd for i in instances) == 13
     areas = np.array([(coco_mask.area(i.rle), i.area) for i in instances], float)
-    assert np.abs(areas[:, 0] / areas[:, 1] - 1)[areas[:, 1] > 1000].max() < 0.1
+    errors = np.abs(areas[:, 0] / areas[:, 1] - 1)[areas[:, 1] > 1000]
+    assert np.median(errors) < 0.005 and np.quantile(errors, 0.95) < 0.03
     index = build_index(split)
     starts = index.run_offsets[:-1]
     sums = np.add.reduceat(index.runs.astype(np.int64), starts)
@@ -208,10 +209,8 @@ def test_nuclei_hold_what_their_json_says(samples):
     split = read_coco_instances(folder / "images", folder / "instances.json")
     counts = [len(record.instances) for record in split.images]
     assert sorted(counts)[-3:] == [313, 369, 375]
-    for record in split.images[:1]:
-        assert [int(coco_mask.area(i.rle)) for i in record.instances] == [
-            i.area for i in record.instances
-        ]
+    instances = split.images[0].instances
+    assert [int(coco_mask.area(i.rle)) for i in instances] == [i.area for i in instances]
 
 
 def test_instances_beside_panoptic_maps(samples):

@@ -7,6 +7,8 @@ from tf_panoptic_fpn.data.json_file import field, list_entries, positive, read_l
 from tf_panoptic_fpn.data.split import ImageRecord, PanopticSplit, Segment, check_files, few
 from tf_panoptic_fpn.errors import DataError
 
+_MOST_PIXELS = (1 << 31) - 1  # that pycocotools' run lengths can count
+
 
 def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
     """Reads the JSON of a COCO panoptic split and checks that it and its folders hold together.
@@ -28,7 +30,7 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
             lists is missing.
     """
     lists = read_lists(panoptic_json, ("images", "categories"))
-    categories = CategoryTable.from_coco(lists["categories"], file=str(panoptic_json))
+    categories = category_table(lists["categories"], panoptic_json)
     images = images_by_id(lists["images"], panoptic_json)
     if rename is not None:
         images = {key: (rename(key, name), *size) for key, (name, *size) in images.items()}
@@ -48,6 +50,17 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
     check_files("image", [record.image_path for record in records], panoptic_json)
     check_files("panoptic map", [record.panoptic_path for record in records], panoptic_json)
     return PanopticSplit(categories, tuple(records))
+
+
+def category_table(entries, file):
+    """Returns the `CategoryTable` of the `categories` of a COCO JSON.
+
+    Raises:
+        DataError: naming the file, if there is none or one breaks a rule.
+    """
+    if not entries:
+        raise DataError(f"{file}: the data set has no categories")
+    return CategoryTable.from_coco(entries, file=str(file))
 
 
 def images_by_id(entries, file):
@@ -70,11 +83,14 @@ def images_by_id(entries, file):
         image_id = field(entry, "id", (int, str), file)
         if image_id in images:
             raise DataError(f"{file}: image ids must be unique. Received twice: {image_id}")
-        images[image_id] = (
-            field(entry, "file_name", str, file),
-            positive(entry, "height", file),
-            positive(entry, "width", file),
-        )
+        file_name = field(entry, "file_name", str, file)
+        height, width = positive(entry, "height", file), positive(entry, "width", file)
+        if height * width > _MOST_PIXELS:
+            raise DataError(
+                f"{file}: {file_name}: an image can have {_MOST_PIXELS} pixels at most. "
+                f"Received: {height}x{width}"
+            )
+        images[image_id] = (file_name, height, width)
     return images
 
 

@@ -7,8 +7,7 @@ import os
 
 import numpy as np
 
-from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.data.coco import images_by_id
+from tf_panoptic_fpn.data.coco import category_table, images_by_id
 from tf_panoptic_fpn.data.json_file import field, list_entries, read_lists
 from tf_panoptic_fpn.data.rle import encode_segmentation, mask_area
 from tf_panoptic_fpn.data.split import (
@@ -108,7 +107,7 @@ class CocoInstances:
         self._path = path
         self._skipped = skipped
         lists = read_lists(path, ("images", "categories"))
-        own_categories = CategoryTable.from_coco(lists["categories"], file=str(path))
+        own_categories = category_table(lists["categories"], path)
         self.categories = categories or own_categories
         self.images = images_by_id(lists["images"], path)
         self._position = {image_id: i for i, image_id in enumerate(self.images)}

@@ -165,8 +165,8 @@ def _load(path, semantic_things):
     """Maps the arrays into memory.
 
     Raises:
-        OSError, EOFError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of the runs,
-            which may be large, only the number is looked at.
+        OSError, EOFError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of
+            the runs, which may be large, only the number is looked at.
     """
     description = json.loads((path / "index.json").read_text())
     if description["version"] != _VERSION:
