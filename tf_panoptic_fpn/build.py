@@ -184,14 +184,17 @@ def load_index(data, name, semantic_things="other"):
     Raises:
         DataError: if a file of the data set breaks a rule.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folders = [pathlib.Path(data.root) / index_cache.FOLDER, pathlib.Path(cache, "tf_panoptic_fpn")]
-    paths = _split_paths(data, name)
+    absolute = dataclasses.replace(data, root=os.path.abspath(data.root))
+    paths = _split_paths(absolute, name)
+    beside = pathlib.Path(absolute.root if data.root else paths["images_dir"].parent)
+    users = pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "tf_panoptic_fpn"
+    )
     return index_cache.cached_index(
-        lambda skipped: load_split(data, name, skipped),
-        [path.resolve() for path in paths.values()],
+        lambda skipped: load_split(absolute, name, skipped),
+        list(paths.values()),
         {"format": getattr(data, name).format, "keys": list(paths)},
-        [data.index_cache] if data.index_cache else folders,
+        [data.index_cache] if data.index_cache else [beside / index_cache.FOLDER, users],
         semantic_things,
     )
 

@@ -148,6 +148,23 @@ def test_leftovers_are_removed(data):
     assert "unfinished-new" in names and "unfinished-old" not in names
 
 
+def test_a_relative_root_is_the_same_from_everywhere(data, builds, monkeypatch):
+    root = pathlib.Path(data.root)
+    indices = []
+    for folder, relative in ((root, "."), (root.parent, root.name)):
+        monkeypatch.chdir(folder)
+        indices.append(build.load_index(dataclasses.replace(data, root=relative), "train"))
+    assert indices[1].image_paths.tolist() == [os.fsencode(root / f"images/{i}.png") for i in "01"]
+    assert len(builds) == 1
+
+
+def test_without_a_root_it_lies_beside_the_images(data, tmp_path):
+    keys = ("images", "panoptic_json", "panoptic_dir")
+    paths = {key: str(tmp_path / getattr(SPLIT, key)) for key in keys}
+    build.load_index(DataConfig(train=SplitConfig(**paths)), "train")
+    assert len(list((tmp_path / index_cache.FOLDER).iterdir())) == 1
+
+
 def test_the_folder_can_be_chosen(data, tmp_path):
     folder = tmp_path / "cache/index"
     build.load_index(dataclasses.replace(data, index_cache=str(folder)), "train")

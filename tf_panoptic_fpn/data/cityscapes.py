@@ -144,7 +144,8 @@ def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
         pathlib.Path(unfinished).write_text(json.dumps(tree))
         os.replace(unfinished, panoptic_json)
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        path = error.filename or panoptic_dir
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _names(folder, ending):
