@@ -144,8 +144,8 @@ def load_split(data, name, skipped=None):
     Args:
         data: `DataConfig`.
         name: "train" or "validation".
-        skipped: a list that takes one line for each annotation that is left out because its mask
-            or box breaks a rule; by default that is an error.
+        skipped: a list that takes one line for each annotation that is left out because it is
+            empty or its mask or box breaks a rule; by default that is an error.
 
     Returns:
         A `PanopticSplit`.
@@ -155,16 +155,18 @@ def load_split(data, name, skipped=None):
     """
     split = getattr(data, name)
     paths = _split_paths(data, name)
+    if split.format == "label_maps":
+        return read_label_maps(**paths)
+    if split.format == "cityscapes" and split.label_dir:
+        return read_cityscapes(**paths)
+    if split.format == "cityscapes":
+        return read_cityscapes_panoptic(**paths, skipped=skipped)
     if split.format == "coco_instances":
         return read_coco_instances(**paths, skipped=skipped)
     if split.format == "coco_stuff":
         return read_coco_stuff(**paths, skipped=skipped)
-    if split.format == "label_maps":
-        return read_label_maps(**paths)
-    if split.format == "cityscapes":
-        return (read_cityscapes if split.label_dir else read_cityscapes_panoptic)(**paths)
     instances_json = paths.pop("instances_json", None)
-    panoptic = read_coco_panoptic(**paths)
+    panoptic = read_coco_panoptic(**paths, skipped=skipped)
     return with_coco_instances(panoptic, instances_json, skipped) if instances_json else panoptic
 
 

@@ -212,6 +212,19 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, warnings):
         list(build.load_split(data, "train").images)
 
 
+def test_an_image_without_segments_is_left_out(tiny, data, warnings):
+    tiny.tree["annotations"][0]["segments_info"] = []
+    with pytest.raises(DataError, match=r"panoptic.json: 0.png: the annotation has no segments"):
+        tiny.read()
+    index = build.load_index(data, "train")
+    assert [os.path.basename(path) for path in index.image_paths.tolist()] == [b"1.png"]
+    assert len(warnings) == 1 and "0.png: the annotation has no segments" in warnings[0]
+    tiny.tree["annotations"][1]["segments_info"] = []
+    tiny.json_path.write_text(json.dumps(tiny.tree))
+    with pytest.raises(DataError, match=r"no image can be used: .*0.png: the annotation has no"):
+        build.load_index(data, "train")
+
+
 def test_an_image_whose_map_cannot_be_read_is_left_out(tmp_path, warnings):
     (tmp_path / "classes.yaml").write_text("- {id: 1, name: tree}")
     for name in ("1", "2"):
