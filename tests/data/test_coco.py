@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_panoptic_fpn.data.coco import load_segments, read_coco_panoptic
+from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.data.segment_map import tight_boxes
+from tf_panoptic_fpn.data.split import load_segments
 from tf_panoptic_fpn.errors import DataError
 
 IDS = np.array([[1, 1, 300], [0, 2, 300]])
@@ -130,9 +131,7 @@ def test_sizes_must_agree(pair, which):
     path = record.image_path if which == "image" else record.panoptic_path
     with pytest.raises(DataError) as caught:
         load_segments(record)
-    assert str(caught.value) == (
-        f"{path}: the size must be 2x3 (HxW), as in the JSON. Received: 2x4"
-    )
+    assert str(caught.value) == (f"{path}: the size must be 2x3 (HxW), as annotated. Received: 2x4")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +154,7 @@ def test_ids_must_agree(pair, ids, fault):
     [
         ("camvid/images/val", "camvid/panoptic_val", 101, 1418),
         ("coco_panoptic_2/images", "coco_panoptic_2/panoptic", 2, 50),
+        ("cocostuff_13/images", "cocostuff_13/panoptic", 13, 139),
     ],
 )
 def test_real_samples_hold_what_their_json_says(samples, images, panoptic, count, num_segments):
