@@ -11,6 +11,8 @@ COMMANDS = (
     "convert-weights",
     "evaluate",
     "predict",
+    "show-data",
+    "validate-data",
 )
 
 

@@ -29,7 +29,9 @@ def segmentation_runs(segmentation, size):
         return polygon_runs(segmentation, size)
     if not isinstance(segmentation, dict):
         received = type(segmentation).__name__
-        raise DataError(f"a segmentation must be a list of polygons or an RLE. Received: {received}")
+        raise DataError(
+            f"a segmentation must be a list of polygons or an RLE. Received: {received}"
+        )
     counts = segmentation.get("counts")
     if list(segmentation.get("size") or ()) != list(size):
         received = segmentation.get("size")
@@ -160,7 +162,7 @@ def _decode_counts(counts):
     except UnicodeEncodeError:
         text = b"\0"
     digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    if digits.size and not (0 <= digits.min() and digits.max() < 64 and digits[-1] < 32):
+    if digits.size and (digits.min() < 0 or digits.max() > 63 or digits[-1] > 31):
         raise DataError("the RLE's counts are not COCO's text")
     last = digits < 32
     number = np.cumsum(last) - last  # the number that each digit belongs to

@@ -65,7 +65,9 @@ def read_coco_instances(images_dir, instances_json, categories=None):
 def _draw(image, annotations, size, categories):
     stated = [image.get("height"), image.get("width")]
     if stated != list(size):
-        raise DataError(f"the JSON says {stated[0]}x{stated[1]} (HxW), the image is {size[0]}x{size[1]}")
+        raise DataError(
+            f"the JSON says {stated[0]}x{stated[1]} (HxW), the image is {size[0]}x{size[1]}"
+        )
     shapes, faults = [], []
     for position, annotation in enumerate(annotations):
         name = _name(annotation, position)

@@ -47,9 +47,7 @@ def paint_shapes(shapes, size, categories):
         for i, shape in enumerate(shapes, 1)
     ]
     areas = [runs_area(shape.runs) for shape in shapes]
-    layers = [
-        2 - shape.is_crowd if by_id[shape.category_id].is_thing else 0 for shape in shapes
-    ]
+    layers = [2 - shape.is_crowd if by_id[shape.category_id].is_thing else 0 for shape in shapes]
     columns = np.zeros(width * height, np.int32)
     for i in sorted(range(len(shapes)), key=lambda i: (layers[i], -areas[i], i)):
         starts, lengths = foreground(shapes[i].runs)
@@ -95,7 +93,9 @@ def combine_maps(semantic, instance, categories, void=()):
     pairs = semantic.astype(np.int64) << 32 | instance
     found, inverse = np.unique(pairs, return_inverse=True)
     segments, labels, stuff_ids = {}, np.zeros(len(found), np.int32), {}
-    for position, (category_id, number) in enumerate(zip(found >> 32, found & 0xFFFFFFFF, strict=True)):
+    for position, (category_id, number) in enumerate(
+        zip(found >> 32, found & 0xFFFFFFFF, strict=True)
+    ):
         category_id, number = int(category_id), int(number)
         if category_id in void or (category_id == 0 and 0 not in by_id):
             continue

@@ -101,7 +101,9 @@ def declare_stuff(categories, stuff, background=None):
     changed = {*stuff, background}
     return CategoryTable(
         tuple(
-            dataclasses.replace(category, is_thing=category.is_thing and category.name not in changed)
+            dataclasses.replace(
+                category, is_thing=category.is_thing and category.name not in changed
+            )
             for category in entries
         )
     )

@@ -28,9 +28,7 @@ class Conversion:
     annotations_left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
-def write_panoptic(
-    source, output, image_files="link", validation_share=0.0, background=None
-):
+def write_panoptic(source, output, image_files="link", validation_share=0.0, background=None):
     """Writes a `Source` in the COCO panoptic format.
 
     `output` gets `panoptic/*.png`, `panoptic.json` (with a validation share `panoptic_train.json`

@@ -1,0 +1,228 @@
+"""Checks of a split in the COCO instances format, and its corrected JSON."""
+
+import collections
+import dataclasses
+import math
+import os
+
+from tf_panoptic_fpn.data.segmentation import runs_area, runs_box, segmentation_runs
+from tf_panoptic_fpn.data.threads import map_in_threads
+from tf_panoptic_fpn.data.validate.document import (
+    check_categories,
+    check_images,
+    check_iscrowd,
+    check_unused,
+    image_of,
+    is_box,
+    is_number,
+    is_thing,
+    load_document,
+    shown,
+)
+from tf_panoptic_fpn.data.validate.files import check_image
+from tf_panoptic_fpn.data.validate.rules import ERROR, RULES
+from tf_panoptic_fpn.data.validate.validation import Validation
+from tf_panoptic_fpn.errors import DataError
+
+_BOX_TOLERANCE = 2  # pixels; a polygon's box has fractions, its mask has not
+_OUTSIDE_TOLERANCE = 1  # pixels
+
+
+def validate_instances(images_dir, instances_json):
+    """Checks all that the JSON and the images of a COCO instances split say.
+
+    The corrected JSON has areas and boxes of the masks and the sizes of the files. It lacks
+    annotations without a usable mask and images that cannot be read.
+
+    Args:
+        images_dir: folder of the images.
+        instances_json: the JSON.
+
+    Returns:
+        A `Validation`.
+
+    Raises:
+        DataError: if the JSON cannot be opened.
+    """
+    validation = Validation()
+    findings, changes = validation.findings, validation.changes
+    tree = load_document(instances_json, findings)
+    if not tree:
+        return validation
+    categories = check_categories(tree["categories"], findings, with_isthing=False)
+    images = check_images(tree["images"], findings)
+    by_image = _annotations_by_image(tree["annotations"], images, categories, validation)
+    for key, kept in (("images", images), ("categories", categories)):
+        for _ in range(len(tree[key]) - len(kept)):
+            changes.add(f"an entry of `{key}` is dropped", "it cannot be read or comes again")
+
+    def check(image):
+        path = os.path.join(images_dir, image["file_name"])
+        return _check(path, image, by_image[image["id"]], categories)
+
+    kept_images, kept_annotations = [], []
+    entries = list(images.values())
+    for image, checked in zip(entries, map_in_threads(check, entries, "validate"), strict=True):
+        name = image["file_name"]
+        findings.extend((rule, f"{name}: {text}") for rule, text in checked.breaches)
+        validation.add_image(name, checked.digest)
+        errors = [rule for rule, _ in checked.image_breaches if RULES[rule][0] == ERROR]
+        if errors:
+            changes.add("an image is left out", f"{name}: {RULES[errors[0]][1]}")
+        else:
+            changes.extend((kind, f"{name}: {text}") for kind, text in checked.changes)
+            kept_images.append(image)
+            kept_annotations += checked.annotations
+    check_unused(categories, {a["category_id"] for a in kept_annotations}, findings)
+    validation.corrected = {
+        **tree,
+        "images": kept_images,
+        "annotations": kept_annotations,
+        "categories": list(categories.values()),
+    }
+    return validation
+
+
+@dataclasses.dataclass
+class _Checked:
+    """What was found in one image: in its file, then in its annotations, which are corrected."""
+
+    image_breaches: list
+    digest: bytes | None
+    breaches: list
+    changes: list = dataclasses.field(default_factory=list)
+    annotations: list = dataclasses.field(default_factory=list)
+
+
+def _annotations_by_image(entries, images, categories, validation):
+    """Dict: image id -> its annotations whose id, image and category are known."""
+    findings, changes = validation.findings, validation.changes
+    by_image, seen = collections.defaultdict(list), set()
+    for entry in entries:
+        annotation_id, category_id = entry.get("id"), entry.get("category_id")
+        image_id = image_of(entry, images, findings)
+        if image_id is not None:
+            if type(annotation_id) not in (int, str) or type(category_id) is not int:
+                findings.add("entry", f"an annotation needs `id` and `category_id`: {shown(entry)}")
+            elif annotation_id in seen:
+                findings.add("annotation_twice", f"annotation {annotation_id}")
+            elif category_id not in categories:
+                text = f"annotation {annotation_id}: category id {category_id}"
+                findings.add("unknown_category", text)
+            else:
+                seen.add(annotation_id)
+                by_image[image_id].append(entry)
+                continue
+        changes.add("an annotation is dropped", shown(entry))
+    return by_image
+
+
+def _check(path, image, annotations, categories):
+    """Checks one image with its annotations; returns `_Checked`."""
+    size = (image["height"], image["width"])
+    image_breaches, _, digest = check_image(path, size)
+    checked = _Checked(image_breaches, digest, breaches=list(image_breaches))
+    if not annotations:
+        checked.breaches.append(("no_instances", "no annotation"))
+    masks = {}
+    for annotation in annotations:
+        category = categories[annotation["category_id"]]
+        where = f"annotation {annotation['id']} ({category['name']})"
+        breaches, segmentation, runs = _read_mask(annotation.get("segmentation"), size, where)
+        checked.breaches += breaches
+        if runs is None:
+            checked.changes.append(("an annotation is dropped", where))
+            continue
+        key = (annotation["category_id"], runs.tobytes())
+        if key in masks:
+            checked.breaches.append(("same_mask", f"{where} and {masks[key]}"))
+        masks[key] = where
+        kept, breaches = _compare(
+            {**annotation, "segmentation": segmentation}, category, runs, size, where
+        )
+        checked.breaches += breaches
+        checked.changes += [
+            (f"`{key}` of an annotation is corrected", where)
+            for key in ("area", "bbox", "iscrowd", "segmentation")
+            if kept[key] != annotation.get(key)
+        ]
+        checked.annotations.append(kept)
+    return checked
+
+
+def _read_mask(segmentation, size, where):
+    """Returns `(breaches, segmentation, runs)`, the second without polygons that are none.
+
+    The runs are None if there is no mask to go on with.
+    """
+    breaches = []
+    if isinstance(segmentation, list):
+        whole = [p for p in segmentation if not isinstance(p, list) or len(p) >= 6]
+        num_short = len(segmentation) - len(whole)
+        breaches += [("polygon_points", where)] * num_short
+        if num_short and not whole:
+            return breaches, whole, None
+        segmentation = whole
+    try:
+        runs = segmentation_runs(segmentation, size)
+    except DataError as error:
+        return [*breaches, ("segmentation", f"{where}: {error}")], segmentation, None
+    if runs_area(runs) == 0:
+        return [*breaches, ("empty_mask", where)], segmentation, None
+    if isinstance(segmentation, list):
+        left, top, right, bottom = _extent(segmentation)
+        outside = max(-left, -top, right - size[1], bottom - size[0])
+        if outside > _OUTSIDE_TOLERANCE:
+            breaches.append(("partly_outside", f"{where}: by {outside:.1f} pixels"))
+    return breaches, segmentation, runs
+
+
+def _compare(annotation, category, runs, size, where):
+    """Compares area, box and crowd with the mask; returns the corrected annotation and breaches."""
+    breaches = check_iscrowd(annotation, category, where)
+    is_crowd = annotation.get("iscrowd") in (0, 1) and annotation["iscrowd"] and is_thing(category)
+    kept = {**annotation, "iscrowd": int(is_crowd)}
+    area, stated = runs_area(runs), annotation.get("area")
+    box = runs_box(runs, size[0])
+    polygons = annotation["segmentation"] if isinstance(annotation["segmentation"], list) else None
+    tolerance = 0.5
+    if polygons:  # half the pixels of the outline
+        tolerance = max(0.1 * area, (box[2] + box[3]) / 2)
+    if is_crowd:  # the areas of COCO's own crowds count something else
+        tolerance = math.inf
+    if "area" not in annotation:
+        breaches.append(("no_area", where))
+        kept["area"] = area
+    elif not is_number(stated) or stated < 0:
+        breaches.append(("bad_area", f"{where}: {stated!r:.40}"))
+        kept["area"] = area
+    elif abs(stated - area) > tolerance:
+        breaches.append(("area", f"{where}: {stated} in the JSON, {area} in the mask"))
+        kept["area"] = area
+
+    if polygons:
+        left, top, right, bottom = _extent(polygons)
+        left, top = max(left, 0), max(top, 0)
+        box = (left, top, min(right, size[1]) - left, min(bottom, size[0]) - top)
+    stated = annotation.get("bbox")
+    if not is_box(stated) or min(stated[2:]) == 0:
+        breaches.append(("bad_box", f"{where}: {stated!r:.80}"))
+        kept["bbox"] = list(box)
+    elif max(abs(a - b) for a, b in zip(_corners(stated), _corners(box), strict=True)) > (
+        _BOX_TOLERANCE
+    ):
+        breaches.append(("box", f"{where}: {stated} in the JSON, {list(box)} of the mask"))
+        kept["bbox"] = list(box)
+    return kept, breaches
+
+
+def _extent(polygons):
+    """Left, top, right and bottom of polygons."""
+    xs = [x for polygon in polygons for x in polygon[::2]]
+    ys = [y for polygon in polygons for y in polygon[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _corners(box):
+    x, y, width, height = box
+    return x, y, x + width, y + height
