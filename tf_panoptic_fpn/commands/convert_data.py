@@ -108,23 +108,20 @@ def _print_summary(conversion, categories, output):
         f"{sum(conversion.num_images.values())} images, {conversion.num_segments} segments, "
         f"{len(categories.things)} thing and {len(categories.stuff)} stuff categories"
     )
-    for title, left_out in (
-        ("images left out", conversion.images_left_out),
-        (
-            "annotations left out",
-            {
-                f"{name}, {number}": text
-                for name, texts in conversion.annotations_left_out.items()
-                for number, text in enumerate(texts, 1)
-            },
-        ),
-    ):
-        if left_out:
-            print(f"{len(left_out)} {title}:")
-        for name, reason in list(left_out.items())[:_SHOWN]:
-            print(f"  {name}: {reason}")
-        if len(left_out) > _SHOWN:
-            print(f"  and {len(left_out) - _SHOWN} more, see conversion.json")
+    _print_left_out("images", list(conversion.images_left_out.items()))
+    annotations = conversion.annotations_left_out.items()
+    pairs = [(name, reason) for name, reasons in annotations for reason in reasons]
+    _print_left_out("annotations", pairs)
     for name, count in conversion.num_images.items():
         print(f"{pathlib.Path(output) / name}: {count} images")
     print(f"{pathlib.Path(output) / 'config.yaml'}: the model's classes and the paths")
+
+
+def _print_left_out(what, pairs):
+    """Prints the first of the pairs of file name and reason; a name may hold anything."""
+    if pairs:
+        print(f"{len(pairs)} {what} left out:")
+    for name, reason in pairs[:_SHOWN]:
+        print("".join(c if c.isprintable() else "?" for c in f"  {name}: {reason}"))
+    if len(pairs) > _SHOWN:
+        print(f"  and {len(pairs) - _SHOWN} more, see conversion.json")

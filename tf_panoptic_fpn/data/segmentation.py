@@ -33,7 +33,7 @@ def segmentation_runs(segmentation, size):
             f"a segmentation must be a list of polygons or an RLE. Received: {received}"
         )
     counts = segmentation.get("counts")
-    if list(segmentation.get("size") or ()) != list(size):
+    if segmentation.get("size") not in (list(size), tuple(size)):
         received = segmentation.get("size")
         raise DataError(f"the RLE's size must be {list(size)}, the image's. Received: {received}")
     if isinstance(counts, list):

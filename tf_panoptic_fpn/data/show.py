@@ -14,12 +14,13 @@ from tf_panoptic_fpn.visualize import (
 )
 
 SHORT_SIDE = 480  # pixels of a sample on the sheet
-COLUMNS = 2
+SHEET_WIDTH = 2700  # pixels, or one sample
 TINT = 0.45
 OTHER = Category(-1, "other", False, (110, 110, 110))
 GAP = 16
 FONT_SIZE = 14
 MAX_LABELLED = 0.15  # share of a picture that labels may hide
+MAX_SMALL_NAMES = 12  # names that are larger than their box
 HATCH = 8  # pixels from one line to the next
 
 
@@ -42,7 +43,7 @@ def contact_sheet(batches, categories, semantic_things):
         for i in range(len(batch[schema.IMAGES])):
             sample = {key: np.asarray(value[i]) for key, value in batch.items()}
             pictures.append(_draw_sample(sample, len(pictures) + 1, categories, semantic_things))
-    return _grid(pictures)
+    return _sheet(pictures)
 
 
 def draw_instances(image, sample, categories, scale):
@@ -77,9 +78,7 @@ def draw_instances(image, sample, categories, scale):
         outline = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
         draw.rectangle(outline, outline=(0, 0, 0), width=3)  # seen on bright ground
         draw.rectangle(outline, outline=colors[i], width=1 if len(real) > 50 else 2)
-    texts = [
-        f"{name} (crowd)" if crowd else name for name, crowd in zip(names, crowds, strict=True)
-    ]
+    texts = [name + " (crowd)" * crowd for name, crowd in zip(names, crowds.tolist(), strict=True)]
     _draw_names(draw, canvas.size, [(boxes[i], texts[i], colors[i]) for i in order])
     return np.array(canvas)
 
@@ -119,9 +118,9 @@ def _draw_sample(sample, number, categories, semantic_things):
     semantic = _draw_semantic(image, labels, categories, semantic_things)
     real = sample[schema.GT_CLASSES] >= 0
     num_crowds = int((real & sample[schema.GT_IS_CROWD]).sum())
-    counts = f"{int(real.sum()) - num_crowds} instances"
+    counts = f"instances {int(real.sum()) - num_crowds}"
     if num_crowds:
-        counts += f", {num_crowds} crowds"
+        counts += f", crowds {num_crowds}"
     return side_by_side(
         [instances, semantic], [f"{number}: {height}x{width}, {counts}", "semantic labels"]
     )
@@ -153,42 +152,44 @@ def _paste(picture, bitmap, box, color, is_crowd):
 
 
 def _draw_names(draw, canvas_size, entries):
-    """Writes names at the top left of their boxes, while they hide little of the picture."""
+    """Writes names above the left of their boxes, while they hide little of the picture."""
     font = ImageFont.load_default(FONT_SIZE)
     ascent, descent = font.getmetrics()
     width, height = canvas_size
-    sizes = [(ascent + descent + 2, round(font.getlength(text)) + 6) for _, text, _ in entries]
-    count = int(np.sum(np.cumsum([h * w for h, w in sizes]) <= MAX_LABELLED * height * width))
-    anchors = [
-        (box[0] + h / 2, box[1] + w / 2) for (box, _, _), (h, w) in zip(entries, sizes, strict=True)
-    ]
-    places = place_labels(anchors[:count], sizes[:count], (height, width))
-    for (box, text, color), place in zip(entries, places, strict=False):
+    named, anchors, sizes = [], [], []
+    num_small, hidden = 0, 0
+    for box, text, color in entries:
+        size = (ascent + descent + 2, round(font.getlength(text)) + 6)
+        num_small += size[0] * size[1] > np.prod(box[2:] - box[:2])
+        hidden += size[0] * size[1]
+        if num_small <= MAX_SMALL_NAMES and hidden <= MAX_LABELLED * height * width:
+            named.append((box, text, color))
+            anchors.append((box[0] - size[0] / 2, box[1] + size[1] / 2))
+            sizes.append(size)
+    places = place_labels(anchors, sizes, (height, width))
+    for (box, text, color), place in zip(named, places, strict=True):
         if place is None:
             continue
         y1, x1, y2, x2 = place
-        touches = y1 <= box[2] and y2 >= box[0] and x1 <= box[3] and x2 >= box[1]
-        if touches:
+        if y1 <= box[2] + 1 and y2 >= box[0] - 1 and x1 <= box[3] and x2 >= box[1]:  # at its box
             draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
             center = ((x1 + x2) / 2, (y1 + y2) / 2)
             draw.text(center, text, fill=text_color(color), font=font, anchor="mm")
 
 
-def _grid(pictures):
-    """Pictures in columns on white."""
-    rows = [pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]
-    widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(len(rows[0]))]
-    heights = [max(picture.shape[0] for picture in row) for row in rows]
-    sheet = np.full(
-        (sum(heights) + GAP * (len(rows) + 1), sum(widths) + GAP * (len(widths) + 1), 3),
-        255,
-        np.uint8,
+def _sheet(pictures):
+    """Pictures on white, in rows that are filled from left to right."""
+    places, x, y, row_height = [], GAP, GAP, 0
+    for picture in pictures:
+        height, width, _ = picture.shape
+        if x > GAP and x + width + GAP > SHEET_WIDTH:
+            x, y, row_height = GAP, y + row_height + GAP, 0
+        places.append((y, x))
+        x, row_height = x + width + GAP, max(row_height, height)
+    sheet_width = max(
+        x + picture.shape[1] for (_, x), picture in zip(places, pictures, strict=True)
     )
-    y = GAP
-    for row, height in zip(rows, heights, strict=True):
-        x = GAP
-        for picture, width in zip(row, widths, strict=False):
-            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-            x += width + GAP
-        y += height + GAP
+    sheet = np.full((y + row_height + GAP, sheet_width + GAP, 3), 255, np.uint8)
+    for (y, x), picture in zip(places, pictures, strict=True):
+        sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return sheet

@@ -3,9 +3,13 @@
 import functools
 import os
 
-from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.data.convert.painting import Shape, paint_shapes
-from tf_panoptic_fpn.data.convert.source import Source, SourceImage, read_json
+from tf_panoptic_fpn.data.convert.source import (
+    Source,
+    SourceImage,
+    category_table,
+    read_json,
+)
 from tf_panoptic_fpn.data.segmentation import segmentation_runs
 from tf_panoptic_fpn.errors import DataError
 
@@ -33,7 +37,7 @@ def read_coco_instances(images_dir, instances_json, categories=None):
         if not isinstance(lists[key], list) or not all(isinstance(e, dict) for e in lists[key]):
             raise DataError(f"{instances_json}: `{key}` must be a list of objects")
     if categories is None:
-        categories = CategoryTable.from_coco(lists["categories"], file=str(instances_json))
+        categories = category_table(lists["categories"], instances_json)
     annotations = {}
     for image in lists["images"]:
         if type(image.get("id")) not in (int, str) or type(image.get("file_name")) is not str:
@@ -44,13 +48,13 @@ def read_coco_instances(images_dir, instances_json, categories=None):
         if image["id"] in annotations:
             raise DataError(f"{instances_json}: two images have the id {image['id']}")
         annotations[image["id"]] = []
-    left_out = {}
+    left_out = []
     for position, annotation in enumerate(lists["annotations"]):
         image_id = annotation.get("image_id")
         if type(image_id) in (int, str) and image_id in annotations:
             annotations[image_id].append(annotation)
         else:
-            left_out[_name(annotation, position)] = f"unknown image id {image_id!r:.40}"
+            left_out.append(f"{_name(annotation, position)}: unknown image id {image_id!r:.40}")
     images = tuple(
         SourceImage(
             image["id"],
@@ -59,7 +63,8 @@ def read_coco_instances(images_dir, instances_json, categories=None):
         )
         for image in lists["images"]
     )
-    return Source(categories, os.fspath(images_dir), images, left_out)
+    reasons = {os.path.basename(instances_json): left_out} if left_out else {}
+    return Source(categories, os.fspath(images_dir), images, annotations_left_out=reasons)
 
 
 def _draw(image, annotations, size, categories):

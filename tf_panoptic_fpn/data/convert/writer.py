@@ -82,7 +82,10 @@ def _check_output(output, images_dir):
 def _write(source, partial, output, image_files, validation_share, background):
     by_name = {category.name: category.id for category in source.categories.categories}
     background_id = None if background is None else by_name[background]
-    conversion = Conversion(images_left_out=dict(source.left_out))
+    conversion = Conversion(
+        images_left_out=dict(source.left_out),
+        annotations_left_out=dict(source.annotations_left_out),
+    )
     images, names = [], set()
     for image in source.images:
         if image.file_name in names:
@@ -128,7 +131,7 @@ def _write(source, partial, output, image_files, validation_share, background):
         }
         (partial / file_name).write_text(json.dumps(tree), encoding="utf-8")
     _write_config(partial / "config.yaml", output, source.categories, images_dir, list(splits))
-    report = json.dumps(dataclasses.asdict(conversion), indent=1, ensure_ascii=False)
+    report = json.dumps(dataclasses.asdict(conversion), indent=1)
     (partial / "conversion.json").write_text(report, encoding="utf-8")
     return conversion
 
