@@ -76,7 +76,7 @@ def draw_instances(image, sample, categories, scale):
     for i in order:
         y1, x1, y2, x2 = (round(float(value)) for value in boxes[i])
         outline = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
-        draw.rectangle(outline, outline=(0, 0, 0), width=3)  # seen on bright ground
+        draw.rectangle(outline, outline=(0, 0, 0), width=3)  # its inner pixel stays
         draw.rectangle(outline, outline=colors[i], width=1 if len(real) > 50 else 2)
     texts = [name + " (crowd)" * crowd for name, crowd in zip(names, crowds.tolist(), strict=True)]
     _draw_names(draw, canvas.size, [(boxes[i], texts[i], colors[i]) for i in order])

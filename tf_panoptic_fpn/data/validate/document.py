@@ -3,15 +3,16 @@
 import json
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.data.validate.validation import DROPPED
 from tf_panoptic_fpn.errors import DataError
 
 
-def load_document(path, findings):
+def load_document(path, validation):
     """Reads a COCO JSON.
 
     Args:
         path: the file.
-        findings: `Findings`, added to.
+        validation: `Validation`, added to.
 
     Returns:
         dict with the lists `images`, `annotations` and `categories`; `{}` if it is no JSON object.
@@ -19,6 +20,7 @@ def load_document(path, findings):
     Raises:
         DataError: if the file cannot be opened.
     """
+    findings = validation.findings
     try:
         with open(path, encoding="utf-8") as file:
             tree = json.load(file)
@@ -39,6 +41,7 @@ def load_document(path, findings):
         lists[key] = [entry for entry in entries if isinstance(entry, dict)]
         for _ in range(len(entries) - len(lists[key])):
             findings.add("entry", f"{path}: an entry of `{key}` is not an object")
+            validation.changes.add(DROPPED.format(key), "it is not an object")
     return {**tree, **lists}
 
 

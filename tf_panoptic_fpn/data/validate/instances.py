@@ -46,15 +46,13 @@ def validate_instances(images_dir, instances_json):
     """
     validation = Validation()
     findings, changes = validation.findings, validation.changes
-    tree = load_document(instances_json, findings)
+    tree = load_document(instances_json, validation)
     if not tree:
         return validation
     categories = check_categories(tree["categories"], findings, with_isthing=False)
     images = check_images(tree["images"], findings)
     by_image = _annotations_by_image(tree["annotations"], images, categories, validation)
-    for key, kept in (("images", images), ("categories", categories)):
-        for _ in range(len(tree[key]) - len(kept)):
-            changes.add(f"an entry of `{key}` is dropped", "it cannot be read or comes again")
+    validation.note_dropped(tree, {"images": images, "categories": categories})
 
     def check(image):
         path = os.path.join(images_dir, image["file_name"])

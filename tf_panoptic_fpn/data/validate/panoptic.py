@@ -48,16 +48,14 @@ def validate_panoptic(images_dir, panoptic_json, panoptic_dir):
     """
     validation = Validation()
     findings, changes = validation.findings, validation.changes
-    tree = load_document(panoptic_json, findings)
+    tree = load_document(panoptic_json, validation)
     if not tree:
         return validation
     categories = check_categories(tree["categories"], findings, with_isthing=True)
     images = check_images(tree["images"], findings)
     annotations = _annotations_by_image(tree["annotations"], images, findings)
-    for kind, kept in (("image", images), ("annotation", annotations), ("category", categories)):
-        plural = {"category": "categories"}.get(kind, f"{kind}s")
-        for _ in range(len(tree[plural]) - len(kept)):
-            changes.add(f"an entry of `{plural}` is dropped", "it cannot be read or comes again")
+    kept = {"images": images, "annotations": annotations, "categories": categories}
+    validation.note_dropped(tree, kept)
 
     def check(image):
         annotation = annotations.get(image["id"])
@@ -78,8 +76,8 @@ def validate_panoptic(images_dir, panoptic_json, panoptic_dir):
         else:
             reason = next(rule for rule, _ in checked.breaches if RULES[rule][0] == ERROR)
             changes.add("an image is left out", f"{name}: {RULES[reason][1]}")
-    segments = [s for a in kept_annotations for s in a["segments_info"]]
-    check_unused(categories, {segment["category_id"] for segment in segments}, findings)
+    segments = [s for a in annotations.values() for s in a["segments_info"] if isinstance(s, dict)]
+    check_unused(categories, [segment.get("category_id") for segment in segments], findings)
     validation.corrected = {
         **tree,
         "images": kept_images,
@@ -149,11 +147,13 @@ def _check(image, annotation, images_dir, panoptic_dir, categories):
     checked.void = int((ids == 0).sum())
     if checked.void > ids.size / 2:
         breaches.append(("void", f"{100 * checked.void / ids.size:.0f} %"))
-    unlisted = set(unique_ids(ids).tolist()) - {0} - {segment["id"] for segment in segments}
+    found = set(unique_ids(ids).tolist()) - {0}
+    listed = [entry.get("id") for entry in annotation["segments_info"] if isinstance(entry, dict)]
+    unlisted = [segment_id for segment_id in sorted(found) if segment_id not in listed]
     if unlisted:
-        breaches.append(("unlisted_id", ", ".join(map(str, sorted(unlisted)[:5]))))
+        breaches.append(("unlisted_id", ", ".join(map(str, unlisted[:5]))))
     corrected = check_segments(ids, segments, categories, checked.breaches, checked.changes)
-    if size is not None and not unlisted:
+    if size is not None and found <= {segment["id"] for segment in segments}:
         checked.segments = corrected
     return checked
 

@@ -5,6 +5,8 @@ import time
 
 from tf_panoptic_fpn.data.validate.rules import ERROR, NOTE, WARNING, Findings
 
+DROPPED = "an entry of `{}` is dropped"
+
 
 @dataclasses.dataclass
 class Validation:
@@ -33,6 +35,12 @@ class Validation:
             self.findings.add("same_image", f"{name} and {self.digests[digest]}")
         else:
             self.digests[digest] = name
+
+    def note_dropped(self, tree, kept):
+        """Counts the entries of the lists of `tree` that are not in the dicts `kept`."""
+        for key, entries in kept.items():
+            for _ in range(len(tree[key]) - len(entries)):
+                self.changes.add(DROPPED.format(key), "it cannot be read or comes again")
 
     def check_leak(self, other):
         """Compares the images with those of another split's `Validation`."""
