@@ -417,13 +417,16 @@ def test_both_splits_of_a_configuration(config, capsys):
 def test_other_formats_are_checked_through_their_reader(pair):
     segment(pair.tree).update(area=31)
     split = pair.read()
-    findings = validate_split(split, load_segments).findings
+    findings = validate_split(lambda: split).findings
     assert findings.examples["area"] == ["0.png: segment 1 (sky): 31 in the JSON, 32 in the map"]
     assert set(findings.counts) == {"area", "tiny"}
     pathlib.Path(split.images[1].image_path).write_bytes(b"")
     pathlib.Path(split.images[2].panoptic_path).write_bytes(b"")
-    counts = validate_split(split, load_segments).findings.counts
+    counts = validate_split(lambda: split).findings.counts
     assert counts == {"area": 1, "tiny": 1, "empty_file": 1, "other": 1}
+    pair.tree["images"].clear()
+    findings = validate_split(pair.read).findings
+    assert findings.examples == {"other": [f"{pair.json_path}: the data set has no images"]}
 
 
 @pytest.mark.parametrize("name", ["coco_panoptic_2", "cocostuff_13"])

@@ -10,7 +10,6 @@ from PIL import Image
 
 from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.data.coco import load_segments
 from tf_panoptic_fpn.data.validate.instances import validate_instances
 from tf_panoptic_fpn.data.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.data.validate.rules import ERROR
@@ -62,26 +61,34 @@ def run(arguments):
 
 
 def _validate_config(path, overrides):
-    """Dict: name of a split -> its `Validation`; images in both count as errors of the second."""
+    """Dict: title -> `Validation`; images in both splits count as errors of the second."""
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         data = build.resolve_data(load_config(path, overrides), folder).data
-        validations = {name: _validate_split(data, name) for name in ("train", "validation")}
-    validations["validation"].check_leak(validations["train"])
-    return validations
+        train = _validate_split(data, "train")
+        validation = _validate_split(data, "validation")
+    validation["validation"].check_leak(train["train"])
+    return {**train, **validation}
 
 
 def _validate_split(data, name):
+    """Dict: title -> `Validation` of each JSON of a split, or of what its reader makes of it."""
     split = getattr(data, name)
-    paths = {
-        key: pathlib.Path(data.root) / getattr(split, key)
-        for key in ("images", "panoptic_json", "panoptic_dir", "instances_json")
-        if getattr(split, key, "")
-    }
-    if list(paths) == ["images", "panoptic_json", "panoptic_dir"]:
-        return _checking(validate_panoptic, *paths.values())
-    if list(paths) == ["images", "instances_json"]:
-        return _checking(validate_instances, *paths.values())
-    return _checking(validate_split, build.load_split(data, name), load_segments)
+    kind = getattr(split, "format", "coco_panoptic")
+    validations = {}
+    if kind == "coco_panoptic":
+        keys = ("images", "panoptic_json", "panoptic_dir")
+        validations[name] = _checking(validate_panoptic, *_paths(data, split, keys))
+    elif kind != "coco_instances":
+        validations[name] = _checking(validate_split, lambda: build.load_split(data, name))
+    if getattr(split, "instances_json", ""):
+        title = f"{name}, instances" if validations else name
+        paths = _paths(data, split, ("images", "instances_json"))
+        validations[title] = _checking(validate_instances, *paths)
+    return validations
+
+
+def _paths(data, split, keys):
+    return [pathlib.Path(data.root, getattr(split, key)) for key in keys]
 
 
 def _checking(validate, *arguments):
