@@ -8,7 +8,7 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.data.coco import load_segments, read_coco_panoptic
+from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.convert.painting import (
     Shape,
     combine_maps,
@@ -24,6 +24,7 @@ from tf_panoptic_fpn.data.convert.source import (
 )
 from tf_panoptic_fpn.data.convert.writer import write_panoptic
 from tf_panoptic_fpn.data.segmentation import mask_runs
+from tf_panoptic_fpn.data.split import load_segments
 from tf_panoptic_fpn.data.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.data.validate.rules import ERROR, WARNING
 from tf_panoptic_fpn.errors import ConfigError, DataError
@@ -138,10 +139,10 @@ def test_declared_stuff():
         ({}, "a list of categories"),
         ([], "a list of categories"),
         ([{"id": 1, "name": "car"}], "an `isthing`"),
-        ([{"id": "1", "name": "car", "isthing": 1}], "an int `id`"),
+        ([{"id": "1", "name": "car", "isthing": 1}], "`id` must be an int"),
         ([{"id": 1, "name": "car", "isthing": 2}], "0 or 1"),
-        ([{"id": 1, "name": "car", "isthing": 1, "color": "red"}], "3 ints"),
-        (["car"], "an int `id`"),
+        ([{"id": 1, "name": "car", "isthing": 1, "color": "red"}], "`color` must be a list"),
+        (["car"], "needs `id`, `name`"),
     ],
 )
 def test_a_bad_categories_file(tmp_path, tree, fault):

@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from tf_panoptic_fpn.commands import validate_data
-from tf_panoptic_fpn.data.coco import load_segments, read_coco_panoptic
+from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.images import write_panoptic_png
+from tf_panoptic_fpn.data.split import load_segments
 from tf_panoptic_fpn.data.validate.components import count_parts
 from tf_panoptic_fpn.data.validate.files import check_image, read_map
 from tf_panoptic_fpn.data.validate.panoptic import validate_panoptic

@@ -73,14 +73,13 @@ def _validate_config(path, overrides):
 def _validate_split(data, name):
     """Dict: title -> `Validation` of each JSON of a split, or of what its reader makes of it."""
     split = getattr(data, name)
-    kind = getattr(split, "format", "coco_panoptic")
     validations = {}
-    if kind == "coco_panoptic":
+    if split.format == "coco_panoptic":
         keys = ("images", "panoptic_json", "panoptic_dir")
         validations[name] = _checking(validate_panoptic, *_paths(data, split, keys))
-    elif kind != "coco_instances":
+    elif split.format != "coco_instances":
         validations[name] = _checking(validate_split, lambda: build.load_split(data, name))
-    if getattr(split, "instances_json", ""):
+    if split.instances_json:
         title = f"{name}, instances" if validations else name
         paths = _paths(data, split, ("images", "instances_json"))
         validations[title] = _checking(validate_instances, *paths)

@@ -3,13 +3,10 @@
 import functools
 import os
 
+from tf_panoptic_fpn.data.coco import category_table, images_by_id
 from tf_panoptic_fpn.data.convert.painting import Shape, paint_shapes
-from tf_panoptic_fpn.data.convert.source import (
-    Source,
-    SourceImage,
-    category_table,
-    read_json,
-)
+from tf_panoptic_fpn.data.convert.source import Source, SourceImage
+from tf_panoptic_fpn.data.json_file import read_lists
 from tf_panoptic_fpn.data.segmentation import segmentation_runs
 from tf_panoptic_fpn.errors import DataError
 
@@ -27,52 +24,38 @@ def read_coco_instances(images_dir, instances_json, categories=None):
         A `Source`.
 
     Raises:
-        DataError: if the file is no such JSON, or the id of an image or an annotation's image is
-            missing. Faults of one annotation only leave it out.
+        DataError: if the file is no such JSON, or one of its images or categories breaks a rule. An
+            annotation that breaks one is left out.
     """
-    tree = read_json(instances_json)
-    lists = {}
-    for key in ("images", "annotations", "categories"):
-        lists[key] = tree.get(key) if isinstance(tree, dict) else None
-        if not isinstance(lists[key], list) or not all(isinstance(e, dict) for e in lists[key]):
-            raise DataError(f"{instances_json}: `{key}` must be a list of objects")
+    lists = read_lists(instances_json, ("images", "annotations", "categories"))
     if categories is None:
         categories = category_table(lists["categories"], instances_json)
-    annotations = {}
-    for image in lists["images"]:
-        if type(image.get("id")) not in (int, str) or type(image.get("file_name")) is not str:
-            raise DataError(
-                f"{instances_json}: an image needs an `id` and a `file_name`. "
-                f"Received: {image!r:.100}"
-            )
-        if image["id"] in annotations:
-            raise DataError(f"{instances_json}: two images have the id {image['id']}")
-        annotations[image["id"]] = []
-    left_out = []
+    images = images_by_id(lists["images"], instances_json)
+    annotations, left_out = {image_id: [] for image_id in images}, []
     for position, annotation in enumerate(lists["annotations"]):
         image_id = annotation.get("image_id")
         if type(image_id) in (int, str) and image_id in annotations:
             annotations[image_id].append(annotation)
         else:
             left_out.append(f"{_name(annotation, position)}: unknown image id {image_id!r:.40}")
-    images = tuple(
-        SourceImage(
-            image["id"],
-            image["file_name"],
-            functools.partial(_draw, image, annotations[image["id"]]),
-        )
-        for image in lists["images"]
-    )
     reasons = {os.path.basename(instances_json): left_out} if left_out else {}
-    return Source(categories, os.fspath(images_dir), images, annotations_left_out=reasons)
+    return Source(
+        categories,
+        os.fspath(images_dir),
+        tuple(
+            SourceImage(
+                image_id, name, functools.partial(_draw, stated_size, annotations[image_id])
+            )
+            for image_id, (name, *stated_size) in images.items()
+        ),
+        annotations_left_out=reasons,
+    )
 
 
-def _draw(image, annotations, size, categories):
-    stated = [image.get("height"), image.get("width")]
-    if stated != list(size):
-        raise DataError(
-            f"the JSON says {stated[0]}x{stated[1]} (HxW), the image is {size[0]}x{size[1]}"
-        )
+def _draw(stated_size, annotations, size, categories):
+    if stated_size != list(size):
+        stated, received = ("{}x{}".format(*s) for s in (stated_size, size))
+        raise DataError(f"the JSON says {stated} (HxW), the image is {received}")
     shapes, faults = [], []
     for position, annotation in enumerate(annotations):
         name = _name(annotation, position)

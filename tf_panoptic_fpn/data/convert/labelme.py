@@ -12,7 +12,7 @@ from PIL import Image
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.data.convert.painting import Shape, paint_shapes
 from tf_panoptic_fpn.data.convert.source import Source, SourceImage, files_by_stem, read_json
-from tf_panoptic_fpn.data.segmentation import mask_runs, polygon_runs, runs_mask
+from tf_panoptic_fpn.data.segmentation import mask_runs, runs_mask, segmentation_runs
 from tf_panoptic_fpn.errors import DataError
 
 _CIRCLE_POINTS = 72
@@ -114,19 +114,19 @@ def _shape_runs(shape, size):
     if not numbers:
         raise DataError("`points` must be a list of [x, y]")
     if kind == "polygon":
-        return polygon_runs([[value for point in points for value in point]], size)
+        return segmentation_runs([[value for point in points for value in point]], size)
     if kind not in ("rectangle", "circle", "mask"):
         raise DataError(f"a {kind!s:.20} has no area")
     if len(points) != 2:
         raise DataError(f"a {kind} must have 2 points. Received: {len(points)}")
     (x1, y1), (x2, y2) = points
     if kind == "rectangle":
-        return polygon_runs([[x1, y1, x2, y1, x2, y2, x1, y2]], size)
+        return segmentation_runs([[x1, y1, x2, y1, x2, y2, x1, y2]], size)
     if kind == "circle":
         angles = np.linspace(0, 2 * np.pi, _CIRCLE_POINTS, endpoint=False)
         radius = math.hypot(x2 - x1, y2 - y1)
         outline = np.stack([x1 + radius * np.cos(angles), y1 + radius * np.sin(angles)], axis=-1)
-        return polygon_runs([outline.ravel().tolist()], size)
+        return segmentation_runs([outline.ravel().tolist()], size)
     return _mask_runs(shape.get("mask"), round(x1), round(y1), size)
 
 

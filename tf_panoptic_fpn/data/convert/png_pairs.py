@@ -3,15 +3,12 @@
 import functools
 import os
 
-import numpy as np
-from PIL import Image
-
 from tf_panoptic_fpn.data.convert.painting import combine_maps
 from tf_panoptic_fpn.data.convert.source import Source, SourceImage, files_by_stem
+from tf_panoptic_fpn.data.images import read_label_png
 from tf_panoptic_fpn.errors import DataError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_NUMBER_MODES = ("1", "L", "P", "I", "I;16")
 
 
 def read_png_pairs(images_dir, semantic_dir, instance_dir, categories, void=(255,)):
@@ -53,27 +50,3 @@ def _draw(semantic_path, instance_path, void, size, categories):
         received, image = ("{}x{}".format(*s) for s in (semantic.shape, size))
         raise DataError(f"{semantic_path}: the map is {received} (HxW), the image {image}")
     return combine_maps(semantic, instance, categories, void)
-
-
-def read_label_png(path):
-    """Reads a PNG whose pixels are numbers: 8- or 16-bit grey, or the indices of a palette.
-
-    Args:
-        path: the PNG.
-
-    Returns:
-        int32 `[H, W]`.
-
-    Raises:
-        DataError: if the file cannot be decoded or has colours.
-    """
-    try:
-        with Image.open(path) as image:
-            kind, mode = image.format, image.mode
-            labels = np.asarray(image).astype(np.int32)
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
-    except Exception as error:
-        raise DataError(f"{path}: cannot be decoded: {' '.join(str(error).split())}") from None
-    if kind != "PNG" or mode not in _NUMBER_MODES:
-        raise DataError(f"{path}: must be a grey or palette PNG. Received: {kind}, mode {mode}")
-    return labels

@@ -1,6 +1,6 @@
 """Checks of a split of any other format, through the reader that training uses."""
 
-from tf_panoptic_fpn.data.coco import load_segments
+from tf_panoptic_fpn.data.split import load_segments
 from tf_panoptic_fpn.data.threads import map_in_threads
 from tf_panoptic_fpn.data.validate.document import check_unused
 from tf_panoptic_fpn.data.validate.files import check_image
