@@ -1,87 +1,164 @@
-"""Training samples and their geometric augmentation.
+"""From an image as read to a training sample: its augmentations, and the random draws of them.
 
-A sample is a dict of numpy arrays of one image, under the keys of the batch that it becomes a part
-of (`schema`), before padding: `images` uint8 [H, W, 3], `semantic` uint8 [H, W], `gt_boxes` float32
-[n, 4], `gt_masks` uint8 [n, 112, 112], and what does not depend on geometry. Masks are in the frame
-of their own box, so that resizing leaves them as they are and a flip mirrors them.
+A sample is a dict of tensors of one image, under the keys of the batch that it becomes a part of
+(`schema`), before padding: `images` uint8 [H, W, 3], `semantic` uint8 [H, W], `gt_boxes` float32
+[n, 4], `gt_masks` uint8 [n, 112, 112], `gt_classes` int32 [n], `gt_is_crowd` bool [n]. Masks are in
+the frame of their own box, so that resizing leaves them as they are and a flip mirrors them.
 """
 
-import numpy as np
+import tensorflow as tf
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data.images import resize_image, resize_labels
+from tf_panoptic_fpn.data import geometry, instance_masks
+from tf_panoptic_fpn.data.color_distortion import distort_color
+from tf_panoptic_fpn.data.copy_paste import keep_largest, paste
+
+_FIRST_THING = 256  # keeps thing classes apart from semantic ones
+_NUM_DRAWS = 20
+# What one place in the run draws, each from a stream of its own.
+_IMAGE, _DONOR, _PASTED, _SEED = range(4)
 
 
-def box_frame_masks(ids, segment_ids, boxes, size=schema.GT_MASK_SIZE):
-    """Samples the mask of each instance on a fixed grid over its box.
+class Augmentation:
+    """Makes training samples by the settings of a `DataConfig`.
 
-    A cell is set where the mask, interpolated bilinearly between pixel centres, is at least 0.5 at
-    the cell's centre: the rule by which Mask R-CNN makes its mask targets.
-
-    Args:
-        ids: int `[H, W]`, segment ids.
-        segment_ids: int `[n]`, the id of each instance.
-        boxes: float `[n, 4]`, yxyx, pixels of the map, each of some height and width.
-        size: int, cells along each side.
-
-    Returns:
-        uint8 `[n, size, size]`, 0 or 1.
-    """
-    masks = np.zeros((len(segment_ids), size, size), np.uint8)
-    for mask, segment_id, (y1, x1, y2, x2) in zip(masks, segment_ids, boxes, strict=True):
-        top, bottom, y_weight = _neighbours(y1, y2, size, ids.shape[0])
-        left, right, x_weight = _neighbours(x1, x2, size, ids.shape[1])
-        columns = np.concatenate([left, right])
-        upper, lower = (ids[rows[:, None], columns] == segment_id for rows in (top, bottom))
-        rows = upper + y_weight[:, None] * (lower.astype(np.float32) - upper)
-        values = rows[:, :size] + x_weight * (rows[:, size:] - rows[:, :size])
-        mask[:] = values >= 0.5
-    return masks
-
-
-def resize_sample(sample, size):
-    """Resizes a sample: the image bilinearly, labels to the nearest.
+    What happens to an image depends on the run's seed and on its place in the run alone.
 
     Args:
-        sample: dict, see the head of this module.
-        size: `(height, width)`, ints.
-
-    Returns:
-        A new dict.
+        data_config: `DataConfig`.
+        stuff_classes: ints, the semantic classes that are stuff.
+        seed: int, of the run.
     """
-    height, width = sample[schema.IMAGES].shape[:2]
-    scale = np.array([size[0] / height, size[1] / width] * 2, np.float32)
-    return {
-        **sample,
-        schema.IMAGES: resize_image(sample[schema.IMAGES], size),
-        schema.SEMANTIC: resize_labels(sample[schema.SEMANTIC], size),
-        schema.GT_BOXES: sample[schema.GT_BOXES] * scale,
-    }
+
+    def __init__(self, data_config, stuff_classes, seed):
+        self.split_config = data_config.train
+        self.settings = data_config.augment
+        self.max_instances = data_config.max_instances
+        self.is_stuff = [label in stuff_classes for label in range(schema.IGNORED + 1)]
+        self.seed = seed
+
+    def sample(self, position, loaded, donor=None):
+        """Makes the sample of an image.
+
+        Args:
+            position: int64 `[]`, the image's place in the run.
+            loaded: dict, see `loading.ImageLoader`.
+            donor: the same of another image, to paste instances from; None for none.
+
+        Returns:
+            A dict, see the head of this module.
+        """
+        draws = self._draws(position, _IMAGE)
+        sample = self._augmented(loaded, draws, self._geometry(loaded, draws))
+        if donor is not None:
+            sample = tf.cond(
+                self.pastes(position),
+                lambda: self._pasted(position, sample, donor),
+                lambda: sample,
+            )
+        seed = self._stream(position, _SEED)
+        return {
+            **sample,
+            schema.IMAGE_SIZES: tf.shape(sample[schema.SEMANTIC]),
+            schema.IMAGE_SEEDS: tf.random.stateless_uniform(
+                [], seed, 0, tf.int32.max, tf.int32, alg="philox"
+            ),
+        }
+
+    def pastes(self, position):
+        """Returns bool `[]`: whether the image at a position gets instances of another one."""
+        return self._draws(position, _DONOR)[0] < self.settings.copy_paste_probability
+
+    def donor_row(self, position, num_images):
+        """Returns int32 `[]`: the image that gives these instances."""
+        return geometry.uniform_int(self._draws(position, _DONOR)[1], num_images)
+
+    def _stream(self, position, stream):
+        return tf.stack([tf.constant(self.seed, tf.int64), 4 * position + stream])
+
+    def _draws(self, position, stream):
+        seed = self._stream(position, stream)
+        return tf.random.stateless_uniform([_NUM_DRAWS], seed, alg="philox")
+
+    def _augmented(self, loaded, draws, drawn, chosen=None):
+        """The sample of an image by a `Geometry`, of its `chosen` instances (bool `[n]`)."""
+        boxes, areas = instance_masks.tight_boxes(
+            loaded["rectangles"], loaded["owners"], tf.size(loaded["classes"]), drawn.source_window
+        )
+        if chosen is not None:
+            areas = tf.where(chosen, areas, 0)
+        kept = keep_largest(areas, self.max_instances)
+        boxes = tf.gather(boxes, kept)
+        image = geometry.resize_image(loaded["image"], drawn)
+        if self.settings.color_distortion:
+            image = distort_color(image, draws[11:20])
+        return {
+            schema.IMAGES: image,
+            schema.SEMANTIC: geometry.resize_labels(loaded["semantic"], drawn),
+            schema.GT_BOXES: geometry.resize_boxes(boxes, drawn),
+            schema.GT_MASKS: geometry.flip_masks(self._masks(loaded, kept, boxes), drawn),
+            schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
+            schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
+        }
+
+    def _geometry(self, loaded, draws, max_size=None):
+        """Draws a `Geometry`, of a result no larger than `max_size` (int32 `[2]`).""" 
+        settings = self.settings
+        source_size = tf.shape(loaded["image"])[:2]
+        size = geometry.draw_size(source_size, self.split_config, settings, draws[2])
+        crop = tf.constant(settings.crop_size or (tf.int32.max,) * 2)
+        if max_size is not None:
+            crop = tf.minimum(crop, max_size)
+        focus = None
+        if settings.crop_by_class_probability > 0:
+            is_drawn, pixel = geometry.draw_pixel_of_class(*self._classes(loaded), draws[6:10])
+            is_drawn &= draws[10] < settings.crop_by_class_probability
+            focus = is_drawn, geometry.resize_point(pixel, source_size, size)
+        window = geometry.draw_window(size, crop, draws[4:6], focus)
+        is_flipped = draws[3] < self.split_config.flip_probability
+        return geometry.Geometry(source_size, size, window, is_flipped)
+
+    def _classes(self, loaded):
+        """Rectangles of the image and the class of each: of stuff by the map, of things by mask."""
+        labels = loaded["map_classes"]
+        stuff = tf.where(tf.gather(self.is_stuff, labels), labels, -1)
+        classes = tf.concat([loaded["classes"] + _FIRST_THING, [-1]], 0)
+        # The position -1, of no instance, finds the last entry.
+        owners = loaded["owners"]
+        things = tf.gather(classes, tf.where(owners < 0, tf.size(classes) - 1, owners))
+        rectangles = tf.concat([loaded["map_rectangles"], loaded["rectangles"]], 0)
+        return rectangles, tf.concat([stuff, things], 0)
+
+    def _pasted(self, position, sample, donor):
+        seed = self._stream(position, _PASTED)
+        chances = tf.random.stateless_uniform(tf.shape(donor["classes"]), seed, alg="philox")
+        chosen = (chances < 0.5) & ~donor["is_crowd"]
+        size = tf.shape(sample[schema.SEMANTIC])
+        draws = self._draws(position, _DONOR)
+        drawn = self._geometry(donor, draws, size)
+        pasted = self._augmented(donor, draws, drawn, chosen)
+        covered = geometry.resize_labels(_union(donor, chosen), drawn)
+        return paste(sample, pasted, covered, self.max_instances)
 
 
-def flip_sample(sample):
-    """Mirrors a sample left to right.
-
-    Args:
-        sample: dict, see the head of this module.
-
-    Returns:
-        A new dict.
-    """
-    width = sample[schema.IMAGES].shape[1]
-    y1, x1, y2, x2 = sample[schema.GT_BOXES].T
-    return {
-        **sample,
-        schema.IMAGES: sample[schema.IMAGES][:, ::-1],
-        schema.SEMANTIC: sample[schema.SEMANTIC][:, ::-1],
-        schema.GT_BOXES: np.stack([y1, width - x2, y2, width - x1], axis=-1),
-        schema.GT_MASKS: sample[schema.GT_MASKS][:, :, ::-1],
-    }
+def _masks(loaded, kept, boxes):
+    """Box-frame masks of the kept instances of an image."""
+    if "ids" in loaded:
+        return instance_masks.masks_from_map(
+            loaded["ids"], tf.gather(loaded["map_ids"], kept), boxes
+        )
+    place = tf.scatter_nd(kept[:, None], tf.range(1, tf.size(kept) + 1), tf.shape(loaded["classes"]))
+    owners = tf.gather(place - 1, loaded["run_owners"])  # -1 for those not kept
+    runs = loaded["run_starts"], loaded["run_ends"], owners
+    return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])
 
 
-def _neighbours(start, stop, size, extent):
-    """The two pixels on either side of each cell centre, and the weight of the second."""
-    centres = start + (np.arange(size, dtype=np.float32) + 0.5) * ((stop - start) / size) - 0.5
-    first = np.floor(centres)
-    pixels = np.clip([first, first + 1], 0, extent - 1).astype(np.intp)
-    return pixels[0], pixels[1], centres - first
+def _union(loaded, chosen):
+    """Bool `[H, W]`: the pixels of the chosen instances of an image."""
+    if "ids" in loaded:
+        # The position -1, of no instance, finds the last entry.
+        table = tf.concat([chosen, [False]], 0)
+        place = tf.where(loaded["owners"] < 0, tf.size(chosen), loaded["owners"])
+        return tf.gather(tf.gather(table, place), loaded["run_of_pixel"])
+    runs = loaded["run_starts"], loaded["run_ends"], loaded["run_owners"]
+    return instance_masks.union_of_runs(*runs, chosen, tf.shape(loaded["image"])[:2])
