@@ -5,7 +5,7 @@ import json
 from tqdm import tqdm
 
 from tf_panoptic_fpn import build
-from tf_panoptic_fpn.data.pipeline import evaluation_samples
+from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import format_table
 from tf_panoptic_fpn.runs import load_predictor
