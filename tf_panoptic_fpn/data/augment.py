@@ -26,15 +26,13 @@ class Augmentation:
 
     Args:
         data_config: `DataConfig`.
-        stuff_classes: ints, the semantic classes that are stuff.
         seed: int, of the run.
     """
 
-    def __init__(self, data_config, stuff_classes, seed):
+    def __init__(self, data_config, seed):
         self.split_config = data_config.train
         self.settings = data_config.augment
         self.max_instances = data_config.max_instances
-        self.is_stuff = [label in stuff_classes for label in range(schema.IGNORED + 1)]
         self.seed = seed
 
     def sample(self, position, loaded, donor=None):
@@ -96,7 +94,7 @@ class Augmentation:
             schema.IMAGES: image,
             schema.SEMANTIC: geometry.resize_labels(loaded["semantic"], drawn),
             schema.GT_BOXES: geometry.resize_boxes(boxes, drawn),
-            schema.GT_MASKS: geometry.flip_masks(self._masks(loaded, kept, boxes), drawn),
+            schema.GT_MASKS: geometry.flip_masks(_masks(loaded, kept, boxes), drawn),
             schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
             schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
         }
@@ -111,23 +109,12 @@ class Augmentation:
             crop = tf.minimum(crop, max_size)
         focus = None
         if settings.crop_by_class_probability > 0:
-            is_drawn, pixel = geometry.draw_pixel_of_class(*self._classes(loaded), draws[6:10])
+            is_drawn, pixel = geometry.draw_pixel_of_class(*_classes(loaded), draws[6:10])
             is_drawn &= draws[10] < settings.crop_by_class_probability
             focus = is_drawn, geometry.resize_point(pixel, source_size, size)
         window = geometry.draw_window(size, crop, draws[4:6], focus)
         is_flipped = draws[3] < self.split_config.flip_probability
         return geometry.Geometry(source_size, size, window, is_flipped)
-
-    def _classes(self, loaded):
-        """Rectangles of the image and the class of each: of stuff by the map, of things by mask."""
-        labels = loaded["map_classes"]
-        stuff = tf.where(tf.gather(self.is_stuff, labels), labels, -1)
-        classes = tf.concat([loaded["classes"] + _FIRST_THING, [-1]], 0)
-        # The position -1, of no instance, finds the last entry.
-        owners = loaded["owners"]
-        things = tf.gather(classes, tf.where(owners < 0, tf.size(classes) - 1, owners))
-        rectangles = tf.concat([loaded["map_rectangles"], loaded["rectangles"]], 0)
-        return rectangles, tf.concat([stuff, things], 0)
 
     def _pasted(self, position, sample, donor):
         seed = self._stream(position, _PASTED)
@@ -139,6 +126,20 @@ class Augmentation:
         pasted = self._augmented(donor, draws, drawn, chosen)
         covered = geometry.resize_labels(_union(donor, chosen), drawn)
         return paste(sample, pasted, covered, self.max_instances)
+
+
+def _classes(loaded):
+    """Rectangles of an image and the class of each, -1 for none."""
+    classes = tf.concat([loaded["classes"] + _FIRST_THING, [-1]], 0)
+    owners = loaded["owners"]
+    # The position -1, of no instance, finds the last entry.
+    things = tf.gather(classes, tf.where(owners < 0, tf.size(classes) - 1, owners))
+    labels = loaded["map_classes"]
+    labels = tf.where(labels == schema.IGNORED, -1, labels)
+    if "ids" in loaded:  # the rectangles of the instances are those of the map
+        return loaded["rectangles"], tf.where(owners < 0, labels, things)
+    rectangles = tf.concat([loaded["map_rectangles"], loaded["rectangles"]], 0)
+    return rectangles, tf.concat([labels, things], 0)
 
 
 def _masks(loaded, kept, boxes):

@@ -2,8 +2,10 @@
 
 import threading
 
+import numpy as np
 from absl import logging
 
+from tf_panoptic_fpn.data.index import is_portrait
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 
 _ALWAYS_ALLOWED = 3
@@ -16,21 +18,35 @@ class DamagedFiles:
         index: `DatasetIndex`.
         check: a function of a row of the index that reads its files and raises a `DamagedFileError`
             or another `DataError`.
-        candidates: a function of a row that returns the rows to use in its place, itself first.
         max_share: float, of all images; training stops where more are damaged, but for the first 3.
         on_damaged: called as `on_damaged(path, reason)` once for each damaged image.
         on_error: called with the `DataError` that stops training.
     """
 
-    def __init__(self, index, check, candidates, max_share, on_damaged=None, on_error=None):
+    def __init__(self, index, check, max_share, on_damaged=None, on_error=None):
         self.image_paths = index.image_paths
+        self.is_portrait = is_portrait(index.sizes)
         self.check = check
-        self.candidates = candidates
         self.max_damaged = max(int(max_share * len(index)), _ALWAYS_ALLOWED)
         self.on_damaged = on_damaged or _log_damaged
         self.on_error = on_error or (lambda error: None)
         self.damaged = set()
         self.lock = threading.Lock()
+
+    @property
+    def max_candidates(self):
+        """How many images can be tried for a place before training has to stop."""
+        return min(self.max_damaged + 1, len(self.image_paths))
+
+    def candidates(self, row):
+        """Returns the rows to try for a row: itself, the next of its orientation, the others."""
+        others = np.roll(np.arange(len(self.image_paths)), -row)[1:]
+        is_other = self.is_portrait[others] != self.is_portrait[row]
+        return np.concatenate([[row], others[np.argsort(is_other, kind="stable")]])
+
+    def candidate(self, row, number):
+        """Returns one of `candidates`, int32 `[]`."""
+        return self.candidates(row)[number].astype(np.int32)
 
     def first_readable(self, row):
         """Reads an image, or the next in its place; raises DataError where it has to stop."""

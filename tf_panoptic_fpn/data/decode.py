@@ -5,7 +5,7 @@ import io
 import numpy as np
 import tensorflow as tf
 
-from tf_panoptic_fpn.data.images import read_image
+from tf_panoptic_fpn.data.images import read_image, read_label_png
 from tf_panoptic_fpn.data.python_calls import python_function
 
 
@@ -35,12 +35,13 @@ def decode_image(data, orientation, with_pillow):
     return tf.ensure_shape(tf.cond(with_pillow, pillow, plain), [None, None, 3])
 
 
-def decode_id_map(data, map_format):
+def decode_id_map(data, map_format, with_pillow):
     """Decodes the map of an image.
 
     Args:
         data: string `[]`, a PNG.
         map_format: "rgb" or "grey", see `DatasetIndex`.
+        with_pillow: bool `[]`, for a grey map that TensorFlow reads otherwise than Pillow.
 
     Returns:
         int32 `[H, W]`, ids.
@@ -48,12 +49,19 @@ def decode_id_map(data, map_format):
     if map_format == "rgb":
         rgb = tf.cast(tf.io.decode_png(data, channels=3), tf.int32)
         return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
-    # The byte at 24 is the bit depth. Decoded to 16 bits, 8-bit values would be stretched.
-    return tf.cond(
-        tf.strings.substr(data, 24, 1) == b"\x10",
-        lambda: tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32)[..., 0],
-        lambda: tf.cast(tf.io.decode_png(data, 1), tf.int32)[..., 0],
-    )
+
+    def pillow():
+        return python_function(lambda d: read_label_png(io.BytesIO(d)), [data], tf.int32)
+
+    def plain():
+        # The byte at 24 is the bit depth. Decoded to 16 bits, 8-bit values would be stretched.
+        return tf.cond(
+            tf.strings.substr(data, 24, 1) == b"\x10",
+            lambda: tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32)[..., 0],
+            lambda: tf.cast(tf.io.decode_png(data, 1), tf.int32)[..., 0],
+        )
+
+    return tf.ensure_shape(tf.cond(with_pillow, pillow, plain), [None, None])
 
 
 def _upright(image, orientation):

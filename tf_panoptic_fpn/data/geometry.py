@@ -71,6 +71,25 @@ def uniform_int(draw, count):
     return tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)
 
 
+def largest_size(sizes, split_config, augment):
+    """Returns the largest height and width that images can come out with.
+
+    Args:
+        sizes: int `[n, 2]`, (H, W) of the images.
+        split_config, augment: as for `draw_size`.
+
+    Returns:
+        `(height, width)`, ints.
+    """
+    sizes = np.unique(sizes, axis=0)
+    draws = (0.0, 1.0)
+    if not augment.scale_range and augment.short_side_sampling == "choice":
+        count = len(split_config.short_sides)
+        draws = (np.arange(count) + 0.5) / count
+    drawn = [draw_size(tf.constant(size, tf.int32), split_config, augment, d).numpy() for size in sizes for d in draws]
+    return tuple(np.minimum(np.max(drawn, 0), augment.crop_size or np.inf).astype(int).tolist())
+
+
 def draw_window(resized_size, crop_size, draws, focus=None):
     """Draws where a crop lies; along an axis that is not longer than the crop, it is all of it.
 

@@ -11,6 +11,7 @@ from tf_panoptic_fpn.data.instance_masks import (
     foreground_runs,
     map_runs,
 )
+from tf_panoptic_fpn.data.split import ImageRecord, Segment, load_segments
 
 _LOADED = {
     "row": ([], tf.int32),  # of the index; -1 where nothing could be read
@@ -45,12 +46,11 @@ class ImageLoader:
 
     Args:
         index: `DatasetIndex`.
-        read: a function of a row (int32 `[]`) that returns the bytes of its image and of its map,
-            strings `[]`, the latter empty where the data set has no maps.
+        source: `FolderSource` or another with its `read`.
     """
 
-    def __init__(self, index, read):
-        self.read = read
+    def __init__(self, index, source):
+        self.source = source
         self.map_format = index.map_format
         self.masks_are_runs = bool(np.any(index.instance_map_ids < 0))
         optional = _RUNS if self.masks_are_runs else _MAP
@@ -73,7 +73,7 @@ class ImageLoader:
 
         Args:
             row: int32 `[]`, of the index.
-            with_pillow: bool `[]`, decodes the image with Pillow whatever the index says.
+            with_pillow: bool `[]`, decodes with Pillow whatever the index says.
 
         Returns:
             A dict by `element_spec`.
@@ -82,10 +82,9 @@ class ImageLoader:
             tf.errors.OpError: if a file cannot be read or decoded or is not as the index says.
         """
         columns = self.columns
-        image_bytes, map_bytes = self.read(row)
-        image = decode_image(
-            image_bytes, columns["orientations"][row], columns["needs_pillow"][row] | with_pillow
-        )
+        image_bytes, map_bytes = self.source.read(row)
+        with_pillow |= columns["needs_pillow"][row]
+        image = decode_image(image_bytes, columns["orientations"][row], with_pillow)
         size = columns["sizes"][row]
         tf.debugging.Assert(
             tf.reduce_all(tf.shape(image)[:2] == size), ["the image has another size"]
@@ -96,7 +95,7 @@ class ImageLoader:
             "image": image,
             "classes": columns["instance_classes"][instances],
             "is_crowd": columns["instance_is_crowd"][instances],
-            **self._load_map(row, map_bytes, size),
+            **self._load_map(row, map_bytes, with_pillow, size),
         }
         if self.masks_are_runs:
             loaded |= self._load_runs(instances, size[0])
@@ -120,14 +119,14 @@ class ImageLoader:
         offsets = self.columns[offsets]
         return slice(offsets[row], offsets[row + 1])
 
-    def _load_map(self, row, map_bytes, size):
+    def _load_map(self, row, map_bytes, with_pillow, size):
         if self.map_format == "none":
             return {
                 "semantic": tf.fill(size, tf.constant(schema.IGNORED, tf.uint8)),
                 "map_rectangles": tf.zeros([0, 4], tf.int32),
                 "map_classes": tf.zeros([0], tf.int32),
             }
-        ids = decode_id_map(map_bytes, self.map_format)
+        ids = decode_id_map(map_bytes, self.map_format, with_pillow)
         tf.debugging.Assert(tf.reduce_all(tf.shape(ids) == size), ["the map has another size"])
         rectangles, run_ids, run_of_pixel = map_runs(ids)
         labels = self._slice("label_offsets", row)
@@ -168,16 +167,58 @@ class ImageLoader:
         }
 
 
-def folder_reader(index):
-    """Returns the `read` of an `ImageLoader` for the files that an index names."""
-    with tf.device("CPU"):
-        image_paths = tf.constant(index.image_paths)
-        map_paths = tf.constant(index.map_paths)
+class FolderSource:
+    """The files of an index, where they lie.
 
-    def read(row):
-        if index.map_format == "none":
-            return tf.io.read_file(image_paths[row]), tf.constant(b"")
-        return tf.io.read_file(image_paths[row]), tf.io.read_file(map_paths[row])
+    Args:
+        index: `DatasetIndex`.
+    """
 
-    return read
+    def __init__(self, index):
+        self.index = index
+        with tf.device("CPU"):
+            self.image_paths = tf.constant(index.image_paths)
+            self.map_paths = tf.constant(index.map_paths)
 
+    def read(self, row):
+        """Reads the files of an image in TensorFlow ops.
+
+        Args:
+            row: int32 `[]`.
+
+        Returns:
+            `(image_bytes, map_bytes)`, strings `[]`; the latter is empty without a map.
+        """
+        image_bytes = tf.io.read_file(self.image_paths[row])
+        if self.index.map_format == "none":
+            return image_bytes, tf.constant(b"")
+        return image_bytes, tf.io.read_file(self.map_paths[row])
+
+    def check(self, row):
+        """Reads the files of an image in Python.
+
+        Args:
+            row: int.
+
+        Raises:
+            DamagedFileError: if one cannot be read or decoded.
+            DataError: if they contradict each other or the index.
+        """
+        index = self.index
+        labels = slice(*index.label_offsets[row : row + 2])
+        shift = 1 if index.map_format == "grey" else 0
+        ids, is_void = index.label_ids[labels], index.label_classes[labels] == schema.IGNORED
+        height, width = index.sizes[row].tolist()
+        load_segments(
+            ImageRecord(
+                image_id=int(row),
+                file_name="",
+                image_path=index.image_paths[row].decode(),
+                panoptic_path=index.map_paths[row].decode(),
+                height=height,
+                width=width,
+                segments=tuple(Segment(i + shift, 0) for i in ids[~is_void].tolist()),
+                map_format=index.map_format,
+                void_values=tuple(ids[is_void].tolist()),
+            )
+        )

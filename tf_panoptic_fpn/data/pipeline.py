@@ -9,7 +9,7 @@ from tf_panoptic_fpn.data import geometry
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.damaged_files import DamagedFiles
 from tf_panoptic_fpn.data.index import batch_schedule, is_portrait
-from tf_panoptic_fpn.data.loading import ImageLoader, folder_source
+from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.python_calls import python_function
 from tf_panoptic_fpn.errors import ConfigError
 
@@ -84,15 +84,15 @@ def training_dataset(
         _check_canvases(index.sizes, data_config, canvases)
     _log_instances_left_out(index, data_config.max_instances)
     schedule = batch_schedule(index.sizes, batch_size, num_steps, seed)
-    source = folder_source(index)
+    source = FolderSource(index)
     damaged = DamagedFiles(
         index, source.check, data_config.max_damaged_share, on_damaged, on_error
     )
     # An error inside the pipeline would reach the user as one of TensorFlow's.
     damaged.first_readable(schedule[min(start_step, num_steps - 1), 0])
 
-    loader = ImageLoader(index, source.read)
-    augmentation = Augmentation(data_config, _stuff_classes(index), seed)
+    loader = ImageLoader(index, source)
+    augmentation = Augmentation(data_config, seed)
     with tf.device("CPU"):
         rows = tf.constant(schedule.reshape(-1))
     share = batch_size // num_workers
@@ -138,7 +138,8 @@ def _loaded(positions, row_of, loader, damaged, parallel_calls):
 
     def first_readable(position):
         row = row_of(position)
-        tries = tf.data.Dataset.range(tf.where(row < 0, tf.int64(0), 2 * damaged.max_candidates))
+        num_tries = tf.where(row < 0, 0, 2 * damaged.max_candidates)
+        tries = tf.data.Dataset.range(tf.cast(num_tries, tf.int64))
         images = tries.map(lambda k: loader.load(candidate(row, k), k % 2 == 1)).ignore_errors()
         nothing = tf.data.Dataset.from_tensors(loader.nothing())
         return images.concatenate(nothing).take(1).map(lambda loaded: (row, loaded))
@@ -158,11 +159,6 @@ def _loaded(positions, row_of, loader, damaged, parallel_calls):
         first_readable, cycle_length=cycle, num_parallel_calls=parallel_calls, deterministic=True
     )
     return images.map(explained)
-
-
-def _stuff_classes(index):
-    """The semantic classes of the categories that are stuff."""
-    return set()
 
 
 def _log_instances_left_out(index, max_instances):
