@@ -41,7 +41,7 @@ class Augmentation:
         Args:
             position: int64 `[]`, the image's place in the run.
             loaded: dict, see `loading.ImageLoader`.
-            donor: the same of another image, to paste instances from; None for none.
+            donor: the same of another image, to paste instances from, or of none.
 
         Returns:
             A dict, see the head of this module.
@@ -50,7 +50,7 @@ class Augmentation:
         sample = self._augmented(loaded, draws, self._geometry(loaded, draws))
         if donor is not None:
             sample = tf.cond(
-                self.pastes(position),
+                donor["row"] >= 0,
                 lambda: self._pasted(position, sample, donor),
                 lambda: sample,
             )
@@ -63,13 +63,11 @@ class Augmentation:
             ),
         }
 
-    def pastes(self, position):
-        """Returns bool `[]`: whether the image at a position gets instances of another one."""
-        return self._draws(position, _DONOR)[0] < self.settings.copy_paste_probability
-
     def donor_row(self, position, num_images):
-        """Returns int32 `[]`: the image that gives these instances."""
-        return geometry.uniform_int(self._draws(position, _DONOR)[1], num_images)
+        """Returns int32 `[]`: the image whose instances are pasted in at a position, -1 for none."""
+        draws = self._draws(position, _DONOR)
+        is_pasted = draws[0] < self.settings.copy_paste_probability
+        return tf.where(is_pasted, geometry.uniform_int(draws[1], num_images), -1)
 
     def _stream(self, position, stream):
         return tf.stack([tf.constant(self.seed, tf.int64), 4 * position + stream])

@@ -231,11 +231,12 @@ def _sampled(boxes, image_size, inside, size):
         values = _interpolated(values[..., :size], values[..., size:], x_weight[:, None])
         return start + _CHUNK, masks.write(start // _CHUNK, tf.cast(values >= 0.5, tf.uint8))
 
+    num_chunks = tf.maximum((count + _CHUNK - 1) // _CHUNK, 1)  # an empty one, not none
     chunks = tf.TensorArray(
-        tf.uint8, (count + _CHUNK - 1) // _CHUNK, element_shape=[None, size, size], infer_shape=False
+        tf.uint8, num_chunks, element_shape=[None, size, size], infer_shape=False
     )
     _, chunks = tf.while_loop(
-        lambda start, _: start < count, sample, (0, chunks), parallel_iterations=1
+        lambda start, _: start < num_chunks * _CHUNK, sample, (0, chunks), parallel_iterations=1
     )
     return chunks.concat()
 

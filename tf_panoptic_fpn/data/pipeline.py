@@ -98,26 +98,25 @@ def training_dataset(
     share = batch_size // num_workers
     first = worker * share
     positions = tf.data.Dataset.range(start_step * share, num_steps * share)
-    positions = positions.map(lambda i: i // share * batch_size + first + i % share)
-    images = _loaded(positions, lambda i: rows[i], loader, damaged, parallel_calls)
+    positions = positions.map(_plainly(lambda i: i // share * batch_size + first + i % share))
+    rows_read = [lambda position: rows[position]]
     if data_config.augment.copy_paste_probability > 0:
-
-        def donor(i):
-            return tf.where(augmentation.pastes(i), augmentation.donor_row(i, len(index)), -1)
-
-        donors = _loaded(positions, donor, loader, damaged, parallel_calls)
-        dataset = tf.data.Dataset.zip(positions, images, donors)
-    else:
-        dataset = tf.data.Dataset.zip(positions, images)
+        rows_read.append(lambda position: augmentation.donor_row(position, len(index)))
+    images = [_loaded(positions, row, loader, damaged, parallel_calls) for row in rows_read]
+    dataset = tf.data.Dataset.zip(positions, *images)
     dataset = dataset.map(
-        augmentation.sample, num_parallel_calls=parallel_calls, deterministic=True
+        _plainly(augmentation.sample), num_parallel_calls=parallel_calls, deterministic=True
     )
     shapes = {key: shape for key, (_, shape, _) in _SAMPLE.items()}
     padding = {key: tf.cast(value, dtype) for key, (dtype, _, value) in _SAMPLE.items()}
     dataset = dataset.padded_batch(share, shapes, padding, drop_remainder=True)
     max_instances = data_config.max_instances if canvases else None
-    dataset = dataset.map(lambda batch: _finish(batch, canvases, max_instances))
+    dataset = dataset.map(_plainly(lambda batch: _finish(batch, canvases, max_instances)))
     return dataset.prefetch(2)
+
+
+# AutoGraph, of which nothing here has need, would double the time to the first batch.
+_plainly = tf.autograph.experimental.do_not_convert
 
 
 def _loaded(positions, row_of, loader, damaged, parallel_calls):
@@ -156,9 +155,12 @@ def _loaded(positions, row_of, loader, damaged, parallel_calls):
 
     cycle = tf.data.AUTOTUNE if parallel_calls == tf.data.AUTOTUNE else parallel_calls
     images = positions.interleave(
-        first_readable, cycle_length=cycle, num_parallel_calls=parallel_calls, deterministic=True
+        _plainly(first_readable),
+        cycle_length=cycle,
+        num_parallel_calls=parallel_calls,
+        deterministic=True,
     )
-    return images.map(explained)
+    return images.map(_plainly(explained))
 
 
 def _log_instances_left_out(index, max_instances):
