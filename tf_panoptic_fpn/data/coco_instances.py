@@ -28,7 +28,8 @@ def read_coco_instances(images_dir, instances_json, skipped=None):
     Args:
         images_dir: folder of the images.
         instances_json: file with `images`, `annotations` (each with `image_id`, `category_id` and
-            `segmentation`; `id`, `bbox`, `area` and `iscrowd` may be left out) and `categories`.
+            `segmentation`; `id`, `bbox`, `area` and `iscrowd` may be left out) and `categories`
+            (without `isthing`, a category is a thing; annotations of stuff are no instances).
         skipped: a list that takes one line for each annotation that is left out because its mask
             or box breaks a rule; by default that is an error.
 
@@ -63,8 +64,8 @@ def with_coco_instances(split, instances_json, skipped=None):
 
     Args:
         split: a `PanopticSplit`.
-        instances_json, skipped: see `read_coco_instances`. Its categories must be things of the
-            split and its images, found by their ids, must include those of the split.
+        instances_json, skipped: see `read_coco_instances`. Its images, found by their ids, must
+            include those of the split; annotations of the split's stuff are no instances.
 
     Returns:
         A `PanopticSplit`; segments and maps are those of `split`.
@@ -72,13 +73,7 @@ def with_coco_instances(split, instances_json, skipped=None):
     Raises:
         DataError: as `read_coco_instances`, or if the two contradict each other.
     """
-    instances = CocoInstances(instances_json, skipped)
-    unknown = set(instances.categories.by_id) - set(split.categories.thing_ids)
-    if unknown:
-        raise DataError(
-            f"{instances_json}: the panoptic JSON has no things of the category ids "
-            f"{few(sorted(unknown))}"
-        )
+    instances = CocoInstances(instances_json, skipped, split.categories)
     for record in split.images:
         listed = instances.images.get(record.image_id)
         if listed is None:
@@ -102,12 +97,19 @@ class CocoInstances:
         images: dict: image id -> `(file_name, height, width)`.
     """
 
-    def __init__(self, path, skipped=None):
-        """Reads the JSON without its masks; for `skipped` see `read_coco_instances`."""
+    def __init__(self, path, skipped=None, categories=None):
+        """Reads the JSON without its masks.
+
+        Args:
+            path: the JSON.
+            skipped: see `read_coco_instances`.
+            categories: `CategoryTable` in place of the file's.
+        """
         self._path = path
         self._skipped = skipped
         lists = read_lists(path, ("images", "categories"))
-        self.categories = CategoryTable.from_coco(lists["categories"], file=str(path))
+        own_categories = CategoryTable.from_coco(lists["categories"], file=str(path))
+        self.categories = categories or own_categories
         self.images = images_by_id(lists["images"], path)
         self._position = {image_id: i for i, image_id in enumerate(self.images)}
         self._scan()
@@ -120,7 +122,7 @@ class CocoInstances:
         """Finds the place of each annotation in the file, and checks all but the masks."""
         images, ids, spans = (array.array("q") for _ in range(3))
         boxes = array.array("d")
-        category_ids = self.categories.by_id
+        categories = self.categories.by_id
         for entry, span in list_entries(self._path, "annotations"):
             image_id = field(entry, "image_id", (int, str), self._path)
             if image_id not in self._position:
@@ -128,9 +130,11 @@ class CocoInstances:
                     f"{self._path}: an annotation is for image id {image_id}, which is not listed"
                 )
             category_id = field(entry, "category_id", int, self._path)
-            if category_id not in category_ids:
+            if category_id not in categories:
                 name = self.images[image_id][0]
                 raise DataError(f"{self._path}: {name}: unknown category id {category_id}")
+            if not categories[category_id].is_thing:
+                continue
             images.append(self._position[image_id])
             ids.append(_annotation_id(entry, len(ids), self._path))
             spans.extend(span)

@@ -7,6 +7,8 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
+import uuid
 import zlib
 
 import numpy as np
@@ -19,6 +21,7 @@ from tf_panoptic_fpn.errors import DataError
 FOLDER = ".panoptic_index"
 _VERSION = 1  # of the format; another one is made anew
 _UNFINISHED = "unfinished-"
+_LEFTOVER_SECONDS = 24 * 3600
 _SHOWN = 5
 
 
@@ -54,13 +57,14 @@ def cached_index(read_split, sources, settings, folders, semantic_things="other"
     if path.exists():
         try:
             return _load(path, semantic_things)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             logging.warning("the index %s is damaged and made anew: %s", path, error)
             _remove(path)
     index = _make(read_split, path, semantic_things)
     for other in folder.glob(f"{place}-*"):
         if other != path:
             _remove(other)
+    _remove_leftovers(folder)
     return index
 
 
@@ -107,17 +111,25 @@ def _make(read_split, path, semantic_things):
     except OSError as error:
         raise DataError(f"{path}: the index cannot be written: {error.strerror}") from None
     finally:
-        _remove(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
     _log_skipped(skipped)
     return index
 
 
 def _remove(path):
     """Removes a folder, out of the sight of other processes first."""
+    gone = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
     with contextlib.suppress(OSError):
-        gone = tempfile.mkdtemp(dir=path.parent, prefix=_UNFINISHED)
         os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(gone)
+
+
+def _remove_leftovers(folder):
+    """Removes what processes that were killed a day ago or earlier have left."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(path)
 
 
 def _write(split, folder, skipped):
@@ -153,7 +165,7 @@ def _load(path, semantic_things):
     """Maps the arrays into memory.
 
     Raises:
-        OSError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of the runs,
+        OSError, EOFError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of the runs,
             which may be large, only the number is looked at.
     """
     description = json.loads((path / "index.json").read_text())

@@ -123,11 +123,10 @@ class _Scanner:
             if not isinstance(key, str):
                 raise ValueError(f"a key must be text. Received: {key!r:.40}")
             self.expect(":")
-            is_list = self.next_character() == "["
-            if key in _LISTS_OF_OBJECTS and not is_list:
-                raise DataError(f"{self.path}: `{key}` must be a list of objects")
-            if not is_list:
+            if self.next_character() != "[":
                 self.value()
+                if key in _LISTS_OF_OBJECTS:
+                    raise DataError(f"{self.path}: `{key}` must be a list of objects")
                 continue
             self.position += 1
             yield key, _NO_ENTRY, None
@@ -161,8 +160,8 @@ class _Scanner:
                 if not self.read_more():
                     raise ValueError(f"{error.msg}, at character {self.offset()}") from None
                 continue
-            # A number that ends with the window may go on behind it.
-            if stop < len(self.text) or not self.read_more():
+            # A number that ends near the end of the window may go on behind it.
+            if self.text[stop : stop + 3].strip(".eE+-") or not self.read_more():
                 break
         if not self.text.isascii():
             value = json.loads(self.text[self.position : stop].encode("latin-1"))

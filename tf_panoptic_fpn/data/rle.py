@@ -85,7 +85,8 @@ def encode_segmentation(segmentation, size):
     size = list(size)
     if isinstance(segmentation, list):
         _check_polygons(segmentation, size)
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+        parts = coco_mask.frPyObjects(segmentation, *size)
+        return parts[0] if len(parts) == 1 else coco_mask.merge(parts)
     if not isinstance(segmentation, dict):
         raise DataError(
             f"`segmentation` must be polygons or an RLE. Received: {type(segmentation).__name__}"
@@ -115,16 +116,16 @@ def _check_polygons(polygons, size):
     if not polygons:
         raise DataError("`segmentation` is empty")
     for polygon in polygons:
-        if not isinstance(polygon, list) or not all(type(n) in (int, float) for n in polygon):
+        if not isinstance(polygon, list) or not {int, float}.issuperset(map(type, polygon)):
             raise DataError(f"a polygon must be a list of numbers. Received: {polygon!r:.40}")
         if len(polygon) < 6 or len(polygon) % 2:
             raise DataError(
                 f"a polygon must have 3 or more points of 2 numbers. Received: {len(polygon)} "
                 f"numbers"
             )
+        if not _sum_is_finite(polygon):
+            raise DataError("a polygon must have finite numbers")
         for side, values in zip(size[::-1], (polygon[::2], polygon[1::2]), strict=True):
-            if any(value != value for value in values):
-                raise DataError("a polygon must have finite numbers. Received: NaN")
             low, high = min(values), max(values)
             if low > side or high < 0:
                 raise DataError("the polygon is outside the image")
@@ -134,6 +135,13 @@ def _check_polygons(polygons, size):
                     f"a polygon must not go further beyond the image than the image is large. "
                     f"Received: {low}..{high}, beside 0..{side}"
                 )
+
+
+def _sum_is_finite(numbers):
+    try:
+        return math.isfinite(sum(numbers))
+    except OverflowError:  # an int beyond the floats
+        return False
 
 
 def _check_sum(total, size):

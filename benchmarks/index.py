@@ -1,0 +1,149 @@
+"""Builds and loads the index of a synthesised data set of COCO's size.
+
+python benchmarks/index.py [--images=118287 --instances=860001] [--folder=DIR]
+
+The polygons are circles with noise, as large as those of COCO and with as many points: on average
+the JSON has 560 bytes an annotation. The image files are hard links to a few JPEGs.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import tempfile
+import threading
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from PIL import Image
+
+from tf_panoptic_fpn import build
+from tf_panoptic_fpn.config import DataConfig, SplitConfig
+
+SIZES = ((427, 640), (480, 640), (640, 480), (612, 612))
+NUM_CATEGORIES = 80
+
+
+def write_data_set(folder, num_images, num_instances):
+    """Writes `instances.json` and `images/` in a folder."""
+    rng = np.random.default_rng(0)
+    images = folder / "images"
+    images.mkdir()
+    for i, (height, width) in enumerate(SIZES):
+        pixels = rng.integers(0, 255, (height // 8, width // 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((width, height)).save(folder / f"{i}.jpg", quality=90)
+    with open(folder / "instances.json", "w") as file:
+        file.write('{"info": {}, "images": [')
+        for i in range(num_images):
+            name = f"{i:012}.jpg"
+            os.link(folder / f"{i % len(SIZES)}.jpg", images / name)
+            height, width = SIZES[i % len(SIZES)]
+            entry = {"id": i, "file_name": name, "height": height, "width": width}
+            file.write((", " if i else "") + json.dumps(entry))
+        file.write('], "annotations": [')
+        for i, image in enumerate(rng.integers(0, num_images, num_instances).tolist()):
+            file.write((", " if i else "") + json.dumps(_annotation(rng, i, image)))
+        categories = [{"id": i, "name": str(i)} for i in range(NUM_CATEGORIES)]
+        file.write(f'], "categories": {json.dumps(categories)}}}')
+
+
+def _annotation(rng, number, image):
+    height, width = SIZES[image % len(SIZES)]
+    radius = min(np.exp(rng.normal(3.1, 1.0)), 200)  # median 22, as in COCO: boxes 45 pixels wide
+    points = int(rng.integers(8, 38))
+    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    radii = radius * rng.uniform(0.8, 1.2, points)
+    x = (rng.uniform(0, width) + radii * np.cos(angles)).clip(0, width)
+    y = (rng.uniform(0, height) + radii * np.sin(angles)).clip(0, height)
+    box = [float(v) for v in np.round([x.min(), y.min(), np.ptp(x), np.ptp(y)], 2)]
+    return {
+        "segmentation": [np.stack([x, y], 1).round(2).ravel().tolist()],
+        "area": round(float(np.pi * radius**2), 4),
+        "iscrowd": 0,
+        "image_id": image,
+        "bbox": box,
+        "category_id": number % NUM_CATEGORIES,
+        "id": number,
+    }
+
+
+class PeakMemory:
+    """The largest resident and the largest anonymous memory while it is entered, in MB."""
+
+    def __enter__(self):
+        self.resident = self.anonymous = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        while not self._stop.wait(0.05):
+            resident, anonymous = memory()
+            self.resident = max(self.resident, resident)
+            self.anonymous = max(self.anonymous, anonymous)
+
+
+def memory():
+    """Resident and anonymous memory of this process, MB; the rest are pages of files."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    values = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
+    anonymous, file = int(values["RssAnon"]), int(values["RssFile"])
+    return (anonymous + file) / 1e3, anonymous / 1e3
+
+
+def measure(data):
+    start, cpu, before = time.perf_counter(), time.process_time(), memory()
+    with PeakMemory() as peak:
+        index = build.load_index(data, "train")
+    return index, {
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "peak_mb": round(peak.resident - before[0]),
+        "peak_anonymous_mb": round(peak.anonymous - before[1]),
+        "kept_mb": round(memory()[0] - before[0]),
+        "kept_anonymous_mb": round(memory()[1] - before[1]),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--images", type=int, default=118287)
+    parser.add_argument("--instances", type=int, default=860001)
+    parser.add_argument("--folder", help="where to put the data set, by default a temporary folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = pathlib.Path(name)
+        write_data_set(folder, arguments.images, arguments.instances)
+        split = SplitConfig("coco_instances", images="images", instances_json="instances.json")
+        data = DataConfig(root=name, train=split)
+        index, made = measure(data)
+        sizes = {
+            "json_mb": round((folder / "instances.json").stat().st_size / 1e6),
+            "images": len(index),
+            "instances": len(index.instance_classes),
+            "runs_mb": round(index.runs.nbytes / 1e6),
+        }
+        del index  # its memory is not that of the next
+        _, loaded = measure(data)
+        line = {
+            "benchmark": "index",
+            "cpus": os.cpu_count(),
+            "load_average": round(os.getloadavg()[0], 1),
+            **sizes,
+            "build": made,
+            "load": loaded,
+            "peak_of_process_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+        }
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
