@@ -9,13 +9,25 @@ the frame of their own box, so that resizing leaves them as they are and a flip 
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data import geometry, instance_masks
+from tf_panoptic_fpn.data import instance_masks
 from tf_panoptic_fpn.data.color_distortion import distort_color
 from tf_panoptic_fpn.data.copy_paste import keep_largest, paste
+from tf_panoptic_fpn.data.geometry import (
+    Geometry,
+    draw_pixel_of_class,
+    draw_size,
+    draw_window,
+    flip_masks,
+    resize_boxes,
+    resize_image,
+    resize_labels,
+    resize_point,
+    uniform_int,
+)
 
 _FIRST_THING = 256  # keeps thing classes apart from semantic ones
 _NUM_DRAWS = 20
-# What one place in the run draws, each from a stream of its own.
+# What is drawn for one place in the run, each from a stream of its own.
 _IMAGE, _DONOR, _PASTED, _SEED = range(4)
 
 
@@ -46,15 +58,14 @@ class Augmentation:
         Returns:
             A dict, see the head of this module.
         """
-        draws = self._draws(position, _IMAGE)
-        sample = self._augmented(loaded, draws, self._geometry(loaded, draws))
+        sample = self._transformed(loaded, self.geometry(position, loaded), position, _IMAGE)
         if donor is not None:
             sample = tf.cond(
                 donor["row"] >= 0,
                 lambda: self._pasted(position, sample, donor),
                 lambda: sample,
             )
-        seed = self._stream(position, _SEED)
+        seed = self._seed(position, _SEED)
         return {
             **sample,
             schema.IMAGE_SIZES: tf.shape(sample[schema.SEMANTIC]),
@@ -63,66 +74,77 @@ class Augmentation:
             ),
         }
 
+    def geometry(self, position, loaded):
+        """Draws the `Geometry` of the image at a position."""
+        return self._geometry(loaded, self._draws(position, _IMAGE))
+
     def donor_row(self, position, num_images):
         """Returns int32 `[]`: the image whose instances are pasted in at a position, -1 for none."""
         draws = self._draws(position, _DONOR)
         is_pasted = draws[0] < self.settings.copy_paste_probability
-        return tf.where(is_pasted, geometry.uniform_int(draws[1], num_images), -1)
+        return tf.where(is_pasted, uniform_int(draws[1], num_images), -1)
 
-    def _stream(self, position, stream):
+    def donor_geometry(self, position, donor, max_size):
+        """Draws the `Geometry` of a donor, of a result no larger than `max_size` (int32 `[2]`)."""
+        return self._geometry(donor, self._draws(position, _DONOR), max_size)
+
+    def donated(self, position, donor):
+        """Returns bool `[n]`: which instances of a donor are pasted; a crowd never is."""
+        seed = self._seed(position, _PASTED)
+        chances = tf.random.stateless_uniform(tf.shape(donor["classes"]), seed, alg="philox")
+        return (chances < 0.5) & ~donor["is_crowd"]
+
+    def _seed(self, position, stream):
         return tf.stack([tf.constant(self.seed, tf.int64), 4 * position + stream])
 
     def _draws(self, position, stream):
-        seed = self._stream(position, stream)
+        seed = self._seed(position, stream)
         return tf.random.stateless_uniform([_NUM_DRAWS], seed, alg="philox")
 
-    def _augmented(self, loaded, draws, drawn, chosen=None):
-        """The sample of an image by a `Geometry`, of its `chosen` instances (bool `[n]`)."""
-        boxes, areas = instance_masks.tight_boxes(
-            loaded["rectangles"], loaded["owners"], tf.size(loaded["classes"]), drawn.source_window
-        )
-        if chosen is not None:
-            areas = tf.where(chosen, areas, 0)
-        kept = keep_largest(areas, self.max_instances)
-        boxes = tf.gather(boxes, kept)
-        image = geometry.resize_image(loaded["image"], drawn)
-        if self.settings.color_distortion:
-            image = distort_color(image, draws[11:20])
-        return {
-            schema.IMAGES: image,
-            schema.SEMANTIC: geometry.resize_labels(loaded["semantic"], drawn),
-            schema.GT_BOXES: geometry.resize_boxes(boxes, drawn),
-            schema.GT_MASKS: geometry.flip_masks(_masks(loaded, kept, boxes), drawn),
-            schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
-            schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
-        }
-
     def _geometry(self, loaded, draws, max_size=None):
-        """Draws a `Geometry`, of a result no larger than `max_size` (int32 `[2]`).""" 
         settings = self.settings
         source_size = tf.shape(loaded["image"])[:2]
-        size = geometry.draw_size(source_size, self.split_config, settings, draws[2])
+        size = draw_size(source_size, self.split_config, settings, draws[2])
         crop = tf.constant(settings.crop_size or (tf.int32.max,) * 2)
         if max_size is not None:
             crop = tf.minimum(crop, max_size)
         focus = None
         if settings.crop_by_class_probability > 0:
-            is_drawn, pixel = geometry.draw_pixel_of_class(*_classes(loaded), draws[6:10])
+            is_drawn, pixel = draw_pixel_of_class(*_classes(loaded), draws[6:10])
             is_drawn &= draws[10] < settings.crop_by_class_probability
-            focus = is_drawn, geometry.resize_point(pixel, source_size, size)
-        window = geometry.draw_window(size, crop, draws[4:6], focus)
+            focus = is_drawn, resize_point(pixel, source_size, size)
         is_flipped = draws[3] < self.split_config.flip_probability
-        return geometry.Geometry(source_size, size, window, is_flipped)
+        return Geometry(source_size, size, draw_window(size, crop, draws[4:6], focus), is_flipped)
+
+    def _transformed(self, loaded, geometry, position, stream, chosen=None):
+        """The sample of an image by a `Geometry`, of its `chosen` instances (bool `[n]`)."""
+        boxes, areas = instance_masks.tight_boxes(
+            loaded["rectangles"],
+            loaded["owners"],
+            tf.size(loaded["classes"]),
+            geometry.source_window,
+        )
+        if chosen is not None:
+            areas = tf.where(chosen, areas, 0)
+        kept = keep_largest(areas, self.max_instances)
+        boxes = tf.gather(boxes, kept)
+        image = resize_image(loaded["image"], geometry)
+        if self.settings.color_distortion:
+            image = distort_color(image, self._draws(position, stream)[11:20])
+        return {
+            schema.IMAGES: image,
+            schema.SEMANTIC: resize_labels(loaded["semantic"], geometry),
+            schema.GT_BOXES: resize_boxes(boxes, geometry),
+            schema.GT_MASKS: flip_masks(_masks(loaded, kept, boxes), geometry),
+            schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
+            schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
+        }
 
     def _pasted(self, position, sample, donor):
-        seed = self._stream(position, _PASTED)
-        chances = tf.random.stateless_uniform(tf.shape(donor["classes"]), seed, alg="philox")
-        chosen = (chances < 0.5) & ~donor["is_crowd"]
-        size = tf.shape(sample[schema.SEMANTIC])
-        draws = self._draws(position, _DONOR)
-        drawn = self._geometry(donor, draws, size)
-        pasted = self._augmented(donor, draws, drawn, chosen)
-        covered = geometry.resize_labels(_union(donor, chosen), drawn)
+        chosen = self.donated(position, donor)
+        geometry = self.donor_geometry(position, donor, tf.shape(sample[schema.SEMANTIC]))
+        pasted = self._transformed(donor, geometry, position, _DONOR, chosen)
+        covered = resize_labels(_union(donor, chosen), geometry)
         return paste(sample, pasted, covered, self.max_instances)
 
 

@@ -195,7 +195,8 @@ def union_of_runs(starts, ends, owners, chosen, image_size):
     """
     counts = tf.cast(tf.gather(chosen, owners), tf.int32)
     plane = _plane(starts, ends, counts, image_size)
-    return tf.transpose(tf.reshape(plane > 0, image_size[::-1]))
+    height, width = tf.unstack(image_size)
+    return tf.gather(plane, tf.range(height)[:, None] + tf.range(width) * height) > 0
 
 
 def _plane(starts, ends, values, image_size):
