@@ -1,7 +1,7 @@
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -24,6 +24,7 @@ def compressed(mask):
 
 
 @given(MASKS)
+@settings(deadline=None)
 def test_runs_of_a_mask(mask):
     runs = mask_runs(mask)
     assert runs.sum() == mask.size

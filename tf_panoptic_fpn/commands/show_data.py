@@ -29,6 +29,8 @@ def run(arguments):
     extension = pathlib.Path(arguments.output).suffix.lower()
     if extension not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"--output must be a .png or .jpg. Received: {arguments.output}")
+    if not pathlib.Path(arguments.output).absolute().parent.is_dir():
+        raise ConfigError(f"{arguments.output}: its folder does not exist")
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         config = build.resolve_data(load_config(arguments.config, arguments.set), folder)
         sheet = draw_split(config, arguments.split, arguments.count)
@@ -52,9 +54,7 @@ def draw_split(config, name, count):
     """
     # The pipeline reads `train`; one image a batch has no padding.
     data = dataclasses.replace(config.data, train=getattr(config.data, name), canvases=())
-    split = build.load_split(data, "train")
     things = config.model.semantic_things
-    batches = training_dataset(
-        split, data, 1, count, config.train.seed, semantic_things=things
-    ).as_numpy_iterator()
-    return contact_sheet(batches, split.categories, things)
+    index = build.load_index(data, "train", things)
+    batches = training_dataset(index, data, 1, count, config.train.seed).as_numpy_iterator()
+    return contact_sheet(batches, index.categories, things)
