@@ -364,7 +364,9 @@ SHAPE = st.fixed_dictionaries(
 
 
 @given(st.lists(SHAPE | JSON, max_size=4) | JSON)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_labelme_json_is_drawn_or_a_data_error(tmp_path, shapes):
     (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}))
     try:

@@ -24,6 +24,7 @@ def compressed(mask):
 
 
 @given(MASKS)
+@settings(deadline=None)
 def test_runs_of_a_mask(mask):
     runs = mask_runs(mask)
     assert runs.sum() == mask.size
@@ -114,7 +115,7 @@ POLYGONS = st.lists(st.lists(st.floats(-50, 90) | st.integers(-99, 99), max_size
 
 
 @given(JSON | RLE | POLYGONS)
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 def test_any_json_is_a_mask_or_a_data_error(segmentation):
     try:
         runs = segmentation_runs(segmentation, (6, 8))

@@ -2,14 +2,13 @@ import argparse
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import show_data
-from tf_panoptic_fpn.data.augment import box_frame_masks
 from tf_panoptic_fpn.data.segment_map import tight_boxes
 from tf_panoptic_fpn.data.show import (
     GAP,
@@ -42,13 +41,16 @@ def test_a_bitmap_is_pasted_by_pixel_centres():
 
 
 @given(st.integers(0, 1000))
+@settings(deadline=None)
 def test_pasting_undoes_the_frame_of_the_box(seed):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:40, :50]
     (cy, cx), (ry, rx) = rng.uniform(10, 30, 2), rng.uniform(4, 14, 2)
     ids = ((((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2) < 1).astype(int)
-    boxes, _ = tight_boxes(ids, [1])
-    mask, (top, left) = paste_bitmap(box_frame_masks(ids, [1], boxes)[0], boxes[0], ids.shape)
+    ((y1, x1, y2, x2),), _ = tight_boxes(ids, [1])
+    cells = (np.arange(112) + 0.5) / 112
+    bitmap = ids[np.ix_((y1 + cells * (y2 - y1)).astype(int), (x1 + cells * (x2 - x1)).astype(int))]
+    mask, (top, left) = paste_bitmap(bitmap, (y1, x1, y2, x2), ids.shape)
     pasted = np.zeros(ids.shape, int)
     pasted[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
     np.testing.assert_array_equal(pasted, ids)
@@ -144,7 +146,7 @@ def run(*arguments):
     show_data.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
-def test_the_command(tiny, tmp_path, capsys):
+def test_the_command(tiny, tmp_path, capsys, monkeypatch):
     for _ in range(2):
         tiny.add_plain(40, 60)
     tiny.read()
@@ -154,15 +156,30 @@ def test_the_command(tiny, tmp_path, capsys):
         f"data: {{root: {tmp_path}, train: {{{paths}, short_sides: [48]}}, "
         f"validation: {{{paths}, short_sides: [24]}}}}"
     )
+    sizes = []
+
+    def spy(batches, *arguments):
+        batches = list(batches)
+        sizes.extend(batch[schema.IMAGE_SIZES].tolist() for batch in batches)
+        return contact_sheet(batches, *arguments)
+
+    monkeypatch.setattr(show_data, "contact_sheet", spy)
     output = tmp_path / "sheet.png"
-    for split, size in (("train", "48x72"), ("validation", "24x36")):
-        run(f"--config={config}", f"--output={output}", f"--split={split}", "--count=1")
-        assert capsys.readouterr().out == f"{output}: 1480x542 pixels\n", size
+    run(f"--config={config}", f"--output={output}", "--split=validation", "--count=2")
+    assert sizes == [[[24, 36]]] * 2
+    assert capsys.readouterr().out == f"{output}: 1480x1068 pixels\n"
     with Image.open(output) as image:
-        assert image.size == (1480, 542)
-    with pytest.raises(ConfigError, match=r"--count must be above 0"):
-        run(f"--config={config}", f"--output={output}", "--count=0")
-    with pytest.raises(ConfigError, match=r"must be a .png or .jpg. Received: sheet.txt"):
-        run(f"--config={config}", "--output=sheet.txt")
-    with pytest.raises(ConfigError, match=r"sheet.png: cannot be written: No such file"):
-        run(f"--config={config}", f"--output={tmp_path}/absent/sheet.png", "--count=1")
+        assert image.size == (1480, 1068)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("--output=a.png", "--count=0"), "--count must be above 0"),
+        (("--output=sheet.txt",), "must be a .png or .jpg. Received: sheet.txt"),
+        (("--output=absent/a.png",), "absent/a.png: its folder does not exist"),
+    ],
+)
+def test_arguments_must_fit(arguments, fault):
+    with pytest.raises(ConfigError, match=fault):
+        run("--config=absent.yaml", *arguments)

@@ -245,7 +245,9 @@ def test_images(tmp_path, monkeypatch):
 
 
 @given(st.binary(max_size=60), st.integers(0, 90), st.integers(0, 255))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_bytes_are_an_image_or_a_breach(tmp_path, data, position, value):
     path, good = tmp_path / "a.png", tmp_path / "good.png"
     if not good.exists():
@@ -283,6 +285,7 @@ def flood_parts(ids, segment_id):
         np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2)
     )
 )
+@settings(deadline=None)
 def test_parts_are_those_that_filling_finds(ids):
     assert count_parts(ids, [0, 1, 2, 3]) == [flood_parts(ids, i) for i in (0, 1, 2)] + [0]
 

@@ -29,6 +29,8 @@ def run(arguments):
     extension = pathlib.Path(arguments.output).suffix.lower()
     if extension not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"--output must be a .png or .jpg. Received: {arguments.output}")
+    if not pathlib.Path(arguments.output).absolute().parent.is_dir():
+        raise ConfigError(f"{arguments.output}: its folder does not exist")
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         config = build.resolve_data(load_config(arguments.config, arguments.set), folder)
         sheet = draw_split(config, arguments.split, arguments.count)
