@@ -117,7 +117,8 @@ SPOILERS = [
     ({"no_area"}, lambda tree: segment(tree).pop("area")),
     ({"box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, 6])),
     (set(), lambda tree: segment(tree).update(bbox=[0, 0, 7, 3])),  # the last pixel left out
-    (set(), lambda tree: segment(tree).pop("bbox")),
+    ({"no_box"}, lambda tree: segment(tree).pop("bbox")),
+    ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, 0])),
     ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, float("nan")])),
     ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, -8, 4])),
     ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8])),
@@ -368,7 +369,7 @@ def test_the_command_fixes(pair, tmp_path, capsys):
     capsys.readouterr()
     assert command(*panoptic_arguments(pair), f"--fix={out}") == 1
     printed = capsys.readouterr().out.splitlines()
-    assert "                   0.png: segment 2 (car): 3 in the JSON, 20 in the map" in printed
+    assert "                   0.png: segment 2 (car): 3 in the JSON, 20 in the mask" in printed
     assert any(
         line.startswith("3 images, 4.2 % void; errors 2, warnings 0, notes") for line in printed
     )
@@ -422,7 +423,7 @@ def test_other_formats_are_checked_through_their_reader(pair):
     segment(pair.tree).update(area=31)
     split = pair.read()
     findings = validate_split(lambda: split).findings
-    assert findings.examples["area"] == ["0.png: segment 1 (sky): 31 in the JSON, 32 in the map"]
+    assert findings.examples["area"] == ["0.png: segment 1 (sky): 31 in the JSON, 32 in the mask"]
     assert set(findings.counts) == {"area", "tiny"}
     pathlib.Path(split.images[1].image_path).write_bytes(b"")
     pathlib.Path(split.images[2].panoptic_path).write_bytes(b"")

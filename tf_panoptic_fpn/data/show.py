@@ -121,9 +121,8 @@ def _draw_sample(sample, number, categories, semantic_things):
     counts = f"instances {int(real.sum()) - num_crowds}"
     if num_crowds:
         counts += f", crowds {num_crowds}"
-    return side_by_side(
-        [instances, semantic], [f"{number}: {height}x{width}, {counts}", "semantic labels"]
-    )
+    title = "semantic labels" if (labels != schema.IGNORED).any() else "semantic labels: none"
+    return side_by_side([instances, semantic], [f"{number}: {height}x{width}, {counts}", title])
 
 
 def _draw_semantic(image, labels, categories, semantic_things):

@@ -124,34 +124,9 @@ def check_unused(categories, used, findings):
             findings.add("unused", f"{entry['name']} (id {category_id})")
 
 
-def check_iscrowd(entry, category, where):
-    """Breaches in the `iscrowd` of a segment or an instance."""
-    if "iscrowd" not in entry:
-        return [("no_iscrowd", where)]
-    if entry["iscrowd"] not in (0, 1):
-        return [("iscrowd", f"{where}: {entry['iscrowd']!r:.40}")]
-    return [("crowd_stuff", where)] if entry["iscrowd"] and not is_thing(category) else []
-
-
 def is_thing(category):
     """Whether a category is a thing, as the reader takes it."""
     return bool(category.get("isthing", 1))
-
-
-def is_number(value):
-    """Whether a JSON value is a finite number."""
-    # Ints may be too large for `math.isfinite`; a comparison with NaN is False.
-    return type(value) in (int, float) and -1e15 < value < 1e15
-
-
-def is_box(value):
-    """Whether a JSON value is a box: x, y, width and height, the last two 0 or above."""
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(map(is_number, value))
-        and min(value[2:]) >= 0
-    )
 
 
 def shown(entry):

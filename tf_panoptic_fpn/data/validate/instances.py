@@ -10,16 +10,13 @@ from tf_panoptic_fpn.data.threads import map_in_threads
 from tf_panoptic_fpn.data.validate.document import (
     check_categories,
     check_images,
-    check_iscrowd,
     check_unused,
     image_of,
-    is_box,
-    is_number,
-    is_thing,
     load_document,
     shown,
 )
 from tf_panoptic_fpn.data.validate.files import check_image
+from tf_panoptic_fpn.data.validate.measures import compare_with_mask
 from tf_panoptic_fpn.data.validate.rules import ERROR, RULES
 from tf_panoptic_fpn.data.validate.validation import Validation
 from tf_panoptic_fpn.errors import DataError
@@ -135,14 +132,13 @@ def _check(path, image, annotations, categories):
         if key in masks:
             checked.breaches.append(("same_mask", f"{where} and {masks[key]}"))
         masks[key] = where
-        kept, breaches = _compare(
-            {**annotation, "segmentation": segmentation}, category, runs, size, where
-        )
+        whole = {**annotation, "segmentation": segmentation}
+        breaches, kept = _compare(whole, category, runs, size, where)
         checked.breaches += breaches
         checked.changes += [
             (f"`{key}` of an annotation is corrected", where)
             for key in ("area", "bbox", "iscrowd", "segmentation")
-            if kept[key] != annotation.get(key)
+            if kept[key] is not annotation.get(key)
         ]
         checked.annotations.append(kept)
     return checked
@@ -159,8 +155,8 @@ def _read_mask(segmentation, size, where):
         num_short = len(segmentation) - len(whole)
         breaches += [("polygon_points", where)] * num_short
         if num_short and not whole:
-            return breaches, whole, None
-        segmentation = whole
+            return breaches, segmentation, None
+        segmentation = whole if num_short else segmentation
     try:
         runs = segmentation_runs(segmentation, size)
     except DataError as error:
@@ -176,42 +172,17 @@ def _read_mask(segmentation, size, where):
 
 
 def _compare(annotation, category, runs, size, where):
-    """Compares area, box and crowd with the mask; returns the corrected annotation and breaches."""
-    breaches = check_iscrowd(annotation, category, where)
-    is_crowd = annotation.get("iscrowd") in (0, 1) and annotation["iscrowd"] and is_thing(category)
-    kept = {**annotation, "iscrowd": int(is_crowd)}
-    area, stated = runs_area(runs), annotation.get("area")
-    box = runs_box(runs, size[0])
-    polygons = annotation["segmentation"] if isinstance(annotation["segmentation"], list) else None
-    tolerance = 0.5
-    if polygons:  # half the pixels of the outline
-        tolerance = max(0.1 * area, (box[2] + box[3]) / 2)
-    if is_crowd:  # the areas of COCO's own crowds count something else
-        tolerance = math.inf
-    if "area" not in annotation:
-        breaches.append(("no_area", where))
-        kept["area"] = area
-    elif not is_number(stated) or stated < 0:
-        breaches.append(("bad_area", f"{where}: {stated!r:.40}"))
-        kept["area"] = area
-    elif abs(stated - area) > tolerance:
-        breaches.append(("area", f"{where}: {stated} in the JSON, {area} in the mask"))
-        kept["area"] = area
-
-    if polygons:
-        left, top, right, bottom = _extent(polygons)
+    """As `compare_with_mask`, by the ways of tools to rasterise and to count."""
+    area, box = runs_area(runs), runs_box(runs, size[0])
+    area_tolerance = 0
+    if isinstance(annotation["segmentation"], list):
+        area_tolerance = max(0.1 * area, (box[2] + box[3]) / 2)  # half the pixels of the outline
+        left, top, right, bottom = _extent(annotation["segmentation"])
         left, top = max(left, 0), max(top, 0)
         box = (left, top, min(right, size[1]) - left, min(bottom, size[0]) - top)
-    stated = annotation.get("bbox")
-    if not is_box(stated) or min(stated[2:]) == 0:
-        breaches.append(("bad_box", f"{where}: {stated!r:.80}"))
-        kept["bbox"] = list(box)
-    elif max(abs(a - b) for a, b in zip(_corners(stated), _corners(box), strict=True)) > (
-        _BOX_TOLERANCE
-    ):
-        breaches.append(("box", f"{where}: {stated} in the JSON, {list(box)} of the mask"))
-        kept["bbox"] = list(box)
-    return kept, breaches
+    if annotation.get("iscrowd") == 1:  # the areas of COCO's own crowds count something else
+        area_tolerance = math.inf
+    return compare_with_mask(annotation, category, area, box, where, area_tolerance, _BOX_TOLERANCE)
 
 
 def _extent(polygons):
@@ -219,8 +190,3 @@ def _extent(polygons):
     xs = [x for polygon in polygons for x in polygon[::2]]
     ys = [y for polygon in polygons for y in polygon[1::2]]
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _corners(box):
-    x, y, width, height = box
-    return x, y, x + width, y + height

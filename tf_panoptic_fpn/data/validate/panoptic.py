@@ -3,29 +3,24 @@
 import dataclasses
 import os
 
-import numpy as np
-
 from tf_panoptic_fpn.data.segment_map import tight_boxes, unique_ids
 from tf_panoptic_fpn.data.threads import map_in_threads
 from tf_panoptic_fpn.data.validate.components import count_parts
 from tf_panoptic_fpn.data.validate.document import (
     check_categories,
     check_images,
-    check_iscrowd,
     check_unused,
     image_of,
-    is_box,
-    is_number,
     is_thing,
     load_document,
     shown,
 )
 from tf_panoptic_fpn.data.validate.files import check_image, read_map
+from tf_panoptic_fpn.data.validate.measures import compare_with_mask
 from tf_panoptic_fpn.data.validate.rules import ERROR, RULES
 from tf_panoptic_fpn.data.validate.validation import Validation
 
 _TINY = 16  # pixels
-_BOX_TOLERANCE = 1  # pixels
 
 
 def validate_panoptic(images_dir, panoptic_json, panoptic_dir):
@@ -216,48 +211,16 @@ def check_segments(ids, segments, categories, breaches, changes):
             changes.append(("a segment is dropped", f"{where} is not in the map"))
             continue
         box = [int(x1), int(y1), int(x2 - x1), int(y2 - y1)]
-        kept = {**segment, "area": area, "bbox": box, "iscrowd": 0}
-        if segment.get("iscrowd") in (0, 1) and is_thing(category):
-            kept["iscrowd"] = int(segment["iscrowd"])
-        found = [
-            *_area_breach(segment, area, where),
-            *_box_breach(segment, box, where),
-            *check_iscrowd(segment, category, where),
-        ]
+        found, kept = compare_with_mask(segment, category, area, box, where)
         breaches += found
         if area < _TINY:
             breaches.append(("tiny", f"{where}: {area}"))
         if num_parts > 1 and is_thing(category) and not kept["iscrowd"]:
             breaches.append(("parts", f"{where}: {num_parts}"))
-        for key, rules in _CORRECTED.items():
-            if any(rule in rules for rule, _ in found):
-                changes.append((f"`{key}` of a segment is corrected", f"{where}: {kept[key]}"))
+        changes += [
+            (f"`{key}` of a segment is corrected", f"{where}: {kept[key]}")
+            for key in ("area", "bbox", "iscrowd")
+            if kept[key] is not segment.get(key)
+        ]
         corrected.append(kept)
     return corrected
-
-
-_CORRECTED = {
-    "area": ("area", "bad_area", "no_area"),
-    "bbox": ("box", "bad_box"),
-    "iscrowd": ("iscrowd", "no_iscrowd", "crowd_stuff"),
-}
-
-
-def _area_breach(segment, area, where):
-    if "area" not in segment:
-        return [("no_area", where)]
-    stated = segment["area"]
-    if not is_number(stated) or stated < 0:
-        return [("bad_area", f"{where}: {stated!r:.40}")]
-    return [("area", f"{where}: {stated} in the JSON, {area} in the map")] * (stated != area)
-
-
-def _box_breach(segment, box, where):
-    stated = segment.get("bbox", box)
-    if not is_box(stated):
-        return [("bad_box", f"{where}: {stated!r:.80}")]
-    # Corners, since a shifted box may have both ends wrong.
-    corners = np.array([[x, y, x + w, y + h] for x, y, w, h in (stated, box)], np.float64)
-    if np.abs(corners[0] - corners[1]).max() > _BOX_TOLERANCE:
-        return [("box", f"{where}: {stated} in the JSON, {box} in the map")]
-    return []

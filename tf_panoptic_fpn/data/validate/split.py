@@ -68,6 +68,6 @@ def _check(record, categories):
     ]
     found = []
     check_segments(ids, segments, categories, found, [])
-    # Formats without areas are not to be blamed for it.
-    breaches += [breach for breach in found if breach[0] != "no_area"]
+    # Formats without areas and boxes are not to be blamed for it.
+    breaches += [breach for breach in found if breach[0] not in ("no_area", "no_box")]
     return breaches, digest, used, (int((ids == 0).sum()), ids.size)
