@@ -76,6 +76,28 @@ def test_every_format(root, form, paths, category_id, instances):
 
 
 @pytest.mark.parametrize(
+    ("name", "paths", "images", "labels", "instances"),
+    [
+        ("camvid", ("images/val", "panoptic_val.json", "panoptic_val", ""), 101, 1418, 610),
+        ("cocostuff_13", ("images", "panoptic.json", "panoptic", ""), 13, 139, 77),
+        ("coco_panoptic_2", ("images", "panoptic.json", "panoptic", ""), 2, 50, 43),
+        ("coco_panoptic_2", ("images", "panoptic.json", "panoptic", "instances.json"), 2, 50, 43),
+        ("coco_instances", ("images", "", "", "instances.json"), 56, 0, 493),
+        ("nuclei", ("images", "", "", "instances.json"), 40, 0, 2034),
+    ],
+)
+def test_real_samples(samples, tmp_path, name, paths, images, labels, instances):
+    form = "coco_panoptic" if paths[1] else "coco_instances"
+    split = SplitConfig(form, *paths)
+    data = DataConfig(root=str(samples / name), index_cache=str(tmp_path), train=split)
+    index = build.load_index(data, "train")
+    assert len(index) == len(build.load_split(data, "train").images) == images
+    assert len(index.label_ids) == labels
+    assert len(index.instance_classes) == instances
+    assert not index.needs_pillow.any() and (index.orientations == 1).all()
+
+
+@pytest.mark.parametrize(
     ("form", "paths", "fault"),
     [
         ("coco_panoptic", {}, "`data.train.images` must be given with `format: coco_panoptic`"),

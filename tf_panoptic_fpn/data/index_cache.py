@@ -49,7 +49,9 @@ def cached_index(read_split, sources, settings, folders, semantic_things="other"
     """
     folder = _writable(folders)  # before the signature: it may lie in one of the sources
     if folder is None:
-        logging.warning("no folder for the index can be written to: %s", ", ".join(folders))
+        logging.warning(
+            "no folder for the index can be written to: %s", ", ".join(map(str, folders))
+        )
         with tempfile.TemporaryDirectory(prefix="panoptic_index-") as temporary:
             return _make(read_split, pathlib.Path(temporary) / "index", semantic_things)
     place = _hash([str(source) for source in sources] + [settings])
