@@ -357,7 +357,10 @@ JSON = st.recursive(
 SHAPE = st.fixed_dictionaries(
     {
         "label": st.sampled_from("ab") | JSON,
-        "points": st.lists(st.tuples(st.floats(-9, 9), st.integers(-9, 9)), max_size=5) | JSON,
+        "points": st.lists(st.tuples(st.floats(-9, 9), st.integers(-9, 9)), max_size=5)
+        | st.lists(st.tuples(st.integers(), st.floats()), max_size=5)
+        | st.just([[10**400, 0], [0, 1], [1, 0]])
+        | JSON,
         "shape_type": st.sampled_from(["polygon", "rectangle", "circle", "mask"]) | JSON,
         "group_id": st.none() | st.integers(0, 1) | JSON,
         "flags": JSON,

@@ -16,6 +16,7 @@ from tf_panoptic_fpn.data.segmentation import mask_runs, runs_mask, segmentation
 from tf_panoptic_fpn.errors import DataError
 
 _CIRCLE_POINTS = 72
+_FARTHEST = 1e6  # pixels; False for NaN, and safe for ints that are no float
 _CROWD_FLAGS = ("crowd", "iscrowd")
 
 
@@ -49,7 +50,7 @@ def read_labelme(folder, categories=None):
         labels = sorted({shape["label"] for _, shapes, _ in documents.values() for shape in shapes})
         categories = CategoryTable(tuple(Category(i, n, True) for i, n in enumerate(labels, 1)))
     image_paths = {
-        path: os.path.normpath(os.path.join(os.path.dirname(path), image_path))
+        path: os.path.abspath(os.path.join(os.path.dirname(path), image_path))
         for path, (image_path, _, _) in documents.items()
     }
     images_dir = os.path.commonpath([os.path.dirname(path) for path in image_paths.values()])
@@ -108,11 +109,11 @@ def _shape_runs(shape, size):
     numbers = isinstance(points, list) and all(
         isinstance(point, list)
         and len(point) == 2
-        and all(type(value) in (int, float) and math.isfinite(value) for value in point)
+        and all(type(value) in (int, float) and abs(value) < _FARTHEST for value in point)
         for point in points
     )
     if not numbers:
-        raise DataError("`points` must be a list of [x, y]")
+        raise DataError("`points` must be a list of [x, y], in pixels")
     if kind == "polygon":
         return segmentation_runs([[value for point in points for value in point]], size)
     if kind not in ("rectangle", "circle", "mask"):

@@ -49,11 +49,12 @@ def write_panoptic(source, output, image_files="link", validation_share=0.0, bac
         A `Conversion`.
 
     Raises:
-        ConfigError: if `output` is not empty, is in the folder of the images or cannot be written.
+        ConfigError: if `output` is not empty or cannot be written.
         DataError: if no image can be used.
     """
     output = pathlib.Path(output).absolute()
-    _check_output(output, source.images_dir)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ConfigError(f"{output}: the output must be a new or an empty folder")
     partial = output.with_name(f".{output.name}.partial")  # of a run that was killed, if any
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -68,15 +69,6 @@ def write_panoptic(source, output, image_files="link", validation_share=0.0, bac
             raise ConfigError(f"{output}: cannot be written: {error}") from None
         raise
     return conversion
-
-
-def _check_output(output, images_dir):
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ConfigError(f"{output}: the output must be a new or an empty folder")
-    if output.resolve().is_relative_to(pathlib.Path(images_dir).resolve()):
-        raise ConfigError(
-            f"{output}: the output must be outside the folder of the images, {images_dir}"
-        )
 
 
 def _write(source, partial, output, image_files, validation_share, background):

@@ -72,12 +72,12 @@ def read_map(path):
         with open(path, "rb") as file:
             header = file.read(26)
         # Pillow opens 16-bit colours as mode RGB too, and drops their lower bits.
-        if header[:8] == _PNG_HEADER and tuple(header[24:26]) != (8, 2):
+        if header[:8] == _PNG_HEADER and header[24:] not in (b"", b"\x08\x02"):
             kinds = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
-            depth, kind = header[24], kinds.get(header[25], "unknown")
+            depth, kind = header[24], kinds.get(header[-1], "unknown")
             return [("map_format", f"{depth}-bit {kind}")], None
         return [], read_panoptic_png(path)
-    except (DataError, OSError, IndexError) as error:
+    except (DataError, OSError) as error:
         return [("undecodable", str(error).removeprefix(f"{path}: "))], None
 
 
