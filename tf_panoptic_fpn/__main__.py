@@ -11,6 +11,7 @@ COMMANDS = (
     "convert-weights",
     "evaluate",
     "predict",
+    "write-records",
 )
 
 
