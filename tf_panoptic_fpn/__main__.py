@@ -14,6 +14,7 @@ COMMANDS = (
     "predict",
     "show-data",
     "validate-data",
+    "write-records",
 )
 
 

@@ -65,7 +65,8 @@ class SplitConfig:
     `format` says which of the paths, taken from `data.root`, are read; see `SPLIT_KEYS` in
     `config_rules` and `docs/data_formats.md`. The shorter side of an image becomes one of
     `short_sides` (drawn at random for training, the first for validation), the longer is held to
-    `max_long_side`.
+    `max_long_side`. `records` is a folder of the command `write-records`, which training reads in
+    place of the other paths.
     """
 
     format: str = "coco_panoptic"
@@ -75,6 +76,7 @@ class SplitConfig:
     instances_json: str = ""
     label_dir: str = ""
     categories: str = ""
+    records: str = ""
     short_sides: tuple[int, ...] = (800,)
     max_long_side: int = 1333
     flip_probability: float = 0.0

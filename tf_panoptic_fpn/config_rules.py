@@ -61,6 +61,12 @@ def check(config, path):
         *_split_rules("data.train", config.data.train, config.model),
         *_split_rules("data.validation", config.data.validation, config.model),
         *_augment_rules(config.data.augment),
+        (
+            not config.data.validation.records,
+            "data.validation.records",
+            "left out: records are for training",
+            config.data.validation.records,
+        ),
         *_optimizer_rules(config.optimizer),
         *_merge_rules(config.merge),
     ]
@@ -288,7 +294,7 @@ def check_paths(split, name):
     """
     given = {key for key in SPLIT_PATHS if getattr(split, key)}
     allowed = SPLIT_KEYS[split.format]
-    if given in allowed:
+    if given in allowed or (split.records and not given):
         return
     closest = min(allowed, key=lambda keys: len(keys ^ given))
     missing, extra = sorted(closest - given), sorted(given - closest)

@@ -63,8 +63,11 @@ def test_map_and_runs_give_boxes_and_masks_of_full_size_masks(ids, transposed):
     segment_ids = np.array([70000, 3, 5], np.int32)
     masks = ids == segment_ids[:, None, None]
     window = tf.constant([0, 0, *ids.shape], tf.float64)
-    rectangles, run_ids, run_of_pixel = instance_masks.map_runs(tf.constant(ids))
-    np.testing.assert_array_equal(run_ids.numpy()[run_of_pixel], ids)
+    rectangles, run_ids = instance_masks.map_runs(tf.constant(ids))
+    painted = np.zeros_like(ids)
+    for (y1, x1, y2, x2), run_id in zip(rectangles.numpy(), run_ids.numpy(), strict=True):
+        painted[y1:y2, x1:x2] += run_id
+    np.testing.assert_array_equal(painted, ids)
     owners = instance_masks.find_ids(run_ids, tf.constant(segment_ids))
     of_map = instance_masks.tight_boxes(rectangles, owners, 3, window)
     starts, ends, run_owners = _rle_runs(masks)
@@ -107,7 +110,7 @@ def test_more_instances_than_a_chunk_holds():
 
 def test_a_pixel_is_in_the_window_where_its_centre_is():
     ids = np.array([[1, 1, 1, 2], [1, 1, 1, 2]], np.int32)
-    rectangles, run_ids, _ = instance_masks.map_runs(tf.constant(ids))
+    rectangles, run_ids = instance_masks.map_runs(tf.constant(ids))
     owners = instance_masks.find_ids(run_ids, tf.constant([1, 2]))
     window = tf.constant([0.75, 0.5, 2, 3.25], tf.float64)
     boxes, areas = instance_masks.tight_boxes(rectangles, owners, 2, window)

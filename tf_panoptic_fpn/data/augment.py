@@ -18,6 +18,7 @@ from tf_panoptic_fpn.data.geometry import (
     draw_size,
     draw_window,
     flip_masks,
+    paint_runs,
     resize_boxes,
     resize_image,
     resize_labels,
@@ -133,7 +134,7 @@ class Augmentation:
             image = distort_color(image, self._draws(position, stream)[11:20])
         return {
             schema.IMAGES: image,
-            schema.SEMANTIC: resize_labels(loaded["semantic"], geometry),
+            schema.SEMANTIC: _semantic(loaded, geometry),
             schema.GT_BOXES: resize_boxes(boxes, geometry),
             schema.GT_MASKS: flip_masks(_masks(loaded, kept, boxes), geometry),
             schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
@@ -144,21 +145,22 @@ class Augmentation:
         chosen = self.donated(position, donor)
         geometry = self.donor_geometry(position, donor, tf.shape(sample[schema.SEMANTIC]))
         pasted = self._transformed(donor, geometry, position, _DONOR, chosen)
-        covered = resize_labels(_union(donor, chosen), geometry)
+        covered = _covered(donor, chosen, geometry)
         return paste(sample, pasted, covered, self.max_instances)
 
 
 def _classes(loaded):
     """Rectangles of an image and the class of each, -1 for none."""
-    classes = tf.concat([loaded["classes"] + _FIRST_THING, [-1]], 0)
-    owners = loaded["owners"]
-    # The position -1, of no instance, finds the last entry.
-    things = tf.gather(classes, tf.where(owners < 0, tf.size(classes) - 1, owners))
+    classes = loaded["classes"] + _FIRST_THING
+    rectangles, owners = loaded["rectangles"], loaded["owners"]
+    things = tf.gather(tf.concat([classes, [-1]], 0), _or_last(owners, classes))
+    if "map_classes" not in loaded:
+        return rectangles, things
     labels = loaded["map_classes"]
     labels = tf.where(labels == schema.IGNORED, -1, labels)
     if "ids" in loaded:  # the rectangles of the instances are those of the map
-        return loaded["rectangles"], tf.where(owners < 0, labels, things)
-    rectangles = tf.concat([loaded["map_rectangles"], loaded["rectangles"]], 0)
+        return rectangles, tf.where(owners < 0, labels, things)
+    rectangles = tf.concat([loaded["map_rectangles"], rectangles], 0)
     return rectangles, tf.concat([labels, things], 0)
 
 
@@ -174,12 +176,24 @@ def _masks(loaded, kept, boxes):
     return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])
 
 
-def _union(loaded, chosen):
-    """Bool `[H, W]`: the pixels of the chosen instances of an image."""
+def _semantic(loaded, geometry):
+    if "map_classes" not in loaded:
+        return tf.fill(geometry.size, tf.constant(schema.IGNORED, tf.uint8))
+    return paint_runs(loaded["map_rectangles"], loaded["map_classes"], geometry)
+
+
+def _covered(loaded, chosen, geometry):
+    """Bool `[h, w]`: the pixels of the chosen instances of an image."""
     if "ids" in loaded:
-        # The position -1, of no instance, finds the last entry.
-        table = tf.concat([chosen, [False]], 0)
-        place = tf.where(loaded["owners"] < 0, tf.size(chosen), loaded["owners"])
-        return tf.gather(tf.gather(table, place), loaded["run_of_pixel"])
+        owners = loaded["owners"]
+        is_chosen = tf.gather(tf.concat([chosen, [False]], 0), _or_last(owners, chosen))
+        values = tf.cast(is_chosen, tf.int32)
+        return paint_runs(loaded["rectangles"], values, geometry) > 0
     runs = loaded["run_starts"], loaded["run_ends"], loaded["run_owners"]
-    return instance_masks.union_of_runs(*runs, chosen, tf.shape(loaded["image"])[:2])
+    union = instance_masks.union_of_runs(*runs, chosen, geometry.source_size)
+    return resize_labels(union, geometry)
+
+
+def _or_last(positions, values):
+    """Positions in values to which one more was appended, which -1 is made to find."""
+    return tf.where(positions < 0, tf.size(values), positions)

@@ -19,8 +19,8 @@ def map_runs(ids):
         ids: int32 `[H, W]`.
 
     Returns:
-        `(rectangles, run_ids, run_of_pixel)`: int32 `[r, 4]`, the pixels of each run as (y1, x1,
-        y2, x2), y2 and x2 not included; int32 `[r]`; and int32 `[H, W]`, positions in them.
+        `(rectangles, run_ids)`: int32 `[r, 4]`, the pixels of each run as (y1, x1, y2, x2), y2 and
+        x2 not included, in the order of the rows; and int32 `[r]`.
     """
     height, width = tf.unstack(tf.shape(ids))
     breaks = tf.pad(ids[:, 1:] != ids[:, :-1], [[0, 0], [1, 0]], constant_values=True)
@@ -29,8 +29,7 @@ def map_runs(ids):
     row, column = starts // width, starts % width
     lengths = tf.concat([starts[1:], [height * width]], 0) - starts
     rectangles = tf.stack([row, column, row + 1, column + lengths], -1)
-    run_of_pixel = tf.reshape(tf.cumsum(tf.cast(breaks, tf.int32)) - 1, [height, width])
-    return rectangles, tf.gather(tf.reshape(ids, [-1]), starts), run_of_pixel
+    return rectangles, tf.gather(tf.reshape(ids, [-1]), starts)
 
 
 def find_ids(run_ids, listed_ids):

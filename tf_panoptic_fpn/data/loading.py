@@ -16,17 +16,17 @@ from tf_panoptic_fpn.data.split import ImageRecord, Segment, load_segments
 _LOADED = {
     "row": ([], tf.int32),  # of the index; -1 where nothing could be read
     "image": ([None, None, 3], tf.uint8),
-    "semantic": ([None, None], tf.uint8),
-    "map_rectangles": ([None, 4], tf.int32),  # [r, 4], (y1, x1, y2, x2)
-    "map_classes": ([None], tf.int32),  # [r], semantic class, 255 ignored
     "classes": ([None], tf.int32),  # [n]
     "is_crowd": ([None], tf.bool),  # [n]
     "rectangles": ([None, 4], tf.int32),  # [q, 4], (y1, x1, y2, x2)
     "owners": ([None], tf.int32),  # [q], instance, -1 for none
 }
+_LABELS = {
+    "map_rectangles": ([None, 4], tf.int32),  # [r, 4], (y1, x1, y2, x2), in the order of the rows
+    "map_classes": ([None], tf.int32),  # [r], semantic class, 255 ignored
+}
 _MAP = {
-    "ids": ([None, None], tf.int32),
-    "run_of_pixel": ([None, None], tf.int32),  # [H, W], position in the r runs
+    "ids": ([None, None], tf.int32),  # [H, W]
     "map_ids": ([None], tf.int32),  # [n], id of each instance
 }
 _RUNS = {
@@ -41,8 +41,8 @@ class ImageLoader:
 
     What it loads is described by `element_spec`, a dict of `tf.TensorSpec`. H x W is the image, r
     runs of equal ids in the rows of its map, n instances, q rectangles that they consist of, f runs
-    of instances down the columns (see `instance_masks`); the last three keys depend on where the
-    masks of the data set are, in the maps or in runs.
+    of instances down the columns (see `instance_masks`). The keys depend on whether the data set
+    has maps, and on where its masks are, in the maps or in runs.
 
     Args:
         index: `DatasetIndex`.
@@ -53,9 +53,11 @@ class ImageLoader:
         self.source = source
         self.map_format = index.map_format
         self.masks_are_runs = bool(np.any(index.instance_map_ids < 0))
-        optional = _RUNS if self.masks_are_runs else _MAP
+        keys = _LOADED | (_RUNS if self.masks_are_runs else _MAP)
+        if self.map_format != "none":
+            keys |= _LABELS
         self.element_spec = {
-            key: tf.TensorSpec(shape, dtype) for key, (shape, dtype) in (_LOADED | optional).items()
+            key: tf.TensorSpec(shape, dtype) for key, (shape, dtype) in keys.items()
         }
         with tf.device("CPU"):
             self.columns = {
@@ -95,8 +97,9 @@ class ImageLoader:
             "image": image,
             "classes": columns["instance_classes"][instances],
             "is_crowd": columns["instance_is_crowd"][instances],
-            **self._load_map(row, map_bytes, with_pillow, size),
         }
+        if self.map_format != "none":
+            loaded |= self._load_map(row, map_bytes, with_pillow, size)
         if self.masks_are_runs:
             loaded |= self._load_runs(instances, size[0])
         else:
@@ -120,15 +123,9 @@ class ImageLoader:
         return slice(offsets[row], offsets[row + 1])
 
     def _load_map(self, row, map_bytes, with_pillow, size):
-        if self.map_format == "none":
-            return {
-                "semantic": tf.fill(size, tf.constant(schema.IGNORED, tf.uint8)),
-                "map_rectangles": tf.zeros([0, 4], tf.int32),
-                "map_classes": tf.zeros([0], tf.int32),
-            }
         ids = decode_id_map(map_bytes, self.map_format, with_pillow)
         tf.debugging.Assert(tf.reduce_all(tf.shape(ids) == size), ["the map has another size"])
-        rectangles, run_ids, run_of_pixel = map_runs(ids)
+        rectangles, run_ids = map_runs(ids)
         labels = self._slice("label_offsets", row)
         place = find_ids(run_ids, self.columns["label_ids"][labels])
         self._check_ids(run_ids, place, labels.stop - labels.start)
@@ -136,12 +133,10 @@ class ImageLoader:
         table = tf.concat([self.columns["label_classes"][labels], [schema.IGNORED]], 0)
         run_classes = tf.gather(table, tf.where(place < 0, tf.size(table) - 1, place))
         return {
-            "semantic": tf.gather(run_classes, run_of_pixel),
             "map_rectangles": rectangles,
             "map_classes": tf.cast(run_classes, tf.int32),
             "ids": ids,
             "run_ids": run_ids,
-            "run_of_pixel": run_of_pixel,
         }
 
     def _check_ids(self, run_ids, place, num_labels):

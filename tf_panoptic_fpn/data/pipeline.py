@@ -11,6 +11,7 @@ from tf_panoptic_fpn.data.damaged_files import DamagedFiles
 from tf_panoptic_fpn.data.index import batch_schedule, is_portrait
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.python_calls import python_function
+from tf_panoptic_fpn.data.tfrecords import RecordSource, records_folder
 from tf_panoptic_fpn.errors import ConfigError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
@@ -84,7 +85,8 @@ def training_dataset(
         _check_canvases(index.sizes, data_config, canvases)
     _log_instances_left_out(index, data_config.max_instances)
     schedule = batch_schedule(index.sizes, batch_size, num_steps, seed)
-    source = FolderSource(index)
+    records = data_config.train.records
+    source = RecordSource(index, records_folder(data_config)) if records else FolderSource(index)
     damaged = DamagedFiles(
         index, source.check, data_config.max_damaged_share, on_damaged, on_error
     )
