@@ -434,6 +434,28 @@ def test_other_formats_are_checked_through_their_reader(pair):
     assert findings.examples == {"other": [f"{pair.json_path}: the data set has no images"]}
 
 
+def test_label_maps_have_classes_only(tmp_path, capsys):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for i, label in enumerate((1, 9)):
+        save(np.full((6, 8, 3), i, np.uint8), tmp_path / f"images/{i}.png")
+        save(np.full((6, 8), label, np.uint8), tmp_path / f"labels/{i}.png")
+    (tmp_path / "classes.yaml").write_text("[{id: 1, name: road}, {id: 4, name: sky}]")
+    split = "{format: label_maps, images: images, label_dir: labels, categories: classes.yaml}"
+    (tmp_path / "config.yaml").write_text(
+        "model: {num_thing_classes: 0, num_stuff_classes: 2, tasks: [semantic]}\n"
+        f"data: {{root: {tmp_path}, train: {split}, validation: {split}}}"
+    )
+    assert command(f"--config={tmp_path / 'config.yaml'}") == 1
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        "train",
+        "error 1 the reader refuses the data",
+        f"1.png: {tmp_path}/labels/1.png: the map holds unknown labels: 9",
+        "note 1 a category is never used",
+    ]
+
+
 @pytest.mark.parametrize("name", ["coco_panoptic_2", "cocostuff_13"])
 def test_real_samples_reproduce_their_areas(samples, name):
     folder = samples / name

@@ -1,5 +1,6 @@
 """Checks of a split of any other format, through the reader that training uses."""
 
+from tf_panoptic_fpn.data.segment_map import unique_ids
 from tf_panoptic_fpn.data.split import load_segments
 from tf_panoptic_fpn.data.threads import map_in_threads
 from tf_panoptic_fpn.data.validate.document import check_unused
@@ -36,7 +37,7 @@ def validate_split(load_split):
             record = split.images[i]
         except DataError as error:
             return f"image {i}", [("other", str(error))], None, (), (0, 0)
-        return record.file_name, *_check(record, categories)
+        return record.file_name, *_check(record, categories, split.has_panoptic)
 
     used = set()
     for name, breaches, digest, category_ids, pixels in map_in_threads(
@@ -49,9 +50,11 @@ def validate_split(load_split):
     return validation
 
 
-def _check(record, categories):
-    used = {segment.category_id for segment in record.segments}
+def _check(record, categories, has_panoptic):
     breaches, size, digest = check_image(record.image_path, (record.height, record.width))
+    used = {instance.category_id for instance in record.instances or ()}
+    if has_panoptic:
+        used |= {segment.category_id for segment in record.segments}
     if size is None:
         return breaches, digest, used, (0, 0)
     try:
@@ -60,14 +63,19 @@ def _check(record, categories):
         if not any(rule == "size" for rule, _ in breaches):
             breaches.append(("other", str(error)))
         return breaches, digest, used, (0, 0)
+    pixels = (int((ids == 0).sum()), ids.size)
+    if not has_panoptic:  # the segments are classes, in the image or not
+        found = set(unique_ids(ids).tolist())
+        used |= {segment.category_id for segment in record.segments if segment.id in found}
+        return breaches, digest, used, pixels
     segments = [
         {"id": s.id, "category_id": s.category_id, "iscrowd": int(s.is_crowd)}
         | ({} if s.area is None else {"area": s.area})
         | ({} if s.bbox_xywh is None else {"bbox": list(s.bbox_xywh)})
         for s in record.segments
     ]
-    found = []
-    check_segments(ids, segments, categories, found, [])
+    compared = []
+    check_segments(ids, segments, categories, compared, [])
     # Formats without areas and boxes are not to be blamed for it.
-    breaches += [breach for breach in found if breach[0] not in ("no_area", "no_box")]
-    return breaches, digest, used, (int((ids == 0).sum()), ids.size)
+    breaches += [breach for breach in compared if breach[0] not in ("no_area", "no_box")]
+    return breaches, digest, used, pixels
