@@ -447,13 +447,9 @@ def test_label_maps_have_classes_only(tmp_path, capsys):
         f"data: {{root: {tmp_path}, train: {split}, validation: {split}}}"
     )
     assert command(f"--config={tmp_path / 'config.yaml'}") == 1
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[:4] == [
-        "train",
-        "error 1 the reader refuses the data",
-        f"1.png: {tmp_path}/labels/1.png: the map holds unknown labels: 9",
-        "note 1 a category is never used",
-    ]
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("train error 1 the reader refuses the data 1.png: ")
+    assert "labels/1.png: the map holds unknown labels: 9 note 1 a category is never used" in text
 
 
 @pytest.mark.parametrize("name", ["coco_panoptic_2", "cocostuff_13"])

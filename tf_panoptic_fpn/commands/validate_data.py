@@ -74,9 +74,7 @@ def _validate_split(data, name):
     """Dict: title -> `Validation` of each JSON of a split, or of what its reader makes of it."""
     split = getattr(data, name)
     if not split.images:  # it has records
-        raise ConfigError(
-            f"`data.{name}.images`: give the paths that the records were written from"
-        )
+        raise ConfigError(f"`data.{name}.images` must be given: records cannot be checked")
     validations = {}
     if split.format == "coco_panoptic":
         keys = ("images", "panoptic_json", "panoptic_dir")
