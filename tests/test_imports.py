@@ -21,7 +21,8 @@ LAYERS = {
     "models": {"ops", "schema", "losses"},
     "weights": {"models", "errors"},
     "visualize": {"categories", "schema", "errors"},
-    "data": {"ops", *BASE},
+    # `data.show` draws with `visualize`.
+    "data": {"ops", "visualize", *BASE},
     # `data.images` reads and writes the COCO panoptic PNG.
     "evaluation": {"ops", "data.images", "visualize", *BASE},
     "training": {"build", "models", "losses", "data", "workdir", "weights", *BASE},

@@ -10,11 +10,15 @@ COMMANDS = (
     "cityscapes-ap",
     "cityscapes-iou",
     "convert-cityscapes",
+    "convert-data",
     "convert-weights",
     "evaluate",
     "instance-ap",
     "predict",
     "semantic-iou",
+    "show-data",
+    "validate-data",
+    "write-records",
 )
 
 

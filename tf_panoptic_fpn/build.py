@@ -17,6 +17,7 @@ from tf_panoptic_fpn.data.coco_instances import read_coco_instances, with_coco_i
 from tf_panoptic_fpn.data.coco_stuff import read_coco_stuff
 from tf_panoptic_fpn.data.label_maps import read_label_maps
 from tf_panoptic_fpn.data.shapes import write_shapes
+from tf_panoptic_fpn.data.tfrecords import load_records_index, records_folder
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.training.optimizer import SGD, WarmupStepDecay
@@ -186,6 +187,8 @@ def load_index(data, name, semantic_things="other"):
     Raises:
         DataError: if a file of the data set breaks a rule.
     """
+    if getattr(data, name).records:
+        return load_records_index(records_folder(data), semantic_things)
     absolute = dataclasses.replace(data, root=os.path.abspath(data.root))
     paths = _split_paths(absolute, name)
     beside = pathlib.Path(absolute.root if data.root else paths["images_dir"].parent)

@@ -65,7 +65,8 @@ class SplitConfig:
     `format` says which of the paths, taken from `data.root`, are read; see `SPLIT_KEYS` in
     `config_rules` and `docs/data_formats.md`. The shorter side of an image becomes one of
     `short_sides` (drawn at random for training, the first for validation), the longer is held to
-    `max_long_side`.
+    `max_long_side`. `records` is a folder of the command `write-records`, which training reads in
+    place of the other paths.
     """
 
     format: str = "coco_panoptic"
@@ -75,9 +76,32 @@ class SplitConfig:
     instances_json: str = ""
     label_dir: str = ""
     categories: str = ""
+    records: str = ""
     short_sides: tuple[int, ...] = (800,)
     max_long_side: int = 1333
     flip_probability: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of the training images, beside `short_sides` and `flip_probability`.
+
+    `short_side_sampling` draws one of the `short_sides` ("choice") or any side between the smallest
+    and the largest ("range"). With `scale_range` an image is scaled by a factor drawn from it
+    instead: of its own size, or of the largest size that fits the crop, by `scale_relative_to`
+    ("image" or "crop"). `crop_size` is (height, width); a crop holds a pixel of a class drawn from
+    those in the image with a probability of `crop_by_class_probability`, and lies anywhere
+    otherwise. With a probability of `copy_paste_probability` about half of another image's
+    instances are pasted in.
+    """
+
+    short_side_sampling: str = "choice"
+    scale_range: tuple[float, ...] = ()
+    scale_relative_to: str = "image"
+    crop_size: tuple[int, ...] = ()
+    crop_by_class_probability: float = 0.0
+    color_distortion: bool = False
+    copy_paste_probability: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +112,7 @@ class DataConfig:
     the batch; without any, a batch is padded to its own largest image, rounded up to 32.
     `index_cache` is the folder that the compiled annotations are kept in, by default
     `.panoptic_index` in `root`, or in the user's cache folder where that cannot be written to.
+    Training stops where more than `max_damaged_share` of its images, and more than 3, are damaged.
     """
 
     root: str = ""
@@ -97,6 +122,8 @@ class DataConfig:
         short_sides=(640, 672, 704, 736, 768, 800), flip_probability=0.5
     )
     validation: SplitConfig = SplitConfig()
+    augment: AugmentConfig = AugmentConfig()
+    max_damaged_share: float = 0.01
     max_instances: int = 100
     canvases: tuple[tuple[int, int], ...] = ()
 

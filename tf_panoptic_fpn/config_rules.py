@@ -19,6 +19,8 @@ SEMANTIC_DESIGNS = ("staged", "two_conv")
 SEMANTIC_FUSIONS = ("sum", "concat")
 SEMANTIC_THINGS = ("other", "all")
 MOMENTUM_STYLES = ("torch", "keras")
+SHORT_SIDE_SAMPLINGS = ("choice", "range")
+SCALE_BASES = ("image", "crop")
 LOSS_SCHEDULES = ("combined", "alternating")
 # Format of a split: the sets of paths of which one must be given, and no others.
 SPLIT_KEYS = {
@@ -58,6 +60,13 @@ def check(config, path):
         *(_shapes_rules(config.data.shapes) if config.data.shapes is not None else ()),
         *_split_rules("data.train", config.data.train, config.model),
         *_split_rules("data.validation", config.data.validation, config.model),
+        *_augment_rules(config.data.augment),
+        (
+            not config.data.validation.records,
+            "data.validation.records",
+            "left out: records are for training",
+            config.data.validation.records,
+        ),
         *_optimizer_rules(config.optimizer),
         *_merge_rules(config.merge),
     ]
@@ -178,10 +187,64 @@ def _data_rules(data, train):
         ),
         (data.max_instances > 0, "data.max_instances", "above 0", data.max_instances),
         (
+            0 <= data.max_damaged_share <= 1,
+            "data.max_damaged_share",
+            "in [0, 1]",
+            data.max_damaged_share,
+        ),
+        (
             all(h % 32 == 0 and w % 32 == 0 and h > 0 and w > 0 for h, w in data.canvases),
             "data.canvases",
             "multiples of 32",
             data.canvases,
+        ),
+    ]
+
+
+def _augment_rules(augment):
+    name = "data.augment"
+    scale, crop = augment.scale_range, augment.crop_size
+    probabilities = ("crop_by_class_probability", "copy_paste_probability")
+    return [
+        (
+            augment.short_side_sampling in SHORT_SIDE_SAMPLINGS,
+            f"{name}.short_side_sampling",
+            f"one of {SHORT_SIDE_SAMPLINGS}",
+            augment.short_side_sampling,
+        ),
+        (
+            not scale or (len(scale) == 2 and 0 < scale[0] <= scale[1]),
+            f"{name}.scale_range",
+            "two factors above 0 in ascending order, or empty",
+            scale,
+        ),
+        (
+            augment.scale_relative_to in SCALE_BASES,
+            f"{name}.scale_relative_to",
+            f"one of {SCALE_BASES}",
+            augment.scale_relative_to,
+        ),
+        (
+            augment.scale_relative_to == "image" or (scale and crop),
+            f"{name}.scale_relative_to",
+            "image without a scale_range and a crop_size",
+            augment.scale_relative_to,
+        ),
+        (
+            not crop or (len(crop) == 2 and min(crop) > 0),
+            f"{name}.crop_size",
+            "a height and a width above 0, or empty",
+            crop,
+        ),
+        *(
+            (0 <= getattr(augment, key) <= 1, f"{name}.{key}", "in [0, 1]", getattr(augment, key))
+            for key in probabilities
+        ),
+        (
+            crop or augment.crop_by_class_probability == 0,
+            f"{name}.crop_by_class_probability",
+            "0 without a crop_size",
+            augment.crop_by_class_probability,
         ),
     ]
 
@@ -231,7 +294,7 @@ def check_paths(split, name):
     """
     given = {key for key in SPLIT_PATHS if getattr(split, key)}
     allowed = SPLIT_KEYS[split.format]
-    if given in allowed:
+    if given in allowed or (split.records and not given):
         return
     closest = min(allowed, key=lambda keys: len(keys ^ given))
     missing, extra = sorted(closest - given), sorted(given - closest)

@@ -1,87 +1,199 @@
-"""Training samples and their geometric augmentation.
+"""From an image as read to a training sample: its augmentations, and the random draws of them.
 
-A sample is a dict of numpy arrays of one image, under the keys of the batch that it becomes a part
-of (`schema`), before padding: `images` uint8 [H, W, 3], `semantic` uint8 [H, W], `gt_boxes` float32
-[n, 4], `gt_masks` uint8 [n, 112, 112], and what does not depend on geometry. Masks are in the frame
-of their own box, so that resizing leaves them as they are and a flip mirrors them.
+A sample is a dict of tensors of one image, under the keys of the batch that it becomes a part of
+(`schema`), before padding: `images` uint8 [H, W, 3], `semantic` uint8 [H, W], `gt_boxes` float32
+[n, 4], `gt_masks` uint8 [n, 112, 112], `gt_classes` int32 [n], `gt_is_crowd` bool [n]. Masks are in
+the frame of their own box, so that resizing leaves them as they are and a flip mirrors them.
 """
 
-import numpy as np
+import tensorflow as tf
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data.images import resize_image, resize_labels
+from tf_panoptic_fpn.data import instance_masks
+from tf_panoptic_fpn.data.color_distortion import distort_color
+from tf_panoptic_fpn.data.copy_paste import keep_largest, paste
+from tf_panoptic_fpn.data.geometry import (
+    Geometry,
+    draw_pixel_of_class,
+    draw_size,
+    draw_window,
+    flip_masks,
+    paint_runs,
+    resize_boxes,
+    resize_image,
+    resize_labels,
+    resize_point,
+    uniform_int,
+)
+
+_FIRST_THING = 256  # keeps thing classes apart from semantic ones
+_NUM_DRAWS = 20
+# What is drawn for one place in the run, each from a stream of its own.
+_IMAGE, _DONOR, _PASTED, _SEED = range(4)
 
 
-def box_frame_masks(ids, segment_ids, boxes, size=schema.GT_MASK_SIZE):
-    """Samples the mask of each instance on a fixed grid over its box.
+class Augmentation:
+    """Makes training samples by the settings of a `DataConfig`.
 
-    A cell is set where the mask, interpolated bilinearly between pixel centres, is at least 0.5 at
-    the cell's centre: the rule by which Mask R-CNN makes its mask targets.
-
-    Args:
-        ids: int `[H, W]`, segment ids.
-        segment_ids: int `[n]`, the id of each instance.
-        boxes: float `[n, 4]`, yxyx, pixels of the map, each of some height and width.
-        size: int, cells along each side.
-
-    Returns:
-        uint8 `[n, size, size]`, 0 or 1.
-    """
-    masks = np.zeros((len(segment_ids), size, size), np.uint8)
-    for mask, segment_id, (y1, x1, y2, x2) in zip(masks, segment_ids, boxes, strict=True):
-        top, bottom, y_weight = _neighbours(y1, y2, size, ids.shape[0])
-        left, right, x_weight = _neighbours(x1, x2, size, ids.shape[1])
-        columns = np.concatenate([left, right])
-        upper, lower = (ids[rows[:, None], columns] == segment_id for rows in (top, bottom))
-        rows = upper + y_weight[:, None] * (lower.astype(np.float32) - upper)
-        values = rows[:, :size] + x_weight * (rows[:, size:] - rows[:, :size])
-        mask[:] = values >= 0.5
-    return masks
-
-
-def resize_sample(sample, size):
-    """Resizes a sample: the image bilinearly, labels to the nearest.
+    What happens to an image depends on the run's seed and on its place in the run alone.
 
     Args:
-        sample: dict, see the head of this module.
-        size: `(height, width)`, ints.
-
-    Returns:
-        A new dict.
+        data_config: `DataConfig`.
+        seed: int, of the run.
     """
-    height, width = sample[schema.IMAGES].shape[:2]
-    scale = np.array([size[0] / height, size[1] / width] * 2, np.float32)
-    return {
-        **sample,
-        schema.IMAGES: resize_image(sample[schema.IMAGES], size),
-        schema.SEMANTIC: resize_labels(sample[schema.SEMANTIC], size),
-        schema.GT_BOXES: sample[schema.GT_BOXES] * scale,
-    }
+
+    def __init__(self, data_config, seed):
+        self.split_config = data_config.train
+        self.settings = data_config.augment
+        self.max_instances = data_config.max_instances
+        self.seed = seed
+
+    def sample(self, position, loaded, donor=None):
+        """Makes the sample of an image.
+
+        Args:
+            position: int64 `[]`, the image's place in the run.
+            loaded: dict, see `loading.ImageLoader`.
+            donor: the same of another image, to paste instances from, or of none.
+
+        Returns:
+            A dict, see the head of this module.
+        """
+        sample = self._transformed(loaded, self.geometry(position, loaded), position, _IMAGE)
+        if donor is not None:
+            sample = tf.cond(
+                donor["row"] >= 0,
+                lambda: self._pasted(position, sample, donor),
+                lambda: sample,
+            )
+        seed = self._seed(position, _SEED)
+        return {
+            **sample,
+            schema.IMAGE_SIZES: tf.shape(sample[schema.SEMANTIC]),
+            schema.IMAGE_SEEDS: tf.random.stateless_uniform(
+                [], seed, 0, tf.int32.max, tf.int32, alg="philox"
+            ),
+        }
+
+    def geometry(self, position, loaded):
+        """Draws the `Geometry` of the image at a position."""
+        return self._geometry(loaded, self._draws(position, _IMAGE))
+
+    def donor_row(self, position, num_images):
+        """Returns int32 `[]`: the image whose instances are pasted in at a position, -1 for none."""
+        draws = self._draws(position, _DONOR)
+        is_pasted = draws[0] < self.settings.copy_paste_probability
+        return tf.where(is_pasted, uniform_int(draws[1], num_images), -1)
+
+    def donor_geometry(self, position, donor, max_size):
+        """Draws the `Geometry` of a donor, of a result no larger than `max_size` (int32 `[2]`)."""
+        return self._geometry(donor, self._draws(position, _DONOR), max_size)
+
+    def donated(self, position, donor):
+        """Returns bool `[n]`: which instances of a donor are pasted; a crowd never is."""
+        seed = self._seed(position, _PASTED)
+        chances = tf.random.stateless_uniform(tf.shape(donor["classes"]), seed, alg="philox")
+        return (chances < 0.5) & ~donor["is_crowd"]
+
+    def _seed(self, position, stream):
+        return tf.stack([tf.constant(self.seed, tf.int64), 4 * position + stream])
+
+    def _draws(self, position, stream):
+        seed = self._seed(position, stream)
+        return tf.random.stateless_uniform([_NUM_DRAWS], seed, alg="philox")
+
+    def _geometry(self, loaded, draws, max_size=None):
+        settings = self.settings
+        source_size = tf.shape(loaded["image"])[:2]
+        size = draw_size(source_size, self.split_config, settings, draws[2])
+        crop = tf.constant(settings.crop_size or (tf.int32.max,) * 2)
+        if max_size is not None:
+            crop = tf.minimum(crop, max_size)
+        focus = None
+        if settings.crop_by_class_probability > 0:
+            is_drawn, pixel = draw_pixel_of_class(*_classes(loaded), draws[6:10])
+            is_drawn &= draws[10] < settings.crop_by_class_probability
+            focus = is_drawn, resize_point(pixel, source_size, size)
+        is_flipped = draws[3] < self.split_config.flip_probability
+        return Geometry(source_size, size, draw_window(size, crop, draws[4:6], focus), is_flipped)
+
+    def _transformed(self, loaded, geometry, position, stream, chosen=None):
+        """The sample of an image by a `Geometry`, of its `chosen` instances (bool `[n]`)."""
+        boxes, areas = instance_masks.tight_boxes(
+            loaded["rectangles"],
+            loaded["owners"],
+            tf.size(loaded["classes"]),
+            geometry.source_window,
+        )
+        if chosen is not None:
+            areas = tf.where(chosen, areas, 0)
+        kept = keep_largest(areas, self.max_instances)
+        boxes = tf.gather(boxes, kept)
+        image = resize_image(loaded["image"], geometry)
+        if self.settings.color_distortion:
+            image = distort_color(image, self._draws(position, stream)[11:20])
+        return {
+            schema.IMAGES: image,
+            schema.SEMANTIC: _semantic(loaded, geometry),
+            schema.GT_BOXES: resize_boxes(boxes, geometry),
+            schema.GT_MASKS: flip_masks(_masks(loaded, kept, boxes), geometry),
+            schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
+            schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
+        }
+
+    def _pasted(self, position, sample, donor):
+        chosen = self.donated(position, donor)
+        geometry = self.donor_geometry(position, donor, tf.shape(sample[schema.SEMANTIC]))
+        pasted = self._transformed(donor, geometry, position, _DONOR, chosen)
+        covered = _covered(donor, chosen, geometry)
+        return paste(sample, pasted, covered, self.max_instances)
 
 
-def flip_sample(sample):
-    """Mirrors a sample left to right.
-
-    Args:
-        sample: dict, see the head of this module.
-
-    Returns:
-        A new dict.
-    """
-    width = sample[schema.IMAGES].shape[1]
-    y1, x1, y2, x2 = sample[schema.GT_BOXES].T
-    return {
-        **sample,
-        schema.IMAGES: sample[schema.IMAGES][:, ::-1],
-        schema.SEMANTIC: sample[schema.SEMANTIC][:, ::-1],
-        schema.GT_BOXES: np.stack([y1, width - x2, y2, width - x1], axis=-1),
-        schema.GT_MASKS: sample[schema.GT_MASKS][:, :, ::-1],
-    }
+def _classes(loaded):
+    """Rectangles of an image and the class of each, -1 for none."""
+    classes = loaded["classes"] + _FIRST_THING
+    rectangles, owners = loaded["rectangles"], loaded["owners"]
+    things = tf.gather(tf.concat([classes, [-1]], 0), _or_last(owners, classes))
+    if "map_classes" not in loaded:
+        return rectangles, things
+    labels = loaded["map_classes"]
+    labels = tf.where(labels == schema.IGNORED, -1, labels)
+    if "ids" in loaded:  # the rectangles of the instances are those of the map
+        return rectangles, tf.where(owners < 0, labels, things)
+    rectangles = tf.concat([loaded["map_rectangles"], rectangles], 0)
+    return rectangles, tf.concat([labels, things], 0)
 
 
-def _neighbours(start, stop, size, extent):
-    """The two pixels on either side of each cell centre, and the weight of the second."""
-    centres = start + (np.arange(size, dtype=np.float32) + 0.5) * ((stop - start) / size) - 0.5
-    first = np.floor(centres)
-    pixels = np.clip([first, first + 1], 0, extent - 1).astype(np.intp)
-    return pixels[0], pixels[1], centres - first
+def _masks(loaded, kept, boxes):
+    """Box-frame masks of the kept instances of an image."""
+    if "ids" in loaded:
+        return instance_masks.masks_from_map(
+            loaded["ids"], tf.gather(loaded["map_ids"], kept), boxes
+        )
+    place = tf.scatter_nd(kept[:, None], tf.range(1, tf.size(kept) + 1), tf.shape(loaded["classes"]))
+    owners = tf.gather(place - 1, loaded["run_owners"])  # -1 for those not kept
+    runs = loaded["run_starts"], loaded["run_ends"], owners
+    return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])
+
+
+def _semantic(loaded, geometry):
+    if "map_classes" not in loaded:
+        return tf.fill(geometry.size, tf.constant(schema.IGNORED, tf.uint8))
+    return paint_runs(loaded["map_rectangles"], loaded["map_classes"], geometry)
+
+
+def _covered(loaded, chosen, geometry):
+    """Bool `[h, w]`: the pixels of the chosen instances of an image."""
+    if "ids" in loaded:
+        owners = loaded["owners"]
+        is_chosen = tf.gather(tf.concat([chosen, [False]], 0), _or_last(owners, chosen))
+        values = tf.cast(is_chosen, tf.int32)
+        return paint_runs(loaded["rectangles"], values, geometry) > 0
+    runs = loaded["run_starts"], loaded["run_ends"], loaded["run_owners"]
+    union = instance_masks.union_of_runs(*runs, chosen, geometry.source_size)
+    return resize_labels(union, geometry)
+
+
+def _or_last(positions, values):
+    """Positions in values to which one more was appended, which -1 is made to find."""
+    return tf.where(positions < 0, tf.size(values), positions)

@@ -1,20 +1,18 @@
-"""From a split to training batches."""
-
-import atexit
-import threading
-import time
+"""From an index to training batches."""
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data.augment import box_frame_masks, flip_sample, resize_sample
-from tf_panoptic_fpn.data.images import resized_size
-from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
-from tf_panoptic_fpn.data.segment_map import semantic_labels, tight_boxes
-from tf_panoptic_fpn.data.split import read_checked
-from tf_panoptic_fpn.errors import ConfigError, DamagedFileError, DataError
+from tf_panoptic_fpn.data import geometry
+from tf_panoptic_fpn.data.augment import Augmentation
+from tf_panoptic_fpn.data.damaged_files import DamagedFiles
+from tf_panoptic_fpn.data.index import batch_schedule, is_portrait
+from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
+from tf_panoptic_fpn.data.python_calls import python_function
+from tf_panoptic_fpn.data.tfrecords import RecordSource, records_folder
+from tf_panoptic_fpn.errors import ConfigError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
 _SAMPLE = {
@@ -32,7 +30,7 @@ _INSTANCE_MULTIPLE = 8
 
 
 def training_dataset(
-    split,
+    index,
     data_config,
     batch_size,
     num_steps,
@@ -41,7 +39,8 @@ def training_dataset(
     on_damaged=None,
     on_error=None,
     parallel_calls=tf.data.AUTOTUNE,
-    semantic_things="other",
+    worker=0,
+    num_workers=1,
 ):
     """Batches for the training steps `start_step`..`num_steps - 1`, in order.
 
@@ -50,18 +49,19 @@ def training_dataset(
     the next one of its orientation that can.
 
     Args:
-        split: a `PanopticSplit`.
-        data_config: a `DataConfig`; its `train` says how images are resized and flipped.
-        batch_size: int, images a batch, over all replicas.
+        index: a `DatasetIndex`.
+        data_config: a `DataConfig`; its `train` and `augment` say how images are augmented.
+        batch_size: int, images a batch, over all replicas and workers.
         num_steps: int, the steps of the whole run.
         seed: int, of the run.
         start_step: int, the first step, e.g. when resuming.
         on_damaged: called as `on_damaged(path, reason)` once for each image that cannot be read;
             by default a warning is logged.
         on_error: called with the `DataError` of files that contradict each other, such as a map
-            with ids that the JSON lacks, before TensorFlow raises an error of its own for it.
+            with ids that the JSON lacks, or of too many damaged ones, before TensorFlow raises an
+            error of its own for it.
         parallel_calls: int, images loaded at a time.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+        worker, num_workers: ints; each worker gets its own, equal share of every batch.
 
     Returns:
         A `tf.data.Dataset` of dicts as in `schema`: `images` float32 `[B, H, W, 3]`, `image_sizes`
@@ -72,182 +72,119 @@ def training_dataset(
         rounded up to 32 pixels and to 8 instances.
 
     Raises:
-        ConfigError: if the images do not fit the canvases.
-        DataError: if no image can be read, or the first one contradicts its map or the JSON.
+        ConfigError: if the images do not fit the canvases, or the workers cannot share a batch.
+        DataError: if no image can be read, or the first one contradicts its map or the index.
     """
-    index = build_index(split, semantic_things)
+    if batch_size % num_workers:
+        raise ConfigError(
+            f"`train.batch_size` must be a multiple of the {num_workers} workers. "
+            f"Received: {batch_size}"
+        )
     canvases = sorted(data_config.canvases, key=lambda canvas: canvas[0] * canvas[1])
     if canvases:
-        _check_canvases(index.sizes, data_config.train, canvases)
+        _check_canvases(index.sizes, data_config, canvases)
+    _log_instances_left_out(index, data_config.max_instances)
     schedule = batch_schedule(index.sizes, batch_size, num_steps, seed)
-    loader = _Loader(index, data_config, schedule, seed, on_damaged, on_error)
+    records = data_config.train.records
+    source = RecordSource(index, records_folder(data_config)) if records else FolderSource(index)
+    damaged = DamagedFiles(
+        index, source.check, data_config.max_damaged_share, on_damaged, on_error
+    )
     # An error inside the pipeline would reach the user as one of TensorFlow's.
-    loader.readable_sample(schedule[min(start_step, num_steps - 1), 0])
+    damaged.first_readable(schedule[min(start_step, num_steps - 1), 0])
 
-    def load(position):
-        dtypes = [dtype for dtype, _, _ in _SAMPLE.values()]
-        # Declared stateless, since TensorFlow runs stateful functions one by one where it is asked
-        # to be deterministic.
-        arrays = tf.numpy_function(loader, [position], dtypes, stateful=False)
-        for array, (_, shape, _) in zip(arrays, _SAMPLE.values(), strict=True):
-            array.set_shape(shape)
-        return dict(zip(_SAMPLE, arrays, strict=True))
-
-    dataset = tf.data.Dataset.range(start_step * batch_size, num_steps * batch_size)
-    dataset = dataset.map(load, num_parallel_calls=parallel_calls, deterministic=True)
+    loader = ImageLoader(index, source)
+    augmentation = Augmentation(data_config, seed)
+    with tf.device("CPU"):
+        rows = tf.constant(schedule.reshape(-1))
+    share = batch_size // num_workers
+    first = worker * share
+    positions = tf.data.Dataset.range(start_step * share, num_steps * share)
+    positions = positions.map(_plainly(lambda i: i // share * batch_size + first + i % share))
+    rows_read = [lambda position: rows[position]]
+    if data_config.augment.copy_paste_probability > 0:
+        rows_read.append(lambda position: augmentation.donor_row(position, len(index)))
+    images = [_loaded(positions, row, loader, damaged, parallel_calls) for row in rows_read]
+    dataset = tf.data.Dataset.zip(positions, *images)
+    dataset = dataset.map(
+        _plainly(augmentation.sample), num_parallel_calls=parallel_calls, deterministic=True
+    )
     shapes = {key: shape for key, (_, shape, _) in _SAMPLE.items()}
     padding = {key: tf.cast(value, dtype) for key, (dtype, _, value) in _SAMPLE.items()}
-    dataset = dataset.padded_batch(batch_size, shapes, padding, drop_remainder=True)
+    dataset = dataset.padded_batch(share, shapes, padding, drop_remainder=True)
     max_instances = data_config.max_instances if canvases else None
-    dataset = dataset.map(lambda batch: _finish(batch, canvases, max_instances))
+    dataset = dataset.map(_plainly(lambda batch: _finish(batch, canvases, max_instances)))
     return dataset.prefetch(2)
 
 
-class _CallsFromTensorFlow:
-    """Lets TensorFlow's threads finish with Python before the interpreter exits.
+# AutoGraph, of which nothing here has need, would double the time to the first batch.
+_plainly = tf.autograph.experimental.do_not_convert
 
-    An exiting interpreter waits for the threads of an unfinished pipeline while they wait for its
-    lock: without this, a run that is interrupted or stops early never ends.
+
+def _loaded(positions, row_of, loader, damaged, parallel_calls):
+    """The image of each position, or the next readable one in its place; nothing for a row of -1.
+
+    An image that cannot be read is an error inside TensorFlow, dropped by `ignore_errors` from a
+    data set of one position's candidates: each as the index says, then by Pillow alone.
     """
 
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.running = 0
-        self.latest = 0.0
-        self.closed = False
-        atexit.register(self.close)
-
-    def __enter__(self):
-        with self.lock:
-            self.latest = time.monotonic()
-            if self.closed:
-                raise RuntimeError("the interpreter is exiting")
-            self.running += 1
-
-    def __exit__(self, *_):
-        with self.lock:
-            self.running -= 1
-
-    def close(self):
-        """Refuses new calls, and returns once the pipelines have filled up with refusals."""
-        self.closed = True
-        while self.running or time.monotonic() - self.latest < 0.1:
-            time.sleep(0.01)
-
-
-_calls = _CallsFromTensorFlow()
-
-
-class _Loader:
-    """Makes the sample at a position of the run; called from several threads at once."""
-
-    def __init__(self, index, data_config, schedule, seed, on_damaged, on_error):
-        self.index = index
-        self.resizing = data_config.train
-        self.max_instances = data_config.max_instances
-        self.schedule = schedule
-        self.seed = seed
-        self.on_damaged = on_damaged or _log_damaged
-        self.on_error = on_error
-        self.reported = set()
-        self.lock = threading.Lock()
-
-    def __call__(self, position):
-        with _calls:
-            try:
-                return self._augmented_sample(position)
-            except DataError as error:
-                if self.on_error is not None:
-                    self.on_error(error)
-                raise
-
-    def _augmented_sample(self, position):
-        step, place = divmod(int(position), self.schedule.shape[1])
-        sample = self.readable_sample(self.schedule[step, place])
-        draws = np.random.SeedSequence(self.seed, spawn_key=(step, place)).generate_state(3)
-        short_sides = self.resizing.short_sides
-        short_side = short_sides[draws[0] % len(short_sides)]
-        height, width = sample[schema.IMAGES].shape[:2]
-        size = resized_size(height, width, short_side, self.resizing.max_long_side)
-        sample = resize_sample(sample, size)
-        if draws[1] / 2**32 < self.resizing.flip_probability:
-            sample = flip_sample(sample)
-        sample[schema.IMAGE_SIZES] = np.array(size, np.int32)
-        sample[schema.IMAGE_SEEDS] = np.int32(draws[2] >> 1)
-        return [np.asarray(sample[key], order="C") for key in _SAMPLE]
-
-    def readable_sample(self, i):
-        """The sample of image i, or of the next readable one, of its orientation if possible."""
-        try:
-            return self._sample(i)
-        except DamagedFileError as error:
-            self._report_damaged(self.index.image_paths[i], str(error))
-        portrait = is_portrait(self.index.sizes)
-        others = np.roll(np.arange(len(self.index)), -i)[1:]
-        for other in others[np.argsort(portrait[others] != portrait[i], kind="stable")]:
-            try:
-                return self._sample(other)
-            except DamagedFileError as error:
-                self._report_damaged(self.index.image_paths[other], str(error))
-        raise DataError(
-            f"{self.index.image_paths[i]}: neither this nor any other image can be read"
+    def candidate(row, k):
+        return tf.cond(
+            k == 0,
+            lambda: row,
+            lambda: tf.ensure_shape(
+                python_function(damaged.candidate, [row, k // 2], tf.int32), []
+            ),
         )
 
-    def _sample(self, i):
-        index = self.index
-        image_path, panoptic_path = index.image_paths[i], index.panoptic_paths[i]
-        rows = slice(*index.segment_offsets[i : i + 2])
-        segment_ids = index.segment_ids[rows]
-        image, ids = read_checked(image_path, panoptic_path, index.sizes[i], segment_ids)
-        things = np.flatnonzero(index.thing_classes[rows] >= 0)
-        boxes, areas = tight_boxes(ids, segment_ids[things])
-        if len(things) > self.max_instances:
-            if self._is_first(panoptic_path):
-                logging.warning(
-                    "%s: of %d instances the %d largest are used",
-                    panoptic_path,
-                    len(things),
-                    self.max_instances,
-                )
-            largest = np.sort(np.argsort(-areas, kind="stable")[: self.max_instances])
-            things, boxes = things[largest], boxes[largest]
-        return {
-            schema.IMAGES: image,
-            schema.GT_BOXES: boxes,
-            schema.GT_CLASSES: index.thing_classes[rows][things],
-            schema.GT_IS_CROWD: index.is_crowd[rows][things],
-            schema.GT_MASKS: box_frame_masks(ids, segment_ids[things], boxes),
-            schema.SEMANTIC: semantic_labels(ids, segment_ids, index.semantic_classes[rows]),
-        }
+    def first_readable(position):
+        row = row_of(position)
+        num_tries = tf.where(row < 0, 0, 2 * damaged.max_candidates)
+        tries = tf.data.Dataset.range(tf.cast(num_tries, tf.int64))
+        images = tries.map(lambda k: loader.load(candidate(row, k), k % 2 == 1)).ignore_errors()
+        nothing = tf.data.Dataset.from_tensors(loader.nothing())
+        return images.concatenate(nothing).take(1).map(lambda loaded: (row, loaded))
 
-    def _report_damaged(self, image_path, reason):
-        if self._is_first(image_path):
-            self.on_damaged(image_path, reason)
+    def explained(row, loaded):
+        used = loaded["row"]
+        explain = [row, used]
+        used = tf.cond(
+            used == row,
+            lambda: used,
+            lambda: tf.ensure_shape(python_function(damaged.explain, explain, tf.int32), []),
+        )
+        return {**loaded, "row": used}
 
-    def _is_first(self, path):
-        """Whether this is the first report about a file."""
-        with self.lock:
-            first = path not in self.reported
-            self.reported.add(path)
-        return first
+    cycle = tf.data.AUTOTUNE if parallel_calls == tf.data.AUTOTUNE else parallel_calls
+    images = positions.interleave(
+        _plainly(first_readable),
+        cycle_length=cycle,
+        num_parallel_calls=parallel_calls,
+        deterministic=True,
+    )
+    return images.map(_plainly(explained))
 
 
-def _log_damaged(path, reason):
-    logging.warning("skipped the damaged image %s: %s", path, reason)
+def _log_instances_left_out(index, max_instances):
+    counts = np.diff(index.instance_offsets)
+    crowded = np.flatnonzero(counts > max_instances)
+    if not len(crowded):
+        return
+    path, count = index.image_paths[crowded[0]].decode(), counts[crowded[0]]
+    message = f"{path}: of {count} instances the {max_instances} largest are used"
+    if len(crowded) > 1:
+        left_out = (counts[crowded] - max_instances).sum()
+        message += f", as in {len(crowded) - 1} more images; {left_out} are left out in all"
+    logging.warning("%s", message)
 
 
-def _check_canvases(sizes, resizing, canvases):
+def _check_canvases(sizes, data_config, canvases):
     """Each orientation's largest height and width must fit one canvas, so that any batch does."""
     portrait = is_portrait(sizes)
     for orientation, group in (("landscape", sizes[~portrait]), ("portrait", sizes[portrait])):
-        resized = [
-            resized_size(int(height), int(width), short_side, resizing.max_long_side)
-            for height, width in np.unique(group, axis=0)
-            for short_side in resizing.short_sides
-        ]
-        if not resized:
+        if not len(group):
             continue
-        height, width = np.max(resized, axis=0)
+        height, width = geometry.largest_size(group, data_config.train, data_config.augment)
         if not any(h >= height and w >= width for h, w in canvases):
             raise ConfigError(
                 f"`data.canvases` must hold the {orientation} images, up to {height}x{width}. "

@@ -46,10 +46,10 @@ def train(config, workdir):
     workdir.create()
     config = build.resolve_data(config, workdir.path)
     _check_same_model(config, workdir)
-    split = build.load_split(config.data, "train")
-    build.check_categories(config, split.categories, config.data.train.panoptic_json)
+    index = build.load_index(config.data, "train", config.model.semantic_things)
+    build.check_categories(config, index.categories, config.data.train.panoptic_json)
     save_config(config, workdir.config)
-    split.categories.save(workdir.categories)
+    index.categories.save(workdir.categories)
 
     settings = config.train
     keras.utils.set_random_seed(settings.seed)
@@ -69,7 +69,7 @@ def train(config, workdir):
     if start < settings.steps:
         problems = DataProblems()
         dataset = training_dataset(
-            split,
+            index,
             config.data,
             settings.batch_size,
             settings.steps,
@@ -77,7 +77,6 @@ def train(config, workdir):
             start_step=start,
             on_damaged=problems.skip,
             on_error=problems.stop,
-            semantic_things=config.model.semantic_things,
         )
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -1,0 +1,219 @@
+"""Images a second and core of the training input, and memory, as ratios of one run.
+
+python benchmarks/input_pipeline.py [--samples=../shared/samples] [--images=200]
+
+Seconds are those of all the process's threads together, so that images a second are those of one
+core however many there are. `ratio` is to a plain mapper of Pillow, NumPy and pycocotools on the
+same images, as detectron2 has one: decode, resize, flip, full-size masks.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+import resource
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from pycocotools import mask as coco_masks
+
+from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.data.augment import Augmentation
+from tf_panoptic_fpn.data.coco import read_coco_panoptic
+from tf_panoptic_fpn.data.coco_instances import read_coco_instances
+from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
+from tf_panoptic_fpn.data.geometry import resize_image
+from tf_panoptic_fpn.data.images import resized_size
+from tf_panoptic_fpn.data.index import build_index
+from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
+from tf_panoptic_fpn.data.pipeline import training_dataset
+
+SIDES = (640, 672, 704, 736, 768, 800)
+CONFIG = DataConfig(train=SplitConfig(short_sides=SIDES, flip_probability=0.5))
+BATCH_SIZE = 2
+
+
+def read_split(samples, name):
+    folder = samples / name
+    if (folder / "instances.json").exists():
+        return read_coco_instances(folder / "images", folder / "instances.json")
+    paths = folder / "images" / "train", folder / "panoptic_train.json", folder / "panoptic_train"
+    return read_coco_panoptic(*paths)
+
+
+def cpu_seconds(function, count):
+    """CPU seconds of one of `count` calls, which get their number, after two that warm up."""
+    for i in range(2):
+        function(i)
+    start = time.process_time()
+    for i in range(count):
+        function(i)
+    return (time.process_time() - start) / count
+
+
+def pipeline_seconds(index, num_images):
+    """CPU seconds an image of the pipeline, and how its memory grows from a quarter of it on."""
+    steps = num_images // BATCH_SIZE
+    batches = iter(training_dataset(index, CONFIG, BATCH_SIZE, steps + 4, seed=0))
+    for _ in range(4):
+        next(batches)
+    start = time.process_time()
+    for i in range(steps):
+        next(batches)
+        if i == steps // 4:
+            quarter = peak_megabytes()
+    seconds = (time.process_time() - start) / (steps * BATCH_SIZE)
+    return seconds, peak_megabytes() / quarter
+
+
+def stage_seconds(index, num_images):
+    """CPU seconds an image up to the end of each stage."""
+    source = FolderSource(index)
+    loader = ImageLoader(index, source)
+    augmentation = Augmentation(CONFIG, seed=0)
+
+    def decode(row, position):
+        image_bytes, map_bytes = source.read(row)
+        image = decode_image(
+            image_bytes, loader.columns["orientations"][row], loader.columns["needs_pillow"][row]
+        )
+        if index.map_format == "none":
+            return image
+        return image, decode_id_map(map_bytes, index.map_format, tf.constant(False))
+
+    def load(row, position):
+        return loader.load(row, False)
+
+    def resize(row, position):
+        loaded = loader.load(row, False)
+        return loaded, resize_image(loaded["image"], augmentation.geometry(position, loaded))
+
+    def sample(row, position):
+        return augmentation.sample(position, loader.load(row, False))
+
+    seconds = {}
+    for stage in (decode, load, resize, sample):
+        graph = tf.function(stage, autograph=False)
+        seconds[stage.__name__] = cpu_seconds(
+            lambda i, graph=graph: graph(
+                tf.constant(i % len(index)), tf.constant(i, dtype=tf.int64)
+            ),
+            num_images,
+        )
+    return seconds
+
+
+def plain_mapper(record, things, rng):
+    """A training sample as detectron2's mapper makes it; polygons are RLE already."""
+    image = Image.open(record.image_path).convert("RGB")
+    size = resized_size(record.height, record.width, int(rng.choice(SIDES)), 1333)
+    image = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    if record.instances is None:
+        rgb = np.asarray(Image.open(record.panoptic_path)).astype(np.int32)
+        ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+        labels = np.full(ids.shape, 255, np.uint8)
+        for segment in record.segments:
+            labels[ids == segment.id] = segment.category_id
+        masks = [ids == s.id for s in record.segments if s.category_id in things]
+        maps = [labels, *(mask.astype(np.uint8) for mask in masks)]
+    else:
+        maps = [coco_masks.decode(instance.rle) for instance in record.instances]
+    nearest = Image.Resampling.NEAREST
+    maps = [np.asarray(Image.fromarray(m).resize(size[::-1], nearest)) for m in maps]
+    if rng.random() < 0.5:
+        image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
+    boxes = []
+    for mask in maps[record.instances is None :]:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes.append([rows[0], columns[0], rows[-1], columns[-1]] if len(rows) else [0] * 4)
+    return np.ascontiguousarray(image.transpose(2, 0, 1)), np.array(maps), np.array(boxes)
+
+
+def plain_seconds(split, num_images):
+    rng, things = np.random.default_rng(0), set(split.categories.thing_ids)
+    records = list(split.images)
+    return cpu_seconds(lambda i: plain_mapper(records[i % len(records)], things, rng), num_images)
+
+
+def first_batch_seconds(index):
+    """Seconds until the batch of step 1000 of a run that goes on there."""
+    start = time.perf_counter()
+    next(iter(training_dataset(index, CONFIG, BATCH_SIZE, 90000, seed=0, start_step=1000)))
+    return time.perf_counter() - start
+
+
+def peak_megabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def crowded_megabytes(samples, max_instances, connection):
+    """Sends the peak memory of a process that reads the image with the most instances, and a
+    batch's own size, with so many instances used."""
+    split = read_split(samples, "nuclei")
+    crowded = max(split.images, key=lambda record: len(record.instances))
+    index = build_index(dataclasses.replace(split, images=(crowded,)))
+    config = dataclasses.replace(CONFIG, max_instances=max_instances)
+    for batch in training_dataset(index, config, BATCH_SIZE, 20, seed=0):
+        batch_bytes = sum(value.numpy().nbytes for value in batch.values())
+    connection.send((peak_megabytes(), batch_bytes / 2**20))
+
+
+def crowded_ratios(samples):
+    """Memory of 375 instances in an image against 10, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    results = []
+    for max_instances in (375, 10):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=crowded_megabytes, args=(samples, max_instances, sender))
+        process.start()
+        results.append(receiver.recv())
+        process.join()
+    return [many / few for many, few in zip(*results, strict=True)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("../shared/samples"))
+    parser.add_argument("--images", type=int, default=200)
+    arguments = parser.parse_args()
+
+    for name in ("coco_instances", "camvid"):
+        split = read_split(arguments.samples, name)
+        index = build_index(split)
+        whole, growth = pipeline_seconds(index, arguments.images)
+        stages = stage_seconds(index, arguments.images)
+        plain = plain_seconds(split, arguments.images)
+        ends = [0, *stages.values(), whole]
+        names = ("decode", "labels", "resize", "instances", "batch")
+        line = {
+            "benchmark": "input_pipeline",
+            "samples": name,
+            "images_per_second_and_core": round(1 / whole, 1),
+            "plain_images_per_second_and_core": round(1 / plain, 1),
+            "ratio": round(plain / whole, 2),
+            **{
+                f"{stage}_share": round((end - start) / whole, 3)
+                for stage, start, end in zip(names, ends[:-1], ends[1:], strict=True)
+            },
+            "first_batch_seconds": round(first_batch_seconds(index), 2),
+            "peak_memory_growth": round(growth, 3),
+        }
+        print(json.dumps(line))
+    process, batch = crowded_ratios(arguments.samples)
+    line = {
+        "benchmark": "input_pipeline",
+        "samples": "nuclei",
+        "memory_375_to_10_instances": round(process, 3),
+        "batch_bytes_375_to_10_instances": round(batch, 3),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`show-data`: draws augmented training samples."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+from PIL import Image
+
+from tf_panoptic_fpn import build
+from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.data.pipeline import training_dataset
+from tf_panoptic_fpn.data.show import contact_sheet
+from tf_panoptic_fpn.errors import ConfigError
+
+SUMMARY = "draw augmented training samples"
+
+
+def add_arguments(parser):
+    parser.add_argument("--config", required=True, help="YAML file")
+    parser.add_argument("--output", required=True, help="picture to write, e.g. sheet.png")
+    parser.add_argument("--split", choices=("train", "validation"), default="train")
+    parser.add_argument("--count", type=int, default=16, help="samples")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
+
+
+def run(arguments):
+    if arguments.count < 1:
+        raise ConfigError(f"--count must be above 0. Received: {arguments.count}")
+    extension = pathlib.Path(arguments.output).suffix.lower()
+    if extension not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"--output must be a .png or .jpg. Received: {arguments.output}")
+    if not pathlib.Path(arguments.output).absolute().parent.is_dir():
+        raise ConfigError(f"{arguments.output}: its folder does not exist")
+    with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
+        config = build.resolve_data(load_config(arguments.config, arguments.set), folder)
+        sheet = draw_split(config, arguments.split, arguments.count)
+    try:
+        Image.fromarray(sheet).save(arguments.output)
+    except OSError as error:
+        raise ConfigError(f"{arguments.output}: cannot be written: {error.strerror}") from None
+    print(f"{arguments.output}: {sheet.shape[1]}x{sheet.shape[0]} pixels")
+
+
+def draw_split(config, name, count):
+    """Draws the first samples that a run would train on.
+
+    Args:
+        config: `Config` with paths.
+        name: "train" or "validation"; its images are resized and flipped as the split says.
+        count: int, samples.
+
+    Returns:
+        uint8 `[H, W, 3]`, see `contact_sheet`.
+    """
+    # The pipeline reads `train`; one image a batch has no padding.
+    data = dataclasses.replace(config.data, train=getattr(config.data, name), canvases=())
+    things = config.model.semantic_things
+    index = build.load_index(data, "train", things)
+    batches = training_dataset(index, data, 1, count, config.train.seed).as_numpy_iterator()
+    return contact_sheet(batches, index.categories, things)

@@ -1,0 +1,119 @@
+"""`validate-data`: checks a data set before it is trained on."""
+
+import json
+import pathlib
+import sys
+import tempfile
+import warnings
+
+from PIL import Image
+
+from tf_panoptic_fpn import build
+from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.data.validate.instances import validate_instances
+from tf_panoptic_fpn.data.validate.panoptic import validate_panoptic
+from tf_panoptic_fpn.data.validate.rules import ERROR
+from tf_panoptic_fpn.data.validate.split import validate_split
+from tf_panoptic_fpn.errors import ConfigError, DataError
+
+SUMMARY = "check a data set before it is trained on"
+
+
+def add_arguments(parser):
+    parser.add_argument("--config", help="YAML file: both splits of its data")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
+    parser.add_argument("--images", help="folder of the images")
+    parser.add_argument("--panoptic-json", help="COCO panoptic JSON")
+    parser.add_argument("--panoptic-dir", help="folder of the panoptic PNGs")
+    parser.add_argument("--instances-json", help="COCO instances JSON")
+    parser.add_argument("--fix", metavar="OUT.json", help="write a corrected JSON")
+
+
+def run(arguments):
+    """Prints what was found; exits with status 1 if there are errors."""
+    given = [
+        name
+        for name in ("config", "images", "panoptic_json", "panoptic_dir", "instances_json")
+        if getattr(arguments, name)
+    ]
+    if given == ["config"]:
+        if arguments.fix:
+            raise ConfigError("--fix takes one split: --images and its JSON, not --config")
+        validations = _validate_config(arguments.config, arguments.set)
+    elif given == ["images", "panoptic_json", "panoptic_dir"]:
+        paths = (arguments.images, arguments.panoptic_json, arguments.panoptic_dir)
+        validations = {"": _checking(validate_panoptic, *paths)}
+    elif given == ["images", "instances_json"]:
+        paths = (arguments.images, arguments.instances_json)
+        validations = {"": _checking(validate_instances, *paths)}
+    else:
+        received = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
+        raise ConfigError(
+            "Either --config, or --images --panoptic-json --panoptic-dir, or --images "
+            f"--instances-json must be given. Received: {received}"
+        )
+    for title, validation in validations.items():
+        print("\n".join(filter(None, (title, validation.findings.table(), validation.summary()))))
+    if arguments.fix:
+        _write_corrected(validations[""], arguments)
+    if any(validation.findings.total(ERROR) for validation in validations.values()):
+        sys.exit(1)
+
+
+def _validate_config(path, overrides):
+    """Dict: title -> `Validation`; images in both splits count as errors of the second."""
+    with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
+        data = build.resolve_data(load_config(path, overrides), folder).data
+        train = _validate_split(data, "train")
+        validation = _validate_split(data, "validation")
+    validation["validation"].check_leak(train["train"])
+    return {**train, **validation}
+
+
+def _validate_split(data, name):
+    """Dict: title -> `Validation` of each JSON of a split, or of what its reader makes of it."""
+    split = getattr(data, name)
+    if not split.images:  # it has records
+        raise ConfigError(f"`data.{name}.images` must be given: records cannot be checked")
+    validations = {}
+    if split.format == "coco_panoptic":
+        keys = ("images", "panoptic_json", "panoptic_dir")
+        validations[name] = _checking(validate_panoptic, *_paths(data, split, keys))
+    elif split.format != "coco_instances":
+        validations[name] = _checking(validate_split, lambda: build.load_split(data, name))
+    if split.instances_json:
+        title = f"{name}, instances" if validations else name
+        paths = _paths(data, split, ("images", "instances_json"))
+        validations[title] = _checking(validate_instances, *paths)
+    return validations
+
+
+def _paths(data, split, keys):
+    return [pathlib.Path(data.root, getattr(split, key)) for key in keys]
+
+
+def _checking(validate, *arguments):
+    """Calls one of the checks, which report large images themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return validate(*arguments)
+
+
+def _write_corrected(validation, arguments):
+    """Writes the corrected JSON and lists the changes."""
+    source = arguments.panoptic_json or arguments.instances_json
+    corrected = validation.corrected or {}
+    if not corrected.get("images") or not corrected.get("categories"):
+        raise DataError(f"{source}: nothing is left to write to {arguments.fix}")
+    path = pathlib.Path(arguments.fix)
+    if path.exists():
+        raise ConfigError(f"{path}: exists; --fix writes a new file")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(corrected), encoding="utf-8")
+        partial.rename(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"{path}: {len(corrected['images'])} images")
+    for change, count in validation.changes.counts.items():
+        print(f"{count:15}  {change}, e.g. {validation.changes.examples[change][0]}")

@@ -1,0 +1,28 @@
+"""`python -m tf_panoptic_fpn write-records`: a split as TFRecord shards."""
+
+from tf_panoptic_fpn import build
+from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config_rules import check_paths
+from tf_panoptic_fpn.data.tfrecords import write_records
+from tf_panoptic_fpn.errors import ConfigError
+
+SUMMARY = "write a split as TFRecord shards, for `data.train.records`"
+
+
+def add_arguments(parser):
+    parser.add_argument("--config", required=True, help="YAML file")
+    parser.add_argument("--split", default="train", choices=("train", "validation"))
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder, or a remote path")
+    parser.add_argument("--shards", type=int, default=16, metavar="N")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
+
+
+def run(arguments):
+    if arguments.shards < 1:
+        raise ConfigError(f"--shards must be 1 or above. Received: {arguments.shards}")
+    config = load_config(arguments.config, arguments.set)
+    check_paths(getattr(config.data, arguments.split), arguments.split)
+    semantic_things = config.model.semantic_things
+    index = build.load_index(config.data, arguments.split, semantic_things)
+    count = write_records(index, arguments.output, arguments.shards, semantic_things)
+    print(f"{len(index)} images in {count} shards: {arguments.output}")

@@ -1,0 +1,1 @@
+"""From other annotations to the COCO panoptic format: one file for each source."""

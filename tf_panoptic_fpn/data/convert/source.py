@@ -1,0 +1,145 @@
+"""What the reader of each kind of annotation returns."""
+
+import collections.abc
+import dataclasses
+import json
+import os
+
+import numpy as np
+
+from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """The panoptic map of one image.
+
+    `ids` is int32 `[H, W]`, 0 being void; `segments` maps each id in it to `(category_id,
+    is_crowd)`; `left_out` says of each annotation without a pixel in the map what it is and why.
+    """
+
+    ids: np.ndarray
+    segments: dict[int, tuple[int, bool]]
+    left_out: tuple[str, ...] = ()
+
+    def without(self, faults):
+        """Returns the drawing with more that is left out."""
+        return dataclasses.replace(self, left_out=(*faults, *self.left_out))
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceImage:
+    """One image; `draw(size, categories)` returns its `Drawing` or raises DataError.
+
+    `file_name` is the image's path below `Source.images_dir`.
+    """
+
+    image_id: int | str
+    file_name: str
+    draw: collections.abc.Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Annotated images, and what cannot be used: a dict of file name to the reason, or reasons."""
+
+    categories: CategoryTable
+    images_dir: str
+    images: tuple[SourceImage, ...]
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    annotations_left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+
+def read_categories(path):
+    """Reads a categories file.
+
+    Args:
+        path: a JSON file: a list of objects with `id`, `name` and `isthing`, or an object with
+            such a list as `categories`, as every COCO file has it.
+
+    Returns:
+        `CategoryTable`.
+
+    Raises:
+        DataError: if the file cannot be read, or a category lacks a key.
+    """
+    tree = read_json(path)
+    entries = tree.get("categories") if isinstance(tree, dict) else tree
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{path}: must hold a list of categories")
+    for entry in entries:
+        if not isinstance(entry, dict) or entry.get("isthing") not in (0, 1):
+            raise DataError(
+                f"{path}: a category needs `id`, `name` and an `isthing` of 0 or 1. "
+                f"Received: {entry!r:.100}"
+            )
+    return CategoryTable.from_coco(entries, file=str(path))
+
+
+def declare_stuff(categories, stuff, background=None):
+    """Makes stuff of categories, the others staying what they are.
+
+    Args:
+        categories: `CategoryTable`.
+        stuff: names of categories.
+        background: name of the stuff that fills what is not annotated; added if it is new.
+
+    Returns:
+        `CategoryTable`.
+
+    Raises:
+        ConfigError: if no category has a name of `stuff`.
+    """
+    entries = list(categories.categories)
+    names = [category.name for category in entries]
+    for name in stuff:
+        if name not in names:
+            raise ConfigError(f"--stuff must be one of {', '.join(names)}. Received: {name}")
+    if background is not None and background not in names:
+        entries.append(Category(max((c.id for c in entries), default=0) + 1, background, False))
+    changed = {*stuff, background}
+    return CategoryTable(
+        tuple(
+            dataclasses.replace(
+                category, is_thing=category.is_thing and category.name not in changed
+            )
+            for category in entries
+        )
+    )
+
+
+def read_json(path):
+    """Reads a JSON file; raises DataError, naming it, if it cannot be."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+
+
+def files_by_stem(folder, extensions):
+    """Dict: path below a folder without its extension -> path below the folder.
+
+    Args:
+        folder: path, read with its subfolders.
+        extensions: lower-case endings such as ".png".
+
+    Raises:
+        DataError: if the folder does not exist, or two files differ in the extension only.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder")
+    files = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.relpath(os.path.join(parent, name), folder)
+            stem, extension = os.path.splitext(path)
+            if extension.lower() not in extensions:
+                continue
+            if stem in files:
+                raise DataError(f"{folder}: two files of one name: {files[stem]} and {path}")
+            files[stem] = path
+    return dict(sorted(files.items()))

@@ -1,0 +1,54 @@
+"""Connected parts of the segments of a map."""
+
+import numpy as np
+
+
+def count_parts(ids, segment_ids):
+    """Counts the 8-connected parts of segments.
+
+    Args:
+        ids: int `[H, W]`.
+        segment_ids: list of n ints.
+
+    Returns:
+        list of n ints.
+    """
+    height, width = ids.shape
+    starts_run = np.ones(ids.shape, bool)
+    starts_run[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    run = np.cumsum(starts_run).reshape(height, width) - 1  # the horizontal run of each pixel
+    run_ids = ids[starts_run]
+    # Two runs below each other touch in a row of pixels; the first of them is enough.
+    below = (ids[:-1] == ids[1:]) & (starts_run[:-1] | starts_run[1:])
+    a, b, c, d = ids[:-1, :-1], ids[:-1, 1:], ids[1:, :-1], ids[1:, 1:]
+    falling = (a == d) & (a != b) & (a != c)
+    rising = (b == c) & (b != a) & (b != d)
+    pairs = [
+        (run[:-1][below], run[1:][below]),
+        (run[:-1, :-1][falling], run[1:, 1:][falling]),
+        (run[:-1, 1:][rising], run[1:, :-1][rising]),
+    ]
+    first, second = np.concatenate(pairs, axis=1)
+    roots = _roots(len(run_ids), first, second)
+    part_ids, counts = np.unique(run_ids[np.unique(roots)], return_counts=True)
+    by_id = dict(zip(part_ids.tolist(), counts.tolist(), strict=True))
+    return [by_id.get(segment_id, 0) for segment_id in segment_ids]
+
+
+def _roots(count, first, second):
+    """The smallest node that each node of a graph is connected to, by its edges."""
+    roots = np.arange(count)
+    while True:
+        low = np.minimum(roots[first], roots[second])
+        before = roots.copy()
+        # The roots of both ends, and the ends themselves, take the smaller root.
+        for end in (first, second):
+            np.minimum.at(roots, before[end], low)
+            np.minimum.at(roots, end, low)
+        while True:
+            jumped = roots[roots]
+            if np.array_equal(jumped, roots):
+                break
+            roots = jumped
+        if np.array_equal(roots, before):
+            return roots
