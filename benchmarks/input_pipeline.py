@@ -1,6 +1,6 @@
 """Images a second and core of the training input, and memory, as ratios of one run.
 
-python benchmarks/input_pipeline.py [--samples=../shared/samples] [--images=200]
+python benchmarks/input_pipeline.py [--samples=../shared/samples] [--images=300]
 
 Seconds are those of all the process's threads together, so that images a second are those of one
 core however many there are. `ratio` is to a plain mapper of Pillow, NumPy and pycocotools on the
@@ -37,6 +37,7 @@ from tf_panoptic_fpn.data.pipeline import training_dataset
 SIDES = (640, 672, 704, 736, 768, 800)
 CONFIG = DataConfig(train=SplitConfig(short_sides=SIDES, flip_probability=0.5))
 BATCH_SIZE = 2
+ROUNDS = 5
 
 
 def read_split(samples, name):
@@ -48,32 +49,22 @@ def read_split(samples, name):
 
 
 def cpu_seconds(function, count):
-    """CPU seconds of one of `count` calls, which get their number, after two that warm up."""
-    for i in range(2):
-        function(i)
+    """CPU seconds of one of `count` calls, which get their number."""
     start = time.process_time()
     for i in range(count):
         function(i)
     return (time.process_time() - start) / count
 
 
-def pipeline_seconds(index, num_images):
-    """CPU seconds an image of the pipeline, and how its memory grows from a quarter of it on."""
-    steps = num_images // BATCH_SIZE
-    batches = iter(training_dataset(index, CONFIG, BATCH_SIZE, steps + 4, seed=0))
-    for _ in range(4):
-        next(batches)
-    start = time.process_time()
-    for i in range(steps):
-        next(batches)
-        if i == steps // 4:
-            quarter = peak_megabytes()
-    seconds = (time.process_time() - start) / (steps * BATCH_SIZE)
-    return seconds, peak_megabytes() / quarter
+def pipeline(index, num_images):
+    """A function that takes a batch of the pipeline."""
+    steps = num_images // BATCH_SIZE + 8
+    batches = iter(training_dataset(index, CONFIG, BATCH_SIZE, steps, seed=0))
+    return lambda _: next(batches)
 
 
-def stage_seconds(index, num_images):
-    """CPU seconds an image up to the end of each stage."""
+def stages(index):
+    """Functions of a number that make an image up to the end of each stage."""
     source = FolderSource(index)
     loader = ImageLoader(index, source)
     augmentation = Augmentation(CONFIG, seed=0)
@@ -97,16 +88,13 @@ def stage_seconds(index, num_images):
     def sample(row, position):
         return augmentation.sample(position, loader.load(row, False))
 
-    seconds = {}
-    for stage in (decode, load, resize, sample):
-        graph = tf.function(stage, autograph=False)
-        seconds[stage.__name__] = cpu_seconds(
-            lambda i, graph=graph: graph(
-                tf.constant(i % len(index)), tf.constant(i, dtype=tf.int64)
-            ),
-            num_images,
+    graphs = {f.__name__: tf.function(f, autograph=False) for f in (decode, load, resize, sample)}
+    return {
+        name: lambda i, graph=graph: graph(
+            tf.constant(i % len(index)), tf.constant(i, dtype=tf.int64)
         )
-    return seconds
+        for name, graph in graphs.items()
+    }
 
 
 def plain_mapper(record, things, rng):
@@ -135,10 +123,27 @@ def plain_mapper(record, things, rng):
     return np.ascontiguousarray(image.transpose(2, 0, 1)), np.array(maps), np.array(boxes)
 
 
-def plain_seconds(split, num_images):
+def plain(split):
+    """A function of a number that makes a sample in the plain way."""
     rng, things = np.random.default_rng(0), set(split.categories.thing_ids)
     records = list(split.images)
-    return cpu_seconds(lambda i: plain_mapper(records[i % len(records)], things, rng), num_images)
+    return lambda i: plain_mapper(records[i % len(records)], things, rng)
+
+
+def measure(split, index, num_images):
+    """CPU seconds an image: the best of some rounds, in which all take turns; and memory growth."""
+    functions = {"plain": plain(split), **stages(index), "batch": pipeline(index, num_images)}
+    for function in functions.values():
+        cpu_seconds(function, 2)
+    seconds = {name: [] for name in functions}
+    peaks = []
+    for _ in range(ROUNDS):
+        for name, function in functions.items():
+            images_a_call = BATCH_SIZE if name == "batch" else 1
+            count = num_images // ROUNDS // images_a_call
+            seconds[name].append(cpu_seconds(function, count) / images_a_call)
+        peaks.append(peak_megabytes())
+    return {name: min(values) for name, values in seconds.items()}, peaks[-1] / peaks[0]
 
 
 def first_batch_seconds(index):
@@ -180,23 +185,22 @@ def crowded_ratios(samples):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--samples", type=pathlib.Path, default=pathlib.Path("../shared/samples"))
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=300)
     arguments = parser.parse_args()
 
     for name in ("coco_instances", "camvid"):
         split = read_split(arguments.samples, name)
         index = build_index(split)
-        whole, growth = pipeline_seconds(index, arguments.images)
-        stages = stage_seconds(index, arguments.images)
-        plain = plain_seconds(split, arguments.images)
-        ends = [0, *stages.values(), whole]
+        seconds, growth = measure(split, index, arguments.images)
+        plain_seconds, whole = seconds.pop("plain"), seconds["batch"]
         names = ("decode", "labels", "resize", "instances", "batch")
+        ends = [0, *seconds.values()]
         line = {
             "benchmark": "input_pipeline",
             "samples": name,
             "images_per_second_and_core": round(1 / whole, 1),
-            "plain_images_per_second_and_core": round(1 / plain, 1),
-            "ratio": round(plain / whole, 2),
+            "plain_images_per_second_and_core": round(1 / plain_seconds, 1),
+            "ratio": round(plain_seconds / whole, 2),
             **{
                 f"{stage}_share": round((end - start) / whole, 3)
                 for stage, start, end in zip(names, ends[:-1], ends[1:], strict=True)

@@ -22,7 +22,7 @@ def decode_image(data, orientation, with_pillow):
     """
 
     def pillow():
-        return python_function(lambda d: read_image(io.BytesIO(d)), [data], tf.uint8)
+        return python_function(lambda d: read_image(_file(d)), [data], tf.uint8)
 
     def plain():
         image = tf.cond(
@@ -47,11 +47,12 @@ def decode_id_map(data, map_format, with_pillow):
         int32 `[H, W]`, ids.
     """
     if map_format == "rgb":
-        rgb = tf.cast(tf.io.decode_png(data, channels=3), tf.int32)
-        return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+        # The four bytes of a pixel are a number, on all that TensorFlow runs on, lowest first.
+        rgba = tf.bitcast(tf.io.decode_png(data, channels=4), tf.int32)
+        return tf.bitwise.bitwise_and(rgba, 0xFFFFFF)
 
     def pillow():
-        return python_function(lambda d: read_label_png(io.BytesIO(d)), [data], tf.int32)
+        return python_function(lambda d: read_label_png(_file(d)), [data], tf.int32)
 
     def plain():
         # The byte at 24 is the bit depth. Decoded to 16 bits, 8-bit values would be stretched.
@@ -62,6 +63,11 @@ def decode_id_map(data, map_format, with_pillow):
         )
 
     return tf.ensure_shape(tf.cond(with_pillow, pillow, plain), [None, None])
+
+
+def _file(data):
+    """What Python gets of a string tensor, bytes or eagerly an array of them, as a file."""
+    return io.BytesIO(np.asarray(data, object).item())
 
 
 def _upright(image, orientation):

@@ -1,0 +1,71 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
+from tf_panoptic_fpn.data.images import read_header, read_image
+
+
+def _decoded(path):
+    header = read_header(path)
+    data = tf.io.read_file(str(path))
+    orientation = tf.constant(header.orientation, tf.uint8)
+    return decode_image(data, orientation, tf.constant(not header.is_plain)).numpy()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_comes_out_upright(tmp_path, orientation):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 14, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    image.save(path, exif=exif, quality=95)
+    np.testing.assert_array_equal(_decoded(path), read_image(path))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "I;16", "1"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_every_mode_as_pillow_reads_it(tmp_path, mode, suffix):
+    allowed = {"jpg": ("L", "RGB", "CMYK"), "bmp": ("L", "RGB", "P", "1")}
+    if mode not in allowed.get(suffix, set("L LA RGB RGBA P I;16 1".split())):
+        return
+    values = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
+    image = Image.fromarray(values)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    elif mode in ("LA", "RGBA"):
+        image = image.convert(mode)
+        image.putalpha(Image.fromarray(values[..., 1]))
+    else:
+        image = image.convert(mode)
+    path = tmp_path / f"a.{suffix}"
+    image.save(path)
+    path = path.rename(tmp_path / "name.tells.nothing")
+    np.testing.assert_array_equal(_decoded(path), read_image(path))
+
+
+def test_real_images(samples):
+    paths = sorted((samples / "coco_instances" / "images").iterdir())[::6]
+    assert len(paths) == 10
+    for path in paths:
+        np.testing.assert_array_equal(_decoded(path), read_image(path))
+
+
+def _png(array):
+    data = io.BytesIO()
+    Image.fromarray(array).save(data, format="PNG")
+    return tf.constant(data.getvalue())
+
+
+@pytest.mark.parametrize("with_pillow", [False, True])
+def test_id_maps(with_pillow):
+    ids = np.array([[0, 255, 256], [65535, 65536, 2**24 - 1]])
+    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+    with_pillow = tf.constant(with_pillow)
+    np.testing.assert_array_equal(decode_id_map(_png(rgb), "rgb", with_pillow), ids)
+    for dtype in (np.uint8, np.uint16):
+        grey = np.array([[0, 1, 254], [255, 128, np.iinfo(dtype).max]], dtype)
+        np.testing.assert_array_equal(decode_id_map(_png(grey), "grey", with_pillow), grey)
