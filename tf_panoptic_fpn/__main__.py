@@ -9,6 +9,7 @@ from tf_panoptic_fpn.errors import exit_on_error
 COMMANDS = (
     "convert-weights",
     "evaluate",
+    "panoptic-quality",
     "predict",
 )
 
