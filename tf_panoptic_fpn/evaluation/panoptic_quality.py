@@ -79,7 +79,8 @@ class PanopticQuality:
         gt_area = gt_pixels
         if not self.strict:
             gt_area = np.where(np.isnan(gt.listed_area), gt_pixels, gt.listed_area)
-            self._num_mismatched += bool(overlap[-1].any() or np.any(gt_area != gt_pixels))
+            is_wrong = (gt_pixels == 0) | (gt_area != gt_pixels)
+            self._num_mismatched += bool(overlap[-1].any() or is_wrong.any())
 
         same_class = gt.classes[:, None] == pred.classes
         rows, columns = np.nonzero(same_class & ~gt.is_crowd[:, None] & (intersection > 0))
