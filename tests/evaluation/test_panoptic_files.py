@@ -3,6 +3,7 @@
 import argparse
 import copy
 import json
+import sys
 
 import numpy as np
 import panopticapi_rules
@@ -54,7 +55,10 @@ def written(tmp_path_factory):
     return folder
 
 
-def test_figures_of_files(written):
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_figures_of_files(written, platform, monkeypatch):
+    """With processes and with threads."""
+    monkeypatch.setattr(sys, "platform", platform)
     result = evaluate_panoptic_files(written / "gt.json", written / "pred.json").result()
     cat_pq = 39 * 2 / 3 / NUM_IMAGES  # image 3: one false positive, one missed
     assert result["per_class"]["17"]["PQ"] == pytest.approx(cat_pq, abs=1e-12)
