@@ -139,11 +139,12 @@ def test_published_figures(samples, tmp_path):
 
 def test_a_split_without_a_class_is_a_dash():
     full, empty = {"PQ": 1, "SQ": 1, "RQ": 1, "n": 3}, {"PQ": 0, "SQ": 0, "RQ": 0, "n": 0}
-    table = format_pq_table({"All": full, "Things": full, "Stuff": empty})
+    table = format_pq_table({"All": full, "Things": full, "Stuff": empty, "splits": {"All": empty}})
     assert table.splitlines()[2:] == [
         "All       | 100.0  100.0  100.0     3",
         "Things    | 100.0  100.0  100.0     3",
         "Stuff     |     -      -      -     0",
+        "All       |     -      -      -     0",
     ]
 
 

@@ -269,7 +269,7 @@ def test_names_that_occur_twice_stay_apart():
         ([[1, 1, 1]], [segment(1, CAT), segment(2, CAT)], r"listed segments have no pixel.* \[2\]"),
         ([[1, 1, 1]], [segment(1, 5)], "segment 1 has an unknown category. Received: 5"),
         ([[1, 1, 1]], [segment(1, CAT), segment(1, DOG)], "unique and above 0"),
-        ([[0, 1, 1]], [segment(0, CAT), segment(1, DOG)], "unique and above 0"),
+        ([[0, 1, 1]], [segment(0, CAT), segment(1, DOG)], r"unique and above 0. Received: \[0\]"),
     ],
 )
 def test_errors(pred_ids, pred_segments, message):
@@ -278,6 +278,11 @@ def test_errors(pred_ids, pred_segments, message):
     if len(pred_ids[0]) == 3:
         with pytest.raises(DataError, match=message.replace("prediction:", "ground truth:")):
             quality_of(pred_ids, pred_segments, [[1, 1, 1]], [segment(1, CAT)])
+
+
+def test_long_lists_of_ids_are_cut():
+    with pytest.raises(DataError, match=r"Received: \[1, 2, 3, 4, 5\] and 4 more$"):
+        quality_of([range(1, 10)], [], [[0] * 9], [])
 
 
 def test_merge_needs_the_same_categories():

@@ -98,9 +98,9 @@ def format_pq_table(result):
     Returns:
         str, of several lines; `-` where a split has no class to average.
     """
-    rows = {name: result[name] for name in ("All", "Things", "Stuff")}
+    rows = [(name, result[name]) for name in ("All", "Things", "Stuff")]
     lines = [f"{'':10s}| {'PQ':>5s}  {'SQ':>5s}  {'RQ':>5s} {'N':>5s}", "-" * 38]
-    for name, means in {**rows, **result.get("splits", {})}.items():
+    for name, means in [*rows, *result.get("splits", {}).items()]:
         pq, sq, rq = (
             f"{100 * means[key]:5.1f}" if means["n"] else f"{'-':>5s}" for key in ("PQ", "SQ", "RQ")
         )
