@@ -32,6 +32,10 @@ class PanopticQuality:
         categories: `CategoryTable` of both, ground truth and predictions.
         strict: bool, count what the map holds and not what its JSON says.
 
+    Attributes:
+        num_mismatched: images whose ground truth differs from its JSON in ids or areas; where
+            `strict`, 0.
+
     Reference: Panoptic Segmentation, arXiv:1801.00868, section 4.
     """
 
@@ -42,7 +46,7 @@ class PanopticQuality:
         num_classes = len(categories.categories)
         self._totals = np.zeros((4, len(SIZES), num_classes))
         self._confusions = np.zeros((num_classes, num_classes), np.int64)  # [ground truth, pred]
-        self._num_mismatched = 0
+        self.num_mismatched = 0
 
     def update(self, gt_ids, gt_segments, pred_ids, pred_segments, image=""):
         """Adds one image.
@@ -80,7 +84,7 @@ class PanopticQuality:
         if not self.strict:
             gt_area = np.where(np.isnan(gt.listed_area), gt_pixels, gt.listed_area)
             is_wrong = (gt_pixels == 0) | (gt_area != gt_pixels)
-            self._num_mismatched += bool(overlap[-1].any() or is_wrong.any())
+            self.num_mismatched += bool(overlap[-1].any() or is_wrong.any())
 
         same_class = gt.classes[:, None] == pred.classes
         rows, columns = np.nonzero(same_class & ~gt.is_crowd[:, None] & (intersection > 0))
@@ -127,12 +131,7 @@ class PanopticQuality:
             raise ValueError("`merge` needs two metrics over the same categories, equally strict")
         self._totals += other._totals
         self._confusions += other._confusions
-        self._num_mismatched += other._num_mismatched
-
-    @property
-    def num_mismatched(self):
-        """Images whose ground truth differs from its JSON in ids or areas; 0 where `strict`."""
-        return self._num_mismatched
+        self.num_mismatched += other.num_mismatched
 
     def result(self, splits=None):
         """Returns the figures of all images so far, as fractions.
