@@ -59,12 +59,12 @@ def written(tmp_path_factory):
 def test_figures_of_files(written, platform, monkeypatch):
     """With processes and with threads."""
     monkeypatch.setattr(sys, "platform", platform)
-    result = evaluate_panoptic_files(written / "gt.json", written / "pred.json").result()
+    result = evaluate_panoptic_files(written / "gt.json", written / "pred.json")
     cat_pq = 39 * 2 / 3 / NUM_IMAGES  # image 3: one false positive, one missed
     assert result["per_class"]["17"]["PQ"] == pytest.approx(cat_pq, abs=1e-12)
     assert result["All"]["PQ"] == pytest.approx((cat_pq + 4 / 5) / 2, abs=1e-12)
     strict = evaluate_panoptic_files(written / "gt.json", written / "pred.json", strict=True)
-    assert strict.result()["Things"]["PQ"] == pytest.approx(2 / 3, abs=1e-12)
+    assert strict["Things"]["PQ"] == pytest.approx(2 / 3, abs=1e-12)
 
 
 def test_files_are_scored_as_panopticapi_does(written):
@@ -78,7 +78,7 @@ def test_files_are_scored_as_panopticapi_does(written):
         for i in range(NUM_IMAGES)
     ]
     totals = panopticapi_rules.evaluate_part(pairs, {CAT, SKY})
-    result = evaluate_panoptic_files(written / "gt.json", written / "pred.json").result()
+    result = evaluate_panoptic_files(written / "gt.json", written / "pred.json")
     figures = [result["All"][key] for key in ("PQ", "SQ", "RQ", "n")]
     assert figures == pytest.approx(panopticapi_rules.averages(totals, {CAT, SKY}), rel=1e-12)
 
@@ -154,11 +154,11 @@ def test_splits_that_cannot_be_read(written, text):
         run("--gt-json", written / "gt.json", "--pred-json", written / "pred.json", "--split", text)
 
 
-def test_nowhere_to_write(written, tmp_path):
-    with pytest.raises(ConfigError, match=r"no/out\.json: the folder to write to is missing"):
+def test_split_of_an_unknown_category(written):
+    with pytest.raises(DataError, match=r"'odd' has unknown category ids. Received: \[5\]"):
         run(
             *("--gt-json", written / "gt.json", "--pred-json", written / "pred.json"),
-            *("--json", tmp_path / "no" / "out.json"),
+            *("--split", "odd=5"),
         )
 
 
@@ -256,10 +256,10 @@ def test_ids_of_the_truth_that_differ(written, tmp_path, case, strict, expected)
         with pytest.raises(DataError, match=rf"image id 0 \(0.png\): ground truth: .*{expected}"):
             evaluate_panoptic_files(*arguments)
         return
-    quality = evaluate_panoptic_files(*arguments)
-    assert quality.num_mismatched == 2  # the area in image 3 is wrong
-    assert quality.result()["Stuff"]["PQ"] == pytest.approx(expected)
-    cat = quality.result()["per_class"]["17"]
+    result = evaluate_panoptic_files(*arguments)
+    assert result["num_mismatched"] == 2  # the area in image 3 is wrong
+    assert result["Stuff"]["PQ"] == pytest.approx(expected)
+    cat = result["per_class"]["17"]
     expected_counts = (38, 2, 1) if case == "png only" else (39, 1, 2)
     assert (cat["tp"], cat["fp"], cat["fn"]) == expected_counts
 
@@ -270,11 +270,11 @@ def test_predictions_of_other_images_are_not_looked_at(written, tmp_path):
     extra.update(image_id="another", file_name="none.png")
     pred["annotations"].insert(0, extra)
     (tmp_path / "pred.json").write_text(json.dumps(pred))
-    quality = evaluate_panoptic_files(
+    result = evaluate_panoptic_files(
         written / "gt.json", tmp_path / "pred.json", pred_dir=written / "pred"
     )
     expected = evaluate_panoptic_files(written / "gt.json", written / "pred.json")
-    assert quality.result() == expected.result()
+    assert result == expected
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_maps_of_another_kind(written, tmp_path, mode, message):
     ("text", "message"),
     [
         ('{"annotations": [{"image_id": 1, "file', "pred.json: not JSON, or cut short: .* line 1"),
-        ("[]", "pred.json: must hold a JSON object. Received: list"),
+        ("[]", "pred.json: must hold an object. Received: list"),
         (None, "pred.json: cannot be read: No such file"),
     ],
 )

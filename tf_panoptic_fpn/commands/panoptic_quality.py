@@ -1,11 +1,10 @@
 """`panoptic-quality`: scores COCO panoptic results as panopticapi does."""
 
-import json
-import pathlib
 import sys
 import time
 
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.evaluation.figures import write_figures
 from tf_panoptic_fpn.evaluation.panoptic_files import (
     default_dir,
     evaluate_panoptic_files,
@@ -42,8 +41,6 @@ def add_arguments(parser):
 def run(arguments):
     start = time.perf_counter()
     splits = _read_splits(arguments.split)
-    if arguments.json and not pathlib.Path(arguments.json).parent.is_dir():
-        raise ConfigError(f"{arguments.json}: the folder to write to is missing")
     gt_dir = arguments.gt_dir or default_dir(arguments.gt_json)
     pred_dir = arguments.pred_dir or default_dir(arguments.pred_json)
     print("Evaluation panoptic segmentation metrics:")
@@ -52,20 +49,19 @@ def run(arguments):
         ("Prediction", pred_dir, arguments.pred_json),
     ):
         print(f"{title}:\n\tSegmentation folder: {folder}\n\tJSON file: {file}")
-    quality = evaluate_panoptic_files(
-        arguments.gt_json, arguments.pred_json, gt_dir, pred_dir, arguments.strict
+    result = evaluate_panoptic_files(
+        arguments.gt_json, arguments.pred_json, gt_dir, pred_dir, arguments.strict, splits
     )
-    result = quality.result(splits)
-    if quality.num_mismatched:
+    if result["num_mismatched"]:
         print(
-            f"warning: in {quality.num_mismatched} images the ids or areas in the JSON of the "
+            f"warning: in {result['num_mismatched']} images the ids or areas in the JSON of the "
             "ground truth are not those of its PNG; --strict counts the PNG",
             file=sys.stderr,
         )
     print(format_pq_table(result))
     print(f"Time elapsed: {time.perf_counter() - start:.2f} seconds")
     if arguments.json:
-        pathlib.Path(arguments.json).write_text(json.dumps(result, indent=1))
+        write_figures(result, arguments.json)
 
 
 def _read_splits(texts):

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import functools
-import json
 import multiprocessing
 import os
 import sys
@@ -11,13 +10,16 @@ from tqdm import tqdm
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.evaluation.json_files import read_json
 from tf_panoptic_fpn.evaluation.panoptic_png import read_panoptic_ids
 from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
 
 _CHUNK = 16  # images that a worker scores before it reports
 
 
-def evaluate_panoptic_files(gt_json, pred_json, gt_dir=None, pred_dir=None, strict=False):
+def evaluate_panoptic_files(
+    gt_json, pred_json, gt_dir=None, pred_dir=None, strict=False, splits=None
+):
     """Scores COCO panoptic results against their ground truth.
 
     A worker for each core reads and scores the images, so that no more maps are in memory than two
@@ -29,23 +31,26 @@ def evaluate_panoptic_files(gt_json, pred_json, gt_dir=None, pred_dir=None, stri
         pred_json: file with `annotations`.
         gt_dir, pred_dir: folders of the PNGs; by default the JSON's path without `.json`.
         strict: see `PanopticQuality`; by default the figures are panopticapi's.
+        splits: see `PanopticQuality.result`.
 
     Returns:
-        A `PanopticQuality`.
+        dict, see `PanopticQuality.result`, and `num_mismatched`: in how many images the ids or
+        areas in the JSON of the ground truth are not those of its PNG (only where not `strict`).
 
     Raises:
-        DataError: if a file cannot be read, a prediction is missing or doubled, or a map and its
-            JSON contradict each other.
+        DataError: if a file cannot be read, a prediction is missing or doubled, a map and its JSON
+            contradict each other, or a split names an unknown category.
     """
     gt_dir, pred_dir = gt_dir or default_dir(gt_json), pred_dir or default_dir(pred_json)
-    gt_tree = _load_json(gt_json)
+    gt_tree = read_json(gt_json, dict)
     categories = _read_categories(gt_tree, gt_json)
-    pairs = _pair_annotations(gt_tree, gt_json, _load_json(pred_json), pred_json)
+    pairs = _pair_annotations(gt_tree, gt_json, read_json(pred_json, dict), pred_json)
     for folder in (gt_dir, pred_dir):
         if not os.path.isdir(folder):
             raise DataError(f"{folder}: the folder of panoptic PNGs is missing")
 
     total = PanopticQuality(categories, strict)
+    total.result(splits)  # fails now, not when all is counted, if a split is wrong
     score = functools.partial(_score, categories, strict, gt_dir, pred_dir)
     chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
     with (
@@ -55,7 +60,7 @@ def evaluate_panoptic_files(gt_json, pred_json, gt_dir=None, pred_dir=None, stri
         for quality, chunk in zip(pool.map(score, chunks), chunks, strict=True):
             total.merge(quality)
             progress.update(len(chunk))
-    return total
+    return {**total.result(splits), "num_mismatched": total.num_mismatched}
 
 
 def _worker_pool(num_tasks):
@@ -106,19 +111,6 @@ def format_pq_table(result):
         )
         lines.append(f"{name:10s}| {pq}  {sq}  {rq} {means['n']:5d}")
     return "\n".join(lines)
-
-
-def _load_json(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            tree = json.load(file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON, or cut short: {error}") from None
-    if not isinstance(tree, dict):
-        raise DataError(f"{path}: must hold a JSON object. Received: {type(tree).__name__}")
-    return tree
 
 
 def _list(tree, key, where):
