@@ -13,7 +13,7 @@ IDS = 1 << 24  # more than any id
 
 
 def to_ids(rgb):
-    rgb = rgb.astype(np.uint32)
+    rgb = rgb.astype(np.uint32, copy=False)
     return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.data.images import read_panoptic_png
+from tf_panoptic_fpn.data.images import read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
 
 CAT, DOG, SKY = 17, 18, 92
@@ -204,3 +204,30 @@ def test_real_ground_truth_against_perturbed_copies(samples, json_name, folder):
     assert 0.2 < result["All"]["PQ"] < 0.9
     assert result["confusions"]
     assert loose.num_mismatched == 0
+
+
+def test_the_rules_are_those_of_panopticapi(samples, tmp_path):
+    """Runs where panopticapi itself is installed, for example by `pip install panopticapi-lite`."""
+    evaluation = pytest.importorskip("panopticapi.evaluation")
+    tree = json.loads((samples / "coco_panoptic_2" / "panoptic.json").read_text())
+    category_ids = [category["id"] for category in tree["categories"]]
+    rng = np.random.default_rng(0)
+    images, pairs = [], []
+    for gt in tree["annotations"]:
+        ids = read_panoptic_png(samples / "coco_panoptic_2" / "panoptic" / gt["file_name"])
+        for s in gt["segments_info"][::4]:
+            s["area"] = int(1.3 * s["area"])
+        gt["segments_info"][1]["iscrowd"] = 1
+        del gt["segments_info"][2]
+        pred_ids, pred = perturbed(ids, gt["segments_info"], category_ids, rng)
+        unlisted = set(np.unique(pred_ids).tolist()) - {0, *(s["id"] for s in pred)}
+        pred_ids[np.isin(pred_ids, list(unlisted))] = 0
+        images.append((ids, gt["segments_info"], pred_ids, pred))
+        write_panoptic_png(pred_ids, tmp_path / gt["file_name"])
+        pairs.append((gt, {**gt, "segments_info": pred}))
+    stat = evaluation.pq_compute_single_core(
+        0, pairs, samples / "coco_panoptic_2" / "panoptic", tmp_path, dict.fromkeys(category_ids)
+    )
+    totals = rules_of(images, set(category_ids))
+    official = {c: [v.iou, v.tp, v.fp, v.fn] for c, v in stat.pq_per_cat.items()}
+    assert official == {c: pytest.approx(values) for c, values in totals.items()}

@@ -60,7 +60,7 @@ def _decode(data, path):
         raise DataError(
             f"{path}: the panoptic map must hold {num_bytes} bytes. Received: {len(rows)}"
         )
-    image = Image.frombytes(mode, (width, height), _store(rows), "zip", mode)
+    image = Image.frombytes(mode, (width, height), _store(memoryview(rows)), "zip", mode)
     # Four bytes a pixel are a little-endian integer, of which the fourth does not count.
     pixels = np.frombuffer(image.tobytes("raw", "RGBX" if mode == "RGB" else mode), "<i4")
     return pixels.reshape(height, width) & 0xFFFFFF
@@ -88,7 +88,7 @@ def _read_chunks(data):
 
 
 def _store(data):
-    """A zlib stream that holds `data` uncompressed."""
+    """A zlib stream that holds `data`, a memoryview, uncompressed."""
     blocks = [b"\x78\x01"]
     for start in range(0, len(data), _MAX_STORED):
         length = min(_MAX_STORED, len(data) - start)
