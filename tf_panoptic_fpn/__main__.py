@@ -14,6 +14,7 @@ COMMANDS = (
     "convert-weights",
     "evaluate",
     "instance-ap",
+    "panoptic-quality",
     "predict",
     "semantic-iou",
     "show-data",
