@@ -9,7 +9,7 @@ from tf_panoptic_fpn.evaluation.instance_ap import METRICS
 
 @dataclasses.dataclass(frozen=True)
 class GalleryEntry:
-    """One image of the report's gallery; ids and segments as `PanopticQuality.update` takes them."""
+    """One image of the gallery; ids and segments as `PanopticQuality.update` takes them."""
 
     kind: str  # "best", "median" or "worst"
     file_name: str
