@@ -139,6 +139,15 @@ class MergeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TTAConfig:
+    """Test-time augmentation, where `evaluate --tta` asks for it: sizes, each also mirrored."""
+
+    short_sides: tuple[int, ...] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    max_long_side: int = 4000
+    flip: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that one run needs."""
 
@@ -147,6 +156,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
+    tta: TTAConfig = TTAConfig()
 
 
 def load_config(path, overrides=()):

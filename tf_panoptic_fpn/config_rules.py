@@ -39,6 +39,7 @@ def check(config, path):
         *_split_rules("data.validation", config.data.validation),
         *_optimizer_rules(config.optimizer),
         *_merge_rules(config.merge),
+        *_size_rules("tta", config.tta),
     ]
     for holds, name, rule, value in rules:
         if not holds:
@@ -201,11 +202,17 @@ def _merge_rules(merge):
     ]
 
 
-def _split_rules(name, split):
-    sides = split.short_sides
+def _size_rules(name, section):
+    sides = section.short_sides
     return [
         (sides and min(sides) > 0, f"{name}.short_sides", "a list of sides above 0", sides),
-        (split.max_long_side > 0, f"{name}.max_long_side", "above 0", split.max_long_side),
+        (section.max_long_side > 0, f"{name}.max_long_side", "above 0", section.max_long_side),
+    ]
+
+
+def _split_rules(name, split):
+    return [
+        *_size_rules(name, split),
         (
             0 <= split.flip_probability <= 1,
             f"{name}.flip_probability",
