@@ -1,47 +1,11 @@
 """Reading data sets in the COCO panoptic format."""
 
-import dataclasses
 import json
 import os
 
-import numpy as np
-
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
-from tf_panoptic_fpn.data.segment_map import unique_ids
+from tf_panoptic_fpn.data.split import ImageRecord, PanopticSplit, Segment, few
 from tf_panoptic_fpn.errors import DataError
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Segment:
-    """One segment, as the JSON lists it; `area` and `bbox_xywh` may be left out there."""
-
-    id: int
-    category_id: int
-    is_crowd: bool = False
-    area: int | None = None
-    bbox_xywh: tuple[float, float, float, float] | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One image: its files, its size in pixels and its segments."""
-
-    image_id: int | str
-    file_name: str
-    image_path: str
-    panoptic_path: str
-    height: int
-    width: int
-    segments: tuple[Segment, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class PanopticSplit:
-    """One split of a data set, in the order of its JSON."""
-
-    categories: CategoryTable
-    images: tuple[ImageRecord, ...]
 
 
 def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir):
@@ -88,56 +52,6 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir):
     _check_files("image", [record.image_path for record in records], panoptic_json)
     _check_files("panoptic map", [record.panoptic_path for record in records], panoptic_json)
     return PanopticSplit(categories, tuple(records))
-
-
-def load_segments(record):
-    """Reads an image and its panoptic map.
-
-    Args:
-        record: an `ImageRecord`.
-
-    Returns:
-        `(image, ids)`: uint8 `[H, W, 3]` RGB, and int32 `[H, W]` segment ids, 0 being void.
-
-    Raises:
-        DataError: if a file cannot be decoded, the sizes of the two files and the JSON differ, or
-            the ids in the PNG are not those of the JSON.
-    """
-    segment_ids = [segment.id for segment in record.segments]
-    size = (record.height, record.width)
-    return read_checked(record.image_path, record.panoptic_path, size, segment_ids)
-
-
-def read_checked(image_path, panoptic_path, size, segment_ids):
-    """Reads an image and its panoptic map, which must have this size and these ids.
-
-    Args:
-        image_path, panoptic_path: the two files.
-        size: `(height, width)`, as the JSON says.
-        segment_ids: ints, the ids that the JSON lists.
-
-    Returns:
-        As `load_segments`.
-
-    Raises:
-        DataError: as `load_segments`.
-    """
-    image = read_image(image_path)
-    ids = read_panoptic_png(panoptic_path)
-    for path, array in ((image_path, image), (panoptic_path, ids)):
-        if array.shape[:2] != tuple(size):
-            expected, received = ("{}x{}".format(*s) for s in (size, array.shape[:2]))
-            raise DataError(
-                f"{path}: the size must be {expected} (HxW), as in the JSON. Received: {received}"
-            )
-    found = unique_ids(ids)
-    unlisted = np.setdiff1d(found[found > 0], segment_ids)
-    if unlisted.size:
-        raise DataError(f"{panoptic_path}: the map holds ids that the JSON lacks: {_few(unlisted)}")
-    absent = np.setdiff1d(segment_ids, found)
-    if absent.size:
-        raise DataError(f"{panoptic_path}: the map lacks ids that the JSON lists: {_few(absent)}")
-    return image, ids
 
 
 def _load_json(path):
@@ -200,7 +114,7 @@ def _annotations_by_image(images, annotations, file):
         by_image[image_id] = annotation
     bare = [image["id"] for image in images if image["id"] not in by_image]
     if bare:
-        raise DataError(f"{file}: images without annotation: {_few(bare)}")
+        raise DataError(f"{file}: images without annotation: {few(bare)}")
     return by_image
 
 
@@ -240,9 +154,3 @@ def _check_files(what, paths, file):
             f"{missing[0]}: the {what} file is missing "
             f"({len(missing)} of the {len(paths)} that {file} lists)"
         )
-
-
-def _few(ids):
-    """The first ids as text, so that the message stays on one line."""
-    text = ", ".join(str(i) for i in ids[:5])
-    return text if len(ids) <= 5 else f"{text} and {len(ids) - 5} more"

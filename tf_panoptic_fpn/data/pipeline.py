@@ -12,10 +12,10 @@ from absl import logging
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.augment import box_frame_masks, flip_sample, resize_sample
-from tf_panoptic_fpn.data.coco import load_segments, read_checked
 from tf_panoptic_fpn.data.images import resized_size
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
 from tf_panoptic_fpn.data.segment_map import semantic_labels, tight_boxes
+from tf_panoptic_fpn.data.split import load_segments, read_checked
 from tf_panoptic_fpn.errors import ConfigError, DamagedFileError, DataError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
