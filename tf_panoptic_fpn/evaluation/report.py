@@ -1,6 +1,39 @@
-"""The figures of an evaluation as plain text."""
+"""The figures of an evaluation as plain text and as a page of HTML."""
+
+import dataclasses
+
+import numpy as np
 
 from tf_panoptic_fpn.evaluation.instance_ap import METRICS
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryEntry:
+    """One image of the report's gallery; ids and segments as `PanopticQuality.update` takes them."""
+
+    kind: str  # "best", "median" or "worst"
+    file_name: str
+    pq: float  # the image's own, a fraction
+    image: np.ndarray  # uint8 [H, W, 3]
+    gt_ids: np.ndarray  # int [H, W]
+    gt_segments: list[dict]
+    pred_ids: np.ndarray  # int [H, W]
+    pred_segments: list[dict]
+
+
+def write_report(path, results, gallery, config_text, categories):
+    """Writes the results of an evaluation as one HTML page that needs no other file.
+
+    A part that `results` lacks (a task that the model does not have, no sweep) has no section.
+
+    Args:
+        path: file to write.
+        results: dict, as `evaluate` returns it.
+        gallery: list of `GalleryEntry`; entries are shown in the order given.
+        config_text: str, the configuration of the run.
+        categories: `CategoryTable`, for the names and colours of segments.
+    """
+    raise NotImplementedError
 
 
 def format_table(results):
