@@ -27,6 +27,9 @@ LAYERS = {
     "training": {"build", "models", "losses", "data", "workdir", "weights", *BASE},
     "build": {"models", "losses", "data", "training.optimizer", "weights", "ops", *BASE},
     "serving": {"build", "models", "ops", *BASE},
+    "saved_model": BASE,
+    "test_time_augmentation": {"serving", "ops", *BASE},
+    "class_shares": {"data", *BASE},
 }
 
 

@@ -1,5 +1,7 @@
 """How much of the training data each semantic class takes up."""
 
+import dataclasses
+
 import numpy as np
 
 from tf_panoptic_fpn.data.pipeline import evaluation_samples
@@ -23,16 +25,18 @@ def class_shares(split, semantic_things="other"):
     """
     semantic_class = split.categories.semantic_classes(semantic_things)
     counts = np.zeros(max(semantic_class.values()) + 1)
-    segments = [segment for record in split.images for segment in record.segments]
-    if all(segment.area for segment in segments):
-        for segment in segments:
-            counts[semantic_class[segment.category_id]] += segment.area
-    else:
-        for record, _, ids in evaluation_samples(split):
-            found, pixels = np.unique(ids, return_counts=True)
-            areas = dict(zip(found.tolist(), pixels.tolist(), strict=True))
+    unmeasured = []
+    for record in split.images:
+        if all(segment.area for segment in record.segments):
             for segment in record.segments:
-                counts[semantic_class[segment.category_id]] += areas[segment.id]
+                counts[semantic_class[segment.category_id]] += segment.area
+        else:
+            unmeasured.append(record)
+    for record, _, ids in evaluation_samples(dataclasses.replace(split, images=unmeasured)):
+        found, pixels = np.unique(ids, return_counts=True)
+        areas = dict(zip(found.tolist(), pixels.tolist(), strict=True))
+        for segment in record.segments:
+            counts[semantic_class[segment.category_id]] += areas[segment.id]
     if not counts.any():
         raise DataError("The training data must have a semantic class to balance. Received: none")
     return counts / counts.sum()

@@ -190,7 +190,12 @@ def load_config(path, overrides=()):
 def save_config(config, path):
     """Writes a `Config` as YAML that `load_config` reads back equal."""
     with open(path, "w") as file:
-        yaml.safe_dump(_plain(config), file, sort_keys=False)
+        file.write(format_config(config))
+
+
+def format_config(config):
+    """Returns a `Config` as YAML."""
+    return yaml.safe_dump(_plain(config), sort_keys=False)
 
 
 def _plain(value):

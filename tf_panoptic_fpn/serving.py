@@ -94,7 +94,9 @@ class Predictor:
         if self.class_shares is not None:
             logits = balance_classes(logits, self.class_shares)
         semantic = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        merged = merge_outputs(instances, semantic, self.categories, self.semantic_things, self.merge)
+        merged = merge_outputs(
+            instances, semantic, self.categories, self.semantic_things, self.merge
+        )
         if "semantic" in self.tasks:
             merged[schema.SEMANTIC_MAP] = semantic
         if "instance" in self.tasks:

@@ -14,14 +14,13 @@ def write_cityscapes(folder, file_name, prediction, categories, semantic_things)
 
     `semantic/CITY_SEQUENCE_FRAME_pred_labelIds.png` has the label id of each pixel;
     `instances/CITY_SEQUENCE_FRAME_pred.txt` has a line for each instance: its mask's file, its
-    label id, its score; the masks are `instances/masks/*.png`, not 0 where the instance is. Data-set
-    ids of the categories are Cityscapes' label ids.
+    label id, its score; the masks are `instances/masks/*.png`, not 0 where the instance is.
 
     Args:
         folder: path; made if it does not exist.
         file_name: of the image, `CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png`.
         prediction: an `ImagePrediction`.
-        categories: `CategoryTable`.
+        categories: `CategoryTable`, whose data-set ids are Cityscapes' label ids.
         semantic_things: "other" or "all", see `CategoryTable.semantic_classes`. With "other" the
             pixels of things are those of the panoptic map; one that is void there is 0, unlabeled.
     """

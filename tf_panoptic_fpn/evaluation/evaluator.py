@@ -36,6 +36,7 @@ def evaluate(
     sweep=None,
     identity=None,
     cityscapes=False,
+    on_image=None,
 ):
     """Scores a predictor at the size of the images.
 
@@ -67,6 +68,7 @@ def evaluate(
             with the same identity, finished by an evaluation that was killed, are not predicted
             again. None: all are.
         cityscapes: bool, whether to write Cityscapes' result files to `output_dir/cityscapes`.
+        on_image: function without arguments, called when an image is done.
 
     Returns:
         dict: `panoptic` (see `PanopticQuality.result`), `box_ap` and `mask_ap` (see `coco_ap`),
@@ -96,6 +98,8 @@ def evaluate(
             if files and line is None:
                 files.append(record, stem, prediction, pq, sweep is not None)
             seconds.append(prediction.seconds)
+            if on_image:
+                on_image()
 
         num_predicted = 0
         for number, (record, image, ids) in enumerate(samples):

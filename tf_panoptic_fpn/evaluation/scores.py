@@ -1,6 +1,7 @@
 """All metrics of an evaluation, fed image by image."""
 
 import numpy as np
+from pycocotools import mask as mask_api
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import DataError
@@ -80,8 +81,8 @@ class Scores:
                 "category_id": instance.category_id,
                 "iscrowd": int(instance.is_crowd),
                 "segmentation": instance.rle,
-                "area": instance.area,
-                "bbox": list(instance.bbox_xywh),
+                "area": instance.area or float(mask_api.area(instance.rle)),
+                "bbox": list(instance.bbox_xywh or mask_api.toBbox(instance.rle)),
             }
             for instance in record.instances
         ]
