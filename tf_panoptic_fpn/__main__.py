@@ -7,6 +7,7 @@ import sys
 from tf_panoptic_fpn.errors import exit_on_error
 
 COMMANDS = (
+    "convert-cityscapes",
     "convert-weights",
     "evaluate",
     "predict",

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tf_panoptic_fpn.data.pipeline import evaluation_samples
+from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import DataError
 
 

@@ -4,16 +4,14 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 
 from tqdm import tqdm
 
 from tf_panoptic_fpn import build, runs, serving
 from tf_panoptic_fpn.class_shares import class_shares
 from tf_panoptic_fpn.config import format_config
-from tf_panoptic_fpn.data.pipeline import evaluation_samples
+from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.evaluation.cityscapes_files import IMAGE_SUFFIX
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, write_report
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles, write_submission
@@ -21,7 +19,6 @@ from tf_panoptic_fpn.evaluation.scores import check_occurring, coco_segments, oc
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
 from tf_panoptic_fpn.workdir import Workdir
 
-GALLERY_KINDS = ("best", "median", "worst")
 GALLERY_IMAGES = 3  # of each kind
 
 
@@ -69,8 +66,13 @@ def evaluate_run(
         shares = class_shares(build.load_split(config.data, "train"), semantic_things).tolist()
     predictors = runs.load_predictors(source, config, split.categories, tta, shares)
     identity = _identity(source, config, split, tta, shares)
-    names = (pathlib.Path(record.file_name).stem for record in split.images)
+    qualities = []
     with tqdm(desc="evaluate", total=len(split.images), unit="image") as progress:
+
+        def count(quality):
+            qualities.append(quality)
+            progress.update()
+
         results = evaluate(
             predictors,
             evaluation_samples(split),
@@ -80,12 +82,11 @@ def evaluate_run(
             has_panoptic=split.has_panoptic,
             sweep=_sweep(settings, split.categories, semantic_things),
             identity=identity,
-            cityscapes=all(name.endswith(IMAGE_SUFFIX) for name in names),
-            on_image=progress.update,
+            cityscapes=config.data.validation.format == "cityscapes",
+            on_image=count,
         )
     files.results.write_text(json.dumps(results, indent=1))
-    with ResultFiles(files.predictions, split.categories, identity) as result_files:
-        gallery = _gallery(split, result_files)
+    gallery = _gallery(split, qualities, files.predictions, identity)
     write_report(files.report, results, gallery, format_config(config), split.categories)
     if submission:
         write_submission(files.predictions, submission)
@@ -99,16 +100,11 @@ def _sweep(settings, categories, semantic_things):
 
 
 def _identity(source, config, split, tta, shares):
-    """What the predictions depend on; the ground truth is read anew each time."""
-    digest = hashlib.sha256()
-    for record in split.images:
-        status = os.stat(record.image_path)
-        image = (record.image_id, record.file_name, status.st_size, status.st_mtime_ns)
-        digest.update(repr(image).encode())
+    """What the predictions depend on beside the images; the ground truth is read each time."""
     validation = config.data.validation
     return {
         "model": source.fingerprint(),
-        "images": digest.hexdigest(),
+        "data": [config.data.root, validation.images],
         "categories": split.categories.to_coco(),
         "merge": dataclasses.asdict(config.merge),
         "image size": [validation.short_sides[0], validation.max_long_side],
@@ -117,41 +113,39 @@ def _identity(source, config, split, tta, shares):
     }
 
 
-def _gallery(split, files):
+def _gallery(split, qualities, predictions, identity):
     """Reads the images of the best, the median and the worst PQ."""
-    qualities = [(line["pq"], line["image_id"]) for line in files.lines() if line["pq"] is not None]
     kinds = _choose(qualities)
-    chosen = [record for record in split.images if record.image_id in kinds]
+    samples = evaluation_samples(
+        dataclasses.replace(split, images=[split.images[position] for position in kinds])
+    )
     entries = []
-    for record, image, ids in evaluation_samples(dataclasses.replace(split, images=chosen)):
-        line = files.finished(record.image_id)
-        prediction = files.read(line)
-        entries.append(
-            GalleryEntry(
-                kinds[record.image_id],
-                record.file_name,
-                line["pq"],
-                image,
-                ids,
-                coco_segments(record),
-                prediction.ids,
-                prediction.segments,
+    with ResultFiles(predictions, split.categories, identity) as files:
+        for (position, kind), (record, image, ids) in zip(kinds.items(), samples, strict=True):
+            prediction = files.read(files.finished(record))
+            entries.append(
+                GalleryEntry(
+                    kind,
+                    record.file_name,
+                    qualities[position],
+                    image,
+                    ids,
+                    coco_segments(record),
+                    prediction.ids,
+                    prediction.segments,
+                )
             )
-        )
-    return sorted(entries, key=lambda entry: (GALLERY_KINDS.index(entry.kind), -entry.pq))
+    return entries
 
 
 def _choose(qualities):
-    """Dict: image id -> its kind; where there are few images, none has two."""
-    ranked = [i for _, i in sorted(qualities, key=lambda pair: pair[0], reverse=True)]
+    """Dict: position of an image -> "best", "median" or "worst"; none is listed twice."""
+    known = [position for position, quality in enumerate(qualities) if quality is not None]
+    ranked = sorted(known, key=lambda position: -qualities[position])
     middle = max((len(ranked) - GALLERY_IMAGES) // 2, 0)
-    parts = (
-        ("best", ranked[:GALLERY_IMAGES]),
-        ("worst", ranked[-GALLERY_IMAGES:]),
-        ("median", ranked[middle : middle + GALLERY_IMAGES]),
-    )
-    kinds = {}
-    for kind, image_ids in parts:
-        for image_id in image_ids:
-            kinds.setdefault(image_id, kind)
-    return kinds
+    kinds = {
+        **dict.fromkeys(ranked[middle : middle + GALLERY_IMAGES], "median"),
+        **dict.fromkeys(ranked[-GALLERY_IMAGES:], "worst"),
+        **dict.fromkeys(ranked[:GALLERY_IMAGES], "best"),
+    }
+    return {position: kinds[position] for position in ranked if position in kinds}

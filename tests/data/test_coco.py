@@ -131,9 +131,7 @@ def test_sizes_must_agree(pair, which):
     path = record.image_path if which == "image" else record.panoptic_path
     with pytest.raises(DataError) as caught:
         load_segments(record)
-    assert str(caught.value) == (
-        f"{path}: the size must be 2x3 (HxW), as in the JSON. Received: 2x4"
-    )
+    assert str(caught.value) == (f"{path}: the size must be 2x3 (HxW), as annotated. Received: 2x4")
 
 
 @pytest.mark.parametrize(

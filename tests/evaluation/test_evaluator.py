@@ -46,6 +46,7 @@ class Record:
     file_name: str
     segments: tuple
     instances: tuple | None = None
+    image_path: str = __file__
     height: int = SIZE[0]
     width: int = SIZE[1]
 
@@ -263,7 +264,7 @@ def test_few_images_are_read_ahead():
     scored = 0
     furthest = 0
 
-    def count():
+    def count(quality):
         nonlocal scored
         scored += 1
 

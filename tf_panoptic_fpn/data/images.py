@@ -23,6 +23,8 @@ _PLAIN = {
     *(("JPEG", mode, mode) for mode in ("L", "RGB")),
     *(("PNG", mode, mode) for mode in ("L", "LA", "RGB", "RGBA")),
 }
+_PLAIN_LABELS = {("L", "L"), ("I;16", "I;16B"), ("I", "I;16B")}
+_LABELS = {*_PLAIN_LABELS, ("P", "P"), ("P", "P;1"), ("P", "P;2"), ("P", "P;4")}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,9 +52,7 @@ def read_header(path):
     with _decoding(path, "image"), Image.open(path) as image:
         orientation = _orientation(image)
         width, height = image.size if orientation < 5 else image.size[::-1]
-        stored = image.tile[0].args if image.tile else None
-        stored = stored[0] if isinstance(stored, tuple) else stored
-        is_plain = (image.format, image.mode, stored) in _PLAIN
+        is_plain = (image.format, image.mode, _stored(image)) in _PLAIN
         return ImageHeader(height, width, orientation, is_plain)
 
 
@@ -73,6 +73,16 @@ def read_image(path):
     """
     with _decoding(path, "image"), Image.open(path) as image:
         return np.asarray(_to_rgb(image))
+
+
+def is_plain_label_png(path):
+    """Tells whether TensorFlow's decoders read a label map as `read_label_png` does, from its head.
+
+    Raises:
+        DamagedFileError: if the file is missing, empty or no image.
+    """
+    with _decoding(path, "label map"), Image.open(path) as image:
+        return image.format == "PNG" and (image.mode, _stored(image)) in _PLAIN_LABELS
 
 
 def read_panoptic_png(path):
@@ -96,22 +106,25 @@ def read_panoptic_png(path):
 
 
 def read_label_png(path):
-    """Reads a map whose grey values are labels or ids.
+    """Reads a map whose values are labels or ids.
 
     Args:
-        path: an 8-bit or 16-bit grey PNG.
+        path: a grey PNG of 8 or 16 bits, or a palette PNG, whose values are the positions of the
+            colours.
 
     Returns:
         int32 `[H, W]`.
 
     Raises:
-        DataError: if the file is missing, cannot be decoded or is not a grey PNG of 8 or 16 bits.
+        DataError: if the file is missing, cannot be decoded or is another image.
     """
     with _decoding(path, "label map"), Image.open(path) as image:
-        if image.format != "PNG" or image.mode not in ("L", "I;16", "I"):
-            received = f"{image.format}, mode {image.mode}"
+        # Of a grey PNG of less than 8 bits, Pillow stretches the values.
+        if image.format != "PNG" or (image.mode, _stored(image)) not in _LABELS:
+            received = f"{image.format}, mode {image.mode}, stored as {_stored(image)}"
             raise DataError(
-                f"{path}: a label map must be a grey PNG of 8 or 16 bits. Received: {received}"
+                f"{path}: a label map must be a PNG, grey with 8 or 16 bits or with a palette. "
+                f"Received: {received}"
             )
         return np.asarray(image).astype(np.int32)
 
@@ -197,6 +210,12 @@ def _decoding(path, what):
             raise DamagedFileError(f"{path}: the {what} file is empty") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedFileError(f"{path}: the {what} cannot be decoded: {reason}") from None
+
+
+def _stored(image):
+    """The mode of an opened image's pixels in the file."""
+    arguments = image.tile[0].args if image.tile else None
+    return arguments[0] if isinstance(arguments, tuple) else arguments
 
 
 def _orientation(image):

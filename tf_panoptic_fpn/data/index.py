@@ -8,12 +8,12 @@ import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.data.images import read_header
+from tf_panoptic_fpn.data.images import is_plain_label_png, read_header
 from tf_panoptic_fpn.data.rle import runs_of
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 
 _CHUNK = 1000
-_HEADER_THREADS = 8
+_THREADS = 8  # that wait for files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,42 +60,55 @@ def build_index(split, semantic_things="other"):
     """
     chunks = list(compiled_chunks(split))
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return index_of_columns(split.categories, map_format_of(split), columns, semantic_things)
+    return index_of_columns(split.categories, columns, semantic_things)
 
 
-def map_format_of(split):
-    """Returns the `map_format` of a split's index."""
-    record = split.images[0]
-    return record.map_format if record.panoptic_path else "none"
-
-
-def compiled_chunks(split):
+def compiled_chunks(split, skipped=None):
     """Compiles a split, some images at a time.
 
     Args:
         split: a `PanopticSplit`.
+        skipped: a list that takes one line for each image that is left out because its annotations
+            cannot be read; by default that is an error.
 
     Yields:
         dict of arrays, to be concatenated: the columns of `DatasetIndex`, but with the number of
         labels, instances and runs in place of their offsets, and with categories, as positions in
         the table (-1: ignored), in place of classes.
+
+    Raises:
+        DataError: if the annotations of an image, or of all, cannot be read.
     """
     position = {category.id: i for i, category in enumerate(split.categories.categories)}
     thing_ids = set(split.categories.thing_ids)
-    with concurrent.futures.ThreadPoolExecutor(_HEADER_THREADS) as pool:
+
+    def read(i):
+        try:
+            record = split.images[i]
+            return record, _header(record)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            return None
+
+    found = False
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(split.images), _CHUNK):
             stop = min(start + _CHUNK, len(split.images))
-            records = [split.images[i] for i in range(start, stop)]
-            headers = pool.map(_header, [record.image_path for record in records])
-            yield _columns(records, list(headers), position, thing_ids)
+            pairs = [pair for pair in pool.map(read, range(start, stop)) if pair is not None]
+            if pairs:
+                found = True
+                yield _columns(*zip(*pairs, strict=True), position, thing_ids)
+    if not found:
+        raise DataError(f"no image can be used: {skipped[0]}")
 
 
-def index_of_columns(categories, map_format, columns, semantic_things):
+def index_of_columns(categories, columns, semantic_things):
     """Makes a `DatasetIndex` of the columns of `compiled_chunks`.
 
     Args:
         categories: `CategoryTable`.
-        map_format: see `DatasetIndex`.
         columns: dict of arrays.
         semantic_things: "other" or "all".
 
@@ -123,7 +136,7 @@ def index_of_columns(categories, map_format, columns, semantic_things):
     }
     return DatasetIndex(
         categories,
-        map_format,
+        str(columns.pop("map_formats")[0]),
         label_classes=semantic_table[columns.pop("label_categories")],
         instance_classes=thing_table[columns.pop("instance_categories")],
         **offsets,
@@ -131,20 +144,25 @@ def index_of_columns(categories, map_format, columns, semantic_things):
     )
 
 
-def _header(path):
+def _header(record):
+    """The orientation of an image, and whether TensorFlow's decoders read it and its map."""
     try:
-        return read_header(path)
-    except DamagedFileError:  # training will find out, and go on without it
-        return None
+        header = read_header(record.image_path)
+        is_plain = header.is_plain and (header.height, header.width) == (
+            record.height,
+            record.width,
+        )
+        if record.map_format == "grey" and record.panoptic_path:
+            is_plain = is_plain and is_plain_label_png(record.panoptic_path)
+        return header.orientation, is_plain
+    except DamagedFileError:  # whoever reads it will find out, and say so
+        return 1, False
 
 
 def _columns(records, headers, position, thing_ids):
     labels, instances, rles = [], [], []
-    num_labels, num_instances, needs_pillow = [], [], []
-    for record, header in zip(records, headers, strict=True):
-        size = (record.height, record.width)
-        fits = header is not None and (header.height, header.width) == size
-        needs_pillow.append(not (fits and header.is_plain))
+    num_labels, num_instances = [], []
+    for record in records:
         first_label, first_instance = len(labels), len(instances)
         shift = 1 if record.map_format == "grey" else 0
         labels += [(s.id - shift, position[s.category_id]) for s in record.segments]
@@ -165,11 +183,12 @@ def _columns(records, headers, position, thing_ids):
     label_ids, label_categories = _transposed(labels, 2)
     map_ids, instance_categories, is_crowd = _transposed(instances, 3)
     return {
+        "map_formats": np.array([r.map_format if r.panoptic_path else "none" for r in records]),
         "image_paths": np.array([os.fsencode(record.image_path) for record in records]),
         "map_paths": np.array([os.fsencode(record.panoptic_path) for record in records]),
         "sizes": np.array([(record.height, record.width) for record in records], np.int32),
-        "orientations": np.array([h.orientation if h else 1 for h in headers], np.uint8),
-        "needs_pillow": np.array(needs_pillow),
+        "orientations": np.array([orientation for orientation, _ in headers], np.uint8),
+        "needs_pillow": np.array([not is_plain for _, is_plain in headers]),
         "num_labels": np.array(num_labels),
         "label_ids": label_ids,
         "label_categories": label_categories,

@@ -53,8 +53,9 @@ def evaluate(
             `[H, W]`, the semantic class of each pixel. A predictor of one task leaves out either
             of the last two.
         samples: iterable of (record, image uint8 `[H, W, 3]`, ids int32 `[H, W]`); the record has
-            `image_id`, `file_name`, `height`, `width`, `segments`, each with `id`, `category_id`,
-            `is_crowd`, and `instances`, None if the things of the map are the instances.
+            `image_id`, `file_name`, `image_path`, `height`, `width`, `segments`, each with `id`,
+            `category_id`, `is_crowd`, and `instances`, None if the things of the map are the
+            instances.
         categories: `CategoryTable`.
         output_dir: folder to write to: `panoptic.json` and `panoptic/*.png` (COCO panoptic
             results), `instances.json` (COCO instance results), `semantic/*.png` (the semantic
@@ -64,11 +65,11 @@ def evaluate(
         semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
         has_panoptic: bool; False where the ground truth has no panoptic maps: then no PQ.
         sweep: a `ThresholdSweep`, or None.
-        identity: dict for JSON, what the predictions depend on. Images that `output_dir` holds
-            with the same identity, finished by an evaluation that was killed, are not predicted
-            again. None: all are.
+        identity: dict for JSON, what the predictions depend on beside the images. Images that
+            `output_dir` holds with the same identity, finished by an evaluation that was killed,
+            are not predicted again. None: all are.
         cityscapes: bool, whether to write Cityscapes' result files to `output_dir/cityscapes`.
-        on_image: function without arguments, called when an image is done.
+        on_image: function, called with the PQ of each image, or None, when it is done.
 
     Returns:
         dict: `panoptic` (see `PanopticQuality.result`), `box_ap` and `mask_ap` (see `coco_ap`),
@@ -95,18 +96,20 @@ def evaluate(
             record, ids, stem, line, future = pending.popleft()
             prediction, swept = future.result()
             pq = scores.update(record, ids, prediction, swept)
-            if files and line is None:
-                files.append(record, stem, prediction, pq, sweep is not None)
+            if files and line:
+                files.keep(line)
+            elif files:
+                files.append(record, stem, prediction, sweep is not None)
             seconds.append(prediction.seconds)
             if on_image:
-                on_image()
+                on_image(pq)
 
         num_predicted = 0
         for number, (record, image, ids) in enumerate(samples):
             stem = line = predicted = None
             if files:
                 stem = files.unique_stem(record)
-                line = files.finished(record.image_id, sweep is not None)
+                line = files.finished(record, sweep is not None)
             if line is None:
                 turn = num_predicted % len(predictors)
                 predicted = models[turn].submit(_timed, predictors[turn], image)

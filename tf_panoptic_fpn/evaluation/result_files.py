@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -95,25 +96,27 @@ class ResultFiles:
     """The folder of an evaluation.
 
     A line of `records.jsonl` is written when all other files of its image are, so an evaluation
-    that was killed goes on with the images that have none. What the folder holds of another
-    `identity` is deleted, and a line on stderr says so.
+    that was killed goes on with the images that have none, or whose file has changed since. What
+    the folder holds of another `identity` is deleted, and a line on stderr says so.
 
     Args:
         folder: path; made if it does not exist.
         categories: `CategoryTable`.
-        identity: dict for JSON, what the predictions depend on: the model, its settings, the
-            images. None: whatever the folder holds is deleted.
+        identity: dict for JSON, what the predictions depend on beside the images: the model and
+            its settings. None: whatever the folder holds is deleted.
     """
 
     def __init__(self, folder, categories, identity=None):
         self.folder = pathlib.Path(folder)
         self._categories = categories
         self._path = self.folder / "records.jsonl"
-        self._stems = set()
         self._keep_or_delete(identity)
         for name in ("panoptic", "semantic", "detections", "overlays"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self._offsets = self._scan()  # image id -> where its line starts
+        self._offsets = {}  # image id -> where its line starts
+        self._stems = {}  # stem -> image id
+        self._scan()
+        self._image_ids = []  # of this evaluation, in its order
         self._file = self._path.open("ab")
 
     def __enter__(self):
@@ -142,28 +145,31 @@ class ResultFiles:
 
     def _scan(self):
         """Finds the lines; cuts off one that a kill left unfinished."""
-        offsets, end = {}, 0
-        if self._path.exists():
-            with self._path.open("r+b") as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    offsets[json.loads(line)["image_id"]] = end
-                    end += len(line)
-                file.truncate(end)
-        return offsets
+        end = 0
+        self._path.touch()
+        with self._path.open("r+b") as file:
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                line = json.loads(text)
+                self._offsets[line["image_id"]] = end
+                self._stems[line["stem"]] = line["image_id"]
+                end += len(text)
+            file.truncate(end)
 
-    def finished(self, image_id, needs_detections=False):
+    def finished(self, record, needs_detections=False):
         """Returns the line of an image, a dict, if all that is needed of it is there, or None."""
-        if image_id not in self._offsets:
+        if record.image_id not in self._offsets:
             return None
-        line = self._line(image_id)
+        line = self._line(record.image_id)
         lacks_detections = line["results"] is not None and not line["has_detections"]
-        return None if needs_detections and lacks_detections else line
+        if line["image_file"] != _stamp(record.image_path) or needs_detections and lacks_detections:
+            return None
+        return line
 
     def lines(self):
-        """Yields the lines of all images."""
-        for image_id in self._offsets:
+        """Yields the lines of the images of this evaluation, in its order."""
+        for image_id in self._image_ids:
             yield self._line(image_id)
 
     def _line(self, image_id):
@@ -174,9 +180,9 @@ class ResultFiles:
     def unique_stem(self, record):
         """Flattens `folder/name.jpg` to `folder_name`, so that nothing lands outside the folder."""
         stem = record.file_name.rsplit(".", 1)[0].strip("/").replace("/", "_")
-        if stem in self._stems:
+        if self._stems.setdefault(stem, record.image_id) != record.image_id:
             stem = f"{stem}_{record.image_id}"
-        self._stems.add(stem)
+            self._stems[stem] = record.image_id
         return stem
 
     def write(self, stem, prediction, keep_detections=False):
@@ -188,15 +194,19 @@ class ResultFiles:
         if keep_detections and prediction.detections is not None:
             np.savez(self.folder / "detections" / f"{stem}.npz", **prediction.detections)
 
-    def append(self, record, stem, prediction, pq, has_detections=False):
+    def keep(self, line):
+        """Counts an image that is finished to this evaluation."""
+        self._image_ids.append(line["image_id"])
+
+    def append(self, record, stem, prediction, has_detections=False):
         """Writes the line of an image whose arrays are written."""
         line = {
             "image_id": record.image_id,
+            "image_file": _stamp(record.image_path),
             "file_name": record.file_name,
             "height": record.height,
             "width": record.width,
             "stem": stem,
-            "pq": pq,
             "seconds": prediction.seconds,
             "has_semantic": prediction.semantic is not None,
             "has_detections": has_detections and prediction.detections is not None,
@@ -206,6 +216,7 @@ class ResultFiles:
         self._offsets[record.image_id] = self._file.tell()
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
+        self.keep(line)
 
     def read(self, line):
         """Reads the `ImagePrediction` of a line; the inverse of `write` and `append`."""
@@ -254,6 +265,12 @@ class ResultFiles:
             "categories": self._categories.to_coco(),
         }
         (self.folder / "panoptic.json").write_text(json.dumps(panoptic))
+
+
+def _stamp(path):
+    """Tells whether a file has changed."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def write_submission(folder, name):
