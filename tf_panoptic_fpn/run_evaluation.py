@@ -1,9 +1,7 @@
 """The evaluation of a trained model on its validation split, with all its files."""
 
 import dataclasses
-import hashlib
 import json
-import os
 
 from tqdm import tqdm
 

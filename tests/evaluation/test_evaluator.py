@@ -270,12 +270,12 @@ def test_few_images_are_read_ahead():
 
     def samples():
         nonlocal furthest
-        for number, sample in enumerate(make_samples(60)):
+        for number, sample in enumerate(make_samples(24)):
             furthest = max(furthest, number - scored)
             yield sample
 
     evaluate(perfect_prediction, samples(), TABLE, on_image=count)
-    assert scored == 60
+    assert scored == 24
     assert furthest <= 8
 
 
@@ -304,21 +304,19 @@ def test_a_killed_evaluation_goes_on(tmp_path, sweep_settings):
     def sweep():
         return ThresholdSweep(fake_merge, sweep_settings, TABLE) if sweep_settings else None
 
-    identity = {"model": "a", "sizes": (3, 4)}
+    options = {"identity": {"model": "a", "sizes": (3, 4)}, "num_overlays": 1}
     samples = make_samples(9)
-    expected = evaluate(
-        half_right, samples, TABLE, tmp_path / "whole", sweep=sweep(), identity=identity
-    )
+    expected = evaluate(half_right, samples, TABLE, tmp_path / "whole", sweep=sweep(), **options)
     killed, _ = killed_at(5, half_right)
     folder = tmp_path / "killed"
     with pytest.raises(Killed):
-        evaluate(killed, samples, TABLE, folder, sweep=sweep(), identity=identity)
+        evaluate(killed, samples, TABLE, folder, sweep=sweep(), **options)
     lines = (folder / "records.jsonl").read_bytes()
     assert lines.count(b"\n") == 5
     with (folder / "records.jsonl").open("ab") as file:
         file.write(lines[: len(lines) // 2].splitlines()[-1][:40])  # half a line
     rest, calls = killed_at(4, half_right)
-    results = evaluate(rest, samples, TABLE, folder, sweep=sweep(), identity=identity)
+    results = evaluate(rest, samples, TABLE, folder, sweep=sweep(), **options)
     assert sorted(calls) == [5, 6, 7, 8]
     assert without_time(results) == without_time(expected)
     for name in ("panoptic.json", "instances.json"):
@@ -326,18 +324,18 @@ def test_a_killed_evaluation_goes_on(tmp_path, sweep_settings):
     assert files_below(folder) == files_below(tmp_path / "whole")
 
     none_left, calls = killed_at(0)
-    again = evaluate(none_left, samples, TABLE, folder, sweep=sweep(), identity=identity)
+    again = evaluate(none_left, samples, TABLE, folder, sweep=sweep(), **options)
     assert calls == []
     assert again == results
 
 
 def test_results_of_another_model_are_not_kept(tmp_path, capsys):
     samples = make_samples(2)
-    evaluate(perfect_prediction, samples, TABLE, tmp_path, identity={"model": "a", "size": 1})
+    evaluate(perfect_prediction, samples, TABLE, tmp_path, 0, identity={"model": "a", "size": 1})
     stale = tmp_path / "panoptic" / "of_an_image_that_is_gone.png"
     stale.touch()
     predict, calls = killed_at(2)
-    evaluate(predict, samples, TABLE, tmp_path, identity={"model": "b", "size": 1})
+    evaluate(predict, samples, TABLE, tmp_path, 0, identity={"model": "b", "size": 1})
     assert len(calls) == 2
     assert not stale.exists()
     (line,) = capsys.readouterr().err.splitlines()
@@ -345,13 +343,13 @@ def test_results_of_another_model_are_not_kept(tmp_path, capsys):
 
 
 def test_a_sweep_of_kept_detections_needs_no_model(tmp_path):
-    """Without a sweep no detections are kept, so the first one predicts again; the next does not."""
+    """Without a sweep none are kept, so the first one predicts again; the next does not."""
     samples = make_samples(2)
-    evaluate(perfect_prediction, samples, TABLE, tmp_path, identity={})
+    evaluate(perfect_prediction, samples, TABLE, tmp_path, 0, identity={})
     for setting, expected_calls in ((MergeConfig(0.5), 2), (MergeConfig(0.9), 0)):
         predict, calls = killed_at(expected_calls)
         sweep = ThresholdSweep(fake_merge, [setting], TABLE)
-        results = evaluate(predict, samples, TABLE, tmp_path, sweep=sweep, identity={})
+        results = evaluate(predict, samples, TABLE, tmp_path, 0, sweep=sweep, identity={})
         assert len(calls) == expected_calls
     assert results["sweep"] == [
         {

@@ -163,7 +163,9 @@ class ResultFiles:
             return None
         line = self._line(record.image_id)
         lacks_detections = line["results"] is not None and not line["has_detections"]
-        if line["image_file"] != _stamp(record.image_path) or needs_detections and lacks_detections:
+        if line["image_file"] != _stamp(record.image_path) or (
+            needs_detections and lacks_detections
+        ):
             return None
         return line
 
