@@ -30,6 +30,12 @@ setup(
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.8"],
+        "test": [
+            "cityscapesscripts>=2.3",
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.8",
+        ],
     },
 )

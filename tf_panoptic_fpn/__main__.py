@@ -7,10 +7,14 @@ import sys
 from tf_panoptic_fpn.errors import exit_on_error
 
 COMMANDS = (
+    "cityscapes-ap",
+    "cityscapes-iou",
     "convert-cityscapes",
     "convert-weights",
     "evaluate",
+    "instance-ap",
     "predict",
+    "semantic-iou",
 )
 
 

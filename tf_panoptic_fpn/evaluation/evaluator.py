@@ -9,7 +9,7 @@ import time
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.cityscapes_files import write_cityscapes
+from tf_panoptic_fpn.evaluation.cityscapes_results import write_cityscapes
 from tf_panoptic_fpn.evaluation.result_files import (
     ResultFiles,
     image_prediction,
