@@ -40,7 +40,7 @@ def write_cityscapes(folder, file_name, prediction, categories, semantic_things)
 
 def _label_ids(prediction, categories, semantic_things):
     """uint8 `[H, W]`: the semantic branch's label, or else that of the panoptic map."""
-    category_ids = np.zeros(len(prediction.segments) + 1, np.uint8)
+    category_ids = np.zeros(prediction.ids.max() + 1, np.uint8)
     for segment in prediction.segments:
         category_ids[segment["id"]] = segment["category_id"]
     labels = category_ids[prediction.ids]
