@@ -87,7 +87,7 @@ def test_cityscapes_files(tmp_path, semantic_things):
 
 
 def test_cityscapes_files_of_models_of_one_task(tmp_path):
-    """Without a semantic map the labels are those of the panoptic map, without instances no text."""
+    """Without a semantic map labels are those of the panoptic map; without instances no text."""
     ids = np.array([[0, 5]], np.int32)
     segments = [{"id": 5, "category_id": CAR}]
     prediction = ImagePrediction(ids, segments, None, None, None, 0.0)
@@ -106,7 +106,7 @@ def test_sweeps_are_products():
     assert settings[-1] == ["merge.score_threshold=0.5", "merge.stuff_area=256"]
     assert sweep_overrides(flags[:1]) == [["merge.score_threshold=0.3"], [flags[0][:22] + "0.5"]]
     for wrong in (["model.nms_iou=0.3"], ["merge.stuff_area"], ["merge.stuff_area=1,,2"]):
-        with pytest.raises(ConfigError, match="--sweep takes merge.KEY=VALUE"):
+        with pytest.raises(ConfigError, match=r"--sweep takes merge\.KEY=VALUE"):
             sweep_overrides(wrong)
     with pytest.raises(ConfigError, match=r"takes merge\.stuff_area once"):
         sweep_overrides(["merge.stuff_area=1", "merge.stuff_area=2"])
