@@ -27,6 +27,7 @@ setup(
         "tensorboard>=2.20",
         "tensorflow>=2.20",
         "tqdm>=4.66",
+        "zlib-ng>=1.0",
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],

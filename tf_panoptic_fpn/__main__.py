@@ -13,6 +13,7 @@ COMMANDS = (
     "convert-weights",
     "evaluate",
     "instance-ap",
+    "panoptic-quality",
     "predict",
     "semantic-iou",
 )
