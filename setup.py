@@ -27,9 +27,16 @@ setup(
         "tensorboard>=2.20",
         "tensorflow>=2.20",
         "tqdm>=4.66",
+        "zlib-ng>=1.0",
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.8"],
+        "test": [
+            "cityscapesscripts>=2.3",
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.8",
+        ],
     },
 )

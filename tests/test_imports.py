@@ -25,8 +25,20 @@ LAYERS = {
     # `data.images` reads and writes the COCO panoptic PNG.
     "evaluation": {"ops", "data.images", "visualize", *BASE},
     "training": {"build", "models", "losses", "data", "workdir", "weights", *BASE},
-    "build": {"models", "losses", "data", "training.optimizer", "weights", "ops", *BASE},
+    "build": {
+        "config_rules",
+        "models",
+        "losses",
+        "data",
+        "training.optimizer",
+        "weights",
+        "ops",
+        *BASE,
+    },
     "serving": {"build", "models", "ops", *BASE},
+    "saved_model": BASE,
+    "test_time_augmentation": {"serving", "ops", *BASE},
+    "class_shares": {"data", *BASE},
 }
 
 

@@ -12,8 +12,8 @@ from tf_panoptic_fpn import build_model, load_config, schema
 from tf_panoptic_fpn.build import load_initial_weights
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands.evaluate import evaluate_run
-from tf_panoptic_fpn.data.coco import ImageRecord, Segment
 from tf_panoptic_fpn.data.images import read_image
+from tf_panoptic_fpn.data.split import ImageRecord, Segment
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import format_table
 from tf_panoptic_fpn.runs import load_predictor

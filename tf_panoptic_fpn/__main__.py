@@ -7,9 +7,15 @@ import sys
 from tf_panoptic_fpn.errors import exit_on_error
 
 COMMANDS = (
+    "cityscapes-ap",
+    "cityscapes-iou",
+    "convert-cityscapes",
     "convert-weights",
     "evaluate",
+    "instance-ap",
+    "panoptic-quality",
     "predict",
+    "semantic-iou",
 )
 
 

@@ -2,13 +2,20 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 
 import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import weights
+from tf_panoptic_fpn.config_rules import SPLIT_PATHS, check_paths
+from tf_panoptic_fpn.data import index_cache
+from tf_panoptic_fpn.data.cityscapes import read_cityscapes, read_cityscapes_panoptic
 from tf_panoptic_fpn.data.coco import read_coco_panoptic
+from tf_panoptic_fpn.data.coco_instances import read_coco_instances, with_coco_instances
+from tf_panoptic_fpn.data.coco_stuff import read_coco_stuff
+from tf_panoptic_fpn.data.label_maps import read_label_maps
 from tf_panoptic_fpn.data.shapes import write_shapes
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -68,17 +75,22 @@ def build_optimizer(config):
 
 
 def build_strategy(replicas):
-    """Returns a `MirroredStrategy` over all GPUs or, without any, over logical CPU devices.
+    """Returns a `MirroredStrategy` over the `replica_devices`."""
+    return tf.distribute.MirroredStrategy(replica_devices(replicas))
+
+
+def replica_devices(replicas):
+    """Names all GPUs or, without any, logical CPU devices.
 
     Args:
-        replicas: int, logical CPU devices to train on.
+        replicas: int, logical CPU devices to run on.
 
     Raises:
         ConfigError: if TensorFlow already runs with fewer logical CPU devices.
     """
     gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
     if gpus:
-        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+        return [gpu.name for gpu in gpus]
     if replicas > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         # Refused where TensorFlow runs already; what counts is how many devices there are.
@@ -92,7 +104,7 @@ def build_strategy(replicas):
             f"`train.replicas` must be set before TensorFlow starts. Received: {replicas} replicas "
             f"and {len(devices)} running CPU device(s)"
         )
-    return tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]])
+    return [device.name for device in devices[:replicas]]
 
 
 def resolve_data(config, workdir):
@@ -106,7 +118,7 @@ def resolve_data(config, workdir):
         A `Config` whose splits both have paths.
 
     Raises:
-        ConfigError: if a path of a split is missing.
+        ConfigError: if a path of a split is missing or is not one of its format.
     """
     data = config.data
     if data.shapes is not None:
@@ -127,15 +139,18 @@ def resolve_data(config, workdir):
             validation=dataclasses.replace(data.validation, **paths["validation"]),
         )
     for name in ("train", "validation"):
-        split = getattr(data, name)
-        for key in ("images", "panoptic_json", "panoptic_dir"):
-            if not getattr(split, key):
-                raise ConfigError(f"`data.{name}.{key}` must be given, or `data.shapes`")
+        check_paths(getattr(data, name), name)
     return dataclasses.replace(config, data=data)
 
 
-def load_split(data, name):
+def load_split(data, name, skipped=None):
     """Reads the split "train" or "validation" of a resolved `DataConfig`.
+
+    Args:
+        data: `DataConfig`.
+        name: "train" or "validation".
+        skipped: a list that takes one line for each annotation that is left out because its mask
+            or box breaks a rule; by default that is an error.
 
     Returns:
         A `PanopticSplit`.
@@ -144,10 +159,56 @@ def load_split(data, name):
         DataError: if a file of the data set breaks a rule.
     """
     split = getattr(data, name)
-    root = pathlib.Path(data.root)
-    return read_coco_panoptic(
-        root / split.images, root / split.panoptic_json, root / split.panoptic_dir
+    paths = _split_paths(data, name)
+    if split.format == "coco_instances":
+        return read_coco_instances(**paths, skipped=skipped)
+    if split.format == "coco_stuff":
+        return read_coco_stuff(**paths, skipped=skipped)
+    if split.format == "label_maps":
+        return read_label_maps(**paths)
+    if split.format == "cityscapes":
+        return (read_cityscapes if split.label_dir else read_cityscapes_panoptic)(**paths)
+    instances_json = paths.pop("instances_json", None)
+    panoptic = read_coco_panoptic(**paths)
+    return with_coco_instances(panoptic, instances_json, skipped) if instances_json else panoptic
+
+
+def load_index(data, name, semantic_things="other"):
+    """Loads the index of the split "train" or "validation", which is made first if need be.
+
+    Annotations and images that cannot be used are left out, counted and named in the log.
+
+    Args:
+        data: a resolved `DataConfig`.
+        name: "train" or "validation".
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+
+    Returns:
+        A `DatasetIndex`.
+
+    Raises:
+        DataError: if a file of the data set breaks a rule.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folders = [pathlib.Path(data.root) / index_cache.FOLDER, pathlib.Path(cache, "tf_panoptic_fpn")]
+    paths = _split_paths(data, name)
+    return index_cache.cached_index(
+        lambda skipped: load_split(data, name, skipped),
+        [path.resolve() for path in paths.values()],
+        {"format": getattr(data, name).format, "keys": list(paths)},
+        [data.index_cache] if data.index_cache else folders,
+        semantic_things,
     )
+
+
+_ARGUMENTS = {"images": "images_dir", "categories": "categories_file"}
+
+
+def _split_paths(data, name):
+    """The paths of a split, as arguments of the function that reads it."""
+    split = getattr(data, name)
+    given = [key for key in SPLIT_PATHS if getattr(split, key)]
+    return {_ARGUMENTS.get(k, k): pathlib.Path(data.root, getattr(split, k)) for k in given}
 
 
 def check_categories(config, categories, file):
@@ -165,4 +226,5 @@ def check_categories(config, categories, file):
     for name, count in counts.items():
         received = getattr(config.model, name)
         if received != count:
+            file = file or "the data set"  # of a format without a panoptic JSON
             raise ConfigError(f"`model.{name}` must be {count}, as in {file}. Received: {received}")

@@ -50,9 +50,13 @@ class CategoryTable:
             if not isinstance(entry, dict) or "id" not in entry or "name" not in entry:
                 raise DataError(f"{file}: a category needs `id` and `name`. Received: {entry}")
             color = entry.get("color")
+            if type(entry["id"]) is not int:
+                raise DataError(f"{file}: a category's `id` must be an int. Received: {entry}")
+            if color and not isinstance(color, (list, tuple)):
+                raise DataError(f"{file}: a category's `color` must be a list. Received: {entry}")
             table.append(
                 Category(
-                    id=int(entry["id"]),
+                    id=entry["id"],
                     name=str(entry["name"]),
                     is_thing=bool(entry.get("isthing", 1)),
                     color=tuple(color) if color else None,

@@ -60,15 +60,21 @@ class ShapesConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """One split of a COCO panoptic data set, and how its images are resized.
+    """One split of a data set, and how its images are resized.
 
-    Paths are taken from `data.root`. The shorter side of an image becomes one of `short_sides`
-    (drawn at random for training, the first for validation), the longer is held to `max_long_side`.
+    `format` says which of the paths, taken from `data.root`, are read; see `SPLIT_KEYS` in
+    `config_rules` and `docs/data_formats.md`. The shorter side of an image becomes one of
+    `short_sides` (drawn at random for training, the first for validation), the longer is held to
+    `max_long_side`.
     """
 
+    format: str = "coco_panoptic"
     images: str = ""
     panoptic_json: str = ""
     panoptic_dir: str = ""
+    instances_json: str = ""
+    label_dir: str = ""
+    categories: str = ""
     short_sides: tuple[int, ...] = (800,)
     max_long_side: int = 1333
     flip_probability: float = 0.0
@@ -80,9 +86,12 @@ class DataConfig:
 
     `canvases` are the static `(height, width)` that batches are padded to, the smallest that holds
     the batch; without any, a batch is padded to its own largest image, rounded up to 32.
+    `index_cache` is the folder that the compiled annotations are kept in, by default
+    `.panoptic_index` in `root`, or in the user's cache folder where that cannot be written to.
     """
 
     root: str = ""
+    index_cache: str = ""
     shapes: ShapesConfig | None = None
     train: SplitConfig = SplitConfig(
         short_sides=(640, 672, 704, 736, 768, 800), flip_probability=0.5
@@ -139,6 +148,15 @@ class MergeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TTAConfig:
+    """Test-time augmentation, where `evaluate --tta` asks for it: sizes, each also mirrored."""
+
+    short_sides: tuple[int, ...] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    max_long_side: int = 4000
+    flip: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that one run needs."""
 
@@ -147,6 +165,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
+    tta: TTAConfig = TTAConfig()
 
 
 def load_config(path, overrides=()):
@@ -180,7 +199,12 @@ def load_config(path, overrides=()):
 def save_config(config, path):
     """Writes a `Config` as YAML that `load_config` reads back equal."""
     with open(path, "w") as file:
-        yaml.safe_dump(_plain(config), file, sort_keys=False)
+        file.write(format_config(config))
+
+
+def format_config(config):
+    """Returns a `Config` as YAML."""
+    return yaml.safe_dump(_plain(config), sort_keys=False)
 
 
 def _plain(value):

@@ -20,6 +20,27 @@ SEMANTIC_FUSIONS = ("sum", "concat")
 SEMANTIC_THINGS = ("other", "all")
 MOMENTUM_STYLES = ("torch", "keras")
 LOSS_SCHEDULES = ("combined", "alternating")
+# Format of a split: the sets of paths of which one must be given, and no others.
+SPLIT_KEYS = {
+    "coco_panoptic": (
+        {"images", "panoptic_json", "panoptic_dir"},
+        {"images", "panoptic_json", "panoptic_dir", "instances_json"},
+    ),
+    "coco_instances": ({"images", "instances_json"},),
+    "coco_stuff": ({"images", "instances_json", "label_dir"},),
+    "cityscapes": ({"images", "label_dir"}, {"images", "panoptic_json", "panoptic_dir"}),
+    "label_maps": ({"images", "label_dir", "categories"},),
+}
+SPLIT_PATHS = (
+    "images",
+    "panoptic_json",
+    "panoptic_dir",
+    "instances_json",
+    "label_dir",
+    "categories",
+)
+# Formats that have the ground truth of one task only.
+SINGLE_TASKS = {"coco_instances": ("instance",), "label_maps": ("semantic",)}
 WEIGHT_SOURCES = ("detectron2", "torchvision", "mmdet", "keras_applications")
 
 
@@ -35,10 +56,11 @@ def check(config, path):
         *_train_rules(config.train, config.model),
         *_data_rules(config.data, config.train),
         *(_shapes_rules(config.data.shapes) if config.data.shapes is not None else ()),
-        *_split_rules("data.train", config.data.train),
-        *_split_rules("data.validation", config.data.validation),
+        *_split_rules("data.train", config.data.train, config.model),
+        *_split_rules("data.validation", config.data.validation, config.model),
         *_optimizer_rules(config.optimizer),
         *_merge_rules(config.merge),
+        *_size_rules("tta", config.tta),
     ]
     for holds, name, rule, value in rules:
         if not holds:
@@ -201,11 +223,54 @@ def _merge_rules(merge):
     ]
 
 
-def _split_rules(name, split):
-    sides = split.short_sides
+def _size_rules(name, section):
+    sides = section.short_sides
     return [
         (sides and min(sides) > 0, f"{name}.short_sides", "a list of sides above 0", sides),
-        (split.max_long_side > 0, f"{name}.max_long_side", "above 0", split.max_long_side),
+        (section.max_long_side > 0, f"{name}.max_long_side", "above 0", section.max_long_side),
+    ]
+
+
+def check_paths(split, name):
+    """Raises ConfigError unless a split has the paths of its format, and no others.
+
+    Args:
+        split: `SplitConfig`.
+        name: "train" or "validation".
+    """
+    given = {key for key in SPLIT_PATHS if getattr(split, key)}
+    allowed = SPLIT_KEYS[split.format]
+    if given in allowed:
+        return
+    closest = min(allowed, key=lambda keys: len(keys ^ given))
+    missing, extra = sorted(closest - given), sorted(given - closest)
+    if missing:
+        raise ConfigError(
+            f"`data.{name}.{missing[0]}` must be given with `format: {split.format}`, or "
+            f"`data.shapes`"
+        )
+    raise ConfigError(
+        f"`data.{name}.{extra[0]}` is not read with `format: {split.format}`. "
+        f"Received: {getattr(split, extra[0])!r}"
+    )
+
+
+def _split_rules(name, split, model):
+    tasks = SINGLE_TASKS.get(split.format, model.tasks)
+    return [
+        *_size_rules(name, split),
+        (
+            split.format in SPLIT_KEYS,
+            f"{name}.format",
+            f"one of {tuple(SPLIT_KEYS)}",
+            split.format,
+        ),
+        (
+            model.tasks == tasks,
+            "model.tasks",
+            f"{list(tasks)} with {name}.format: {split.format}",
+            model.tasks,
+        ),
         (
             0 <= split.flip_probability <= 1,
             f"{name}.flip_probability",

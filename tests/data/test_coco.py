@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_panoptic_fpn.data.coco import load_segments, read_coco_panoptic
+from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.data.segment_map import tight_boxes
+from tf_panoptic_fpn.data.split import load_segments
 from tf_panoptic_fpn.errors import DataError
 
 IDS = np.array([[1, 1, 300], [0, 2, 300]])
@@ -130,9 +131,7 @@ def test_sizes_must_agree(pair, which):
     path = record.image_path if which == "image" else record.panoptic_path
     with pytest.raises(DataError) as caught:
         load_segments(record)
-    assert str(caught.value) == (
-        f"{path}: the size must be 2x3 (HxW), as in the JSON. Received: 2x4"
-    )
+    assert str(caught.value) == (f"{path}: the size must be 2x3 (HxW), as annotated. Received: 2x4")
 
 
 @pytest.mark.parametrize(

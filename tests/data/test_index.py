@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.data.coco import ImageRecord, PanopticSplit, Segment
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
+from tf_panoptic_fpn.data.split import ImageRecord, PanopticSplit, Segment
 from tf_panoptic_fpn.errors import DataError
 
 CATEGORIES = CategoryTable(
@@ -34,14 +34,22 @@ def test_build_index_by_hand():
     )
     index = build_index(split)
     assert len(index) == 2
-    assert index.image_paths.tolist() == ["i/4.jpg", "i/2.jpg"]
-    assert index.panoptic_paths.tolist() == ["p/4.png", "p/2.png"]
+    assert index.categories is CATEGORIES
+    assert index.map_format == "rgb"
+    assert index.image_paths.tolist() == [b"i/4.jpg", b"i/2.jpg"]
+    assert index.map_paths.tolist() == [b"p/4.png", b"p/2.png"]
     assert index.sizes.tolist() == [[10, 20], [30, 25]]
-    assert index.segment_offsets.tolist() == [0, 2, 5]
-    assert index.segment_ids.tolist() == [5, 70000, 1, 2, 3]
-    assert index.semantic_classes.tolist() == [2, 0, 0, 1, 0]
-    assert index.thing_classes.tolist() == [-1, 1, 0, -1, 1]
-    assert index.is_crowd.tolist() == [False, True, False, False, False]
+    assert index.needs_pillow.tolist() == [True, True]  # neither file is there
+    assert index.label_offsets.tolist() == [0, 2, 5]
+    assert index.label_ids.tolist() == [5, 70000, 1, 2, 3]
+    assert index.label_classes.tolist() == [2, 0, 0, 1, 0]
+    assert index.instance_offsets.tolist() == [0, 1, 3]
+    assert index.instance_map_ids.tolist() == [70000, 1, 3]
+    assert index.instance_classes.tolist() == [1, 0, 1]
+    assert index.instance_is_crowd.tolist() == [True, False, False]
+    assert index.run_offsets.tolist() == [0, 0, 0, 0]
+    assert len(index.runs) == 0
+    assert build_index(split, "all").label_classes.tolist() == [3, 1, 0, 2, 1]
 
 
 def test_build_index_refuses_more_stuff_than_labels():

@@ -11,8 +11,9 @@ from PIL import Image
 
 from tf_panoptic_fpn.config import DataConfig, SplitConfig
 from tf_panoptic_fpn.data.coco import read_coco_panoptic
+from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.images import resize_image, write_panoptic_png
-from tf_panoptic_fpn.data.pipeline import evaluation_samples, training_dataset
+from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -50,10 +51,15 @@ def val2014(samples):
     )
 
 
+def headline(result):
+    return {name: result[name] for name in METRICS}
+
+
 def test_published_figures(val2014):
     ground_truth, results = val2014
     before = copy.deepcopy(val2014)
-    assert coco_ap(ground_truth, results, "segm") == pytest.approx(PUBLISHED, rel=1e-12)
+    result = coco_ap(ground_truth, results, "segm")
+    assert headline(result) == pytest.approx(PUBLISHED, rel=1e-12)
     assert (ground_truth, results) == before
 
 
@@ -61,7 +67,7 @@ def test_boxes_in_the_results_leave_the_mask_figures(val2014):
     """Sizes of masks must come from the mask: the small, medium and large figures show it."""
     ground_truth, results = val2014
     both = [{**r, "bbox": mask_api.toBbox(r["segmentation"]).tolist()} for r in results]
-    assert coco_ap(ground_truth, both, "segm") == pytest.approx(PUBLISHED, rel=1e-12)
+    assert headline(coco_ap(ground_truth, both, "segm")) == pytest.approx(PUBLISHED, rel=1e-12)
     box_ap = coco_ap(ground_truth, both, "bbox")
     assert 0 < box_ap["AP"] < 1
     assert box_ap["AP"] != pytest.approx(PUBLISHED["AP"])
@@ -70,7 +76,7 @@ def test_boxes_in_the_results_leave_the_mask_figures(val2014):
 def tiny_ground_truth(**annotation):
     return {
         "images": [{"id": 1, "height": 20, "width": 20}],
-        "categories": [{"id": CAT}],
+        "categories": [{"id": CAT, "name": "cat"}],
         "annotations": [
             {
                 "id": 0,
@@ -92,20 +98,28 @@ def tiny_result(**values):
 def test_annotation_number_zero_can_be_matched():
     box_ap = coco_ap(tiny_ground_truth(), [tiny_result()], "bbox")
     # Size 10 x 10 is small; pycocotools adds an epsilon to its denominators.
-    assert box_ap == pytest.approx({**dict.fromkeys(METRICS, 1.0), "APm": None, "APl": None})
+    expected = {**dict.fromkeys(METRICS, 1.0), "APm": None, "APl": None}
+    assert headline(box_ap) == pytest.approx(expected)
+    assert (box_ap["ARs"], box_ap["ARm"], box_ap["ARl"]) == (1, None, None)
 
 
 def test_no_results_and_no_ground_truth():
     assert coco_ap(tiny_ground_truth(), [], "bbox")["AP"] == 0
-    assert coco_ap({**tiny_ground_truth(), "annotations": []}, [], "bbox") == dict.fromkeys(METRICS)
+    nothing = coco_ap({**tiny_ground_truth(), "annotations": []}, [], "bbox")
+    assert headline(nothing) == dict.fromkeys(METRICS)
+    assert nothing["per_class"] == {"cat": None}
+    curves = [name for name, curve in nothing["precision_recall"].items() if curve is not None]
+    assert curves == ["recall"]
     only_stuff = InstanceAP(CategoryTable(TABLE.categories[1:]))
     only_stuff.update(1, np.ones((4, 4), np.int32), [{"id": 1, "category_id": SKY}], [])
-    assert only_stuff.result()["mask_ap"] == dict.fromkeys(METRICS)
+    assert headline(only_stuff.result()["mask_ap"]) == dict.fromkeys(METRICS)
 
 
-def test_results_of_another_image_are_an_error():
-    with pytest.raises(DataError, match="images of the ground truth"):
+def test_results_of_unknown_images_and_categories_are_an_error():
+    with pytest.raises(DataError, match=r"image 2: the image of a result .* image_id 2"):
         coco_ap(tiny_ground_truth(), [tiny_result(image_id=2)], "bbox")
+    with pytest.raises(DataError, match=r"image 1: the category of a result .* category_id 3"):
+        coco_ap(tiny_ground_truth(), [tiny_result(category_id=3)], "bbox")
 
 
 def rectangle_map():
@@ -139,7 +153,8 @@ def test_against_a_panoptic_map(found, crowd, expected):
     )
     metric = InstanceAP(TABLE)
     metric.update("a", ids, segments, results)
-    for figures in metric.result().values():
+    result = metric.result()
+    for figures in (result["box_ap"], result["mask_ap"]):
         assert [figures["AP"], figures["AP75"], figures["APs"]] == pytest.approx([expected] * 3)
         assert figures["APl"] is None
 
@@ -151,6 +166,81 @@ def test_an_image_without_things_or_detections():
     results = instance_results(2, boxes[:1], [0.5], [CAT], np.ones((1, 28, 28)), ids.shape)
     metric.update(2, np.where(ids == 4, 4, 0), [{"id": 4, "category_id": CAT}], results)
     assert metric.result()["mask_ap"]["AP"] == pytest.approx(1)
+
+
+def test_overlapping_annotations():
+    """A cat behind a cat is found whole, where a panoptic map would hold the rest of it."""
+    masks = np.zeros((2, 20, 30), np.uint8)
+    masks[0, 2:12, 3:23] = masks[1, 2:12, 13:29] = 1
+    rles = [mask_api.encode(np.asfortranarray(mask)) for mask in masks]
+    annotations = [
+        {
+            "category_id": CAT,
+            "iscrowd": 0,
+            "segmentation": rle,
+            "area": float(mask.sum()),
+            "bbox": mask_api.toBbox(rle).tolist(),
+        }
+        for rle, mask in zip(rles, masks, strict=True)
+    ]
+    results = [tiny_result(bbox=a["bbox"], segmentation=a["segmentation"]) for a in annotations]
+    metric = InstanceAP(TABLE, iou_types=("boundary", "bbox"))
+    metric.update_annotations(1, (20, 30), annotations, results)
+    result = metric.result()
+    assert list(result) == ["boundary_ap", "box_ap", "precision_recall"]
+    assert result["boundary_ap"]["AP"] == result["box_ap"]["AP"] == pytest.approx(1)
+
+
+def two_images():
+    ids, boxes = rectangle_map()
+    segments = [{"id": 4, "category_id": CAT}, {"id": 5, "category_id": CAT}]
+    for image_id, found in (("a", [0, 1]), ("b", [1])):
+        box = boxes[found] + (image_id == "b")
+        probs = np.ones((len(box), 28, 28))
+        results = instance_results(
+            image_id, box, [0.9, 0.3][: len(box)], [CAT] * len(box), probs, ids.shape
+        )
+        yield image_id, np.where(ids == 9, 0, ids), segments, results
+
+
+def test_merge_equals_one_stream():
+    whole, first, second = InstanceAP(TABLE), InstanceAP(TABLE), InstanceAP(TABLE)
+    for part, image in zip((second, first), two_images(), strict=True):
+        whole.update(*image)
+        part.update(*image)
+    assert first.result() != whole.result()
+    first.merge(pickle.loads(pickle.dumps(second)))  # a worker's, from its process
+    assert first.result() == whole.result()
+    with pytest.raises(DataError, match="image a occurs twice"):
+        first.merge(second)
+    with pytest.raises(ValueError, match="same categories"):
+        first.merge(InstanceAP(CategoryTable(TABLE.categories[1:])))
+
+
+def test_precision_over_recall_by_hand():
+    """Found first a cat of IoU 1, then one moved by a pixel diagonally, of IoU 35/61, last none."""
+    metric = InstanceAP(TABLE)
+    for image in two_images():
+        metric.update(*image)
+    # By score: .9 right, .9 moved, .3 right, of 4 cats.
+    curves = metric.result()["precision_recall"]
+    assert curves["recall"] == pytest.approx([i / 100 for i in range(101)])
+    assert curves["AP50"] == pytest.approx([1] * 76 + [0] * 25)
+    assert curves["AP75"] == pytest.approx([1] * 26 + [2 / 3] * 25 + [0] * 50)
+    assert curves["AP60"] == curves["AP95"] == curves["AP75"]
+    mask_ap = metric.result()["mask_ap"]
+    assert mask_ap["AP50"] == pytest.approx(76 / 101)
+    assert mask_ap["AP"] == pytest.approx(np.mean(curves["AP"])) == mask_ap["per_class"]["cat"]
+
+
+def test_an_image_twice_and_results_of_another():
+    metric = InstanceAP(TABLE)
+    first, second = two_images()
+    metric.update(*first)
+    with pytest.raises(DataError, match="image a occurs twice"):
+        metric.update(*first)
+    with pytest.raises(DataError, match=r"must be of image b. Received: {'a'}"):
+        metric.update(*second[:3], first[3])
 
 
 def test_results_survive_json():

@@ -1,19 +1,66 @@
 """Reading, writing and resizing images and panoptic maps."""
 
 import contextlib
+import dataclasses
 import os
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What TensorFlow's decoders read as `read_image` does: (format, mode, mode of the stored pixels).
+_PLAIN = {
+    *(("JPEG", mode, mode) for mode in ("L", "RGB")),
+    *(("PNG", mode, mode) for mode in ("L", "LA", "RGB", "RGBA")),
+}
+_PLAIN_LABELS = {("L", "L"), ("I;16", "I;16B"), ("I", "I;16B")}
+_LABELS = {*_PLAIN_LABELS, ("P", "P"), ("P", "P;1"), ("P", "P;2"), ("P", "P;4")}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What the head of an image file says: its upright size, and how its pixels are stored."""
+
+    height: int
+    width: int
+    orientation: int  # EXIF, 1..8
+    is_plain: bool  # TensorFlow's decoders give the pixels of `read_image`, before they are upright
+
+
+def read_header(path):
+    """Reads the head of an image file, without its pixels.
+
+    Args:
+        path: an image of any format that Pillow reads.
+
+    Returns:
+        An `ImageHeader`.
+
+    Raises:
+        DamagedFileError: if the file is missing, empty or no image.
+    """
+    with _decoding(path, "image"), Image.open(path) as image:
+        orientation = _orientation(image)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        is_plain = (image.format, image.mode, _stored(image)) in _PLAIN
+        return ImageHeader(height, width, orientation, is_plain)
 
 
 def read_image(path):
     """Reads an image file as RGB, upright.
 
-    The EXIF orientation is applied; grey, palette, CMYK and 16-bit images become 8-bit RGB, and an
-    alpha channel is dropped.
+    The EXIF orientation is applied (of a PNG, if it precedes the pixels); grey, palette, CMYK
+    and 16-bit images become 8-bit RGB, and an alpha channel is dropped.
 
     Args:
         path: an image of any format that Pillow reads.
@@ -26,6 +73,16 @@ def read_image(path):
     """
     with _decoding(path, "image"), Image.open(path) as image:
         return np.asarray(_to_rgb(image))
+
+
+def is_plain_label_png(path):
+    """Tells whether TensorFlow's decoders read a label map as `read_label_png` does, from its head.
+
+    Raises:
+        DamagedFileError: if the file is missing, empty or no image.
+    """
+    with _decoding(path, "label map"), Image.open(path) as image:
+        return image.format == "PNG" and (image.mode, _stored(image)) in _PLAIN_LABELS
 
 
 def read_panoptic_png(path):
@@ -46,6 +103,30 @@ def read_panoptic_png(path):
             raise DataError(f"{path}: a panoptic map must be an RGB PNG. Received: {received}")
         rgb = np.asarray(image).astype(np.int32)
     return rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16
+
+
+def read_label_png(path):
+    """Reads a map whose values are labels or ids.
+
+    Args:
+        path: a grey PNG of 8 or 16 bits, or a palette PNG, whose values are the positions of the
+            colours.
+
+    Returns:
+        int32 `[H, W]`.
+
+    Raises:
+        DataError: if the file is missing, cannot be decoded or is another image.
+    """
+    with _decoding(path, "label map"), Image.open(path) as image:
+        # Of a grey PNG of less than 8 bits, Pillow stretches the values.
+        if image.format != "PNG" or (image.mode, _stored(image)) not in _LABELS:
+            received = f"{image.format}, mode {image.mode}, stored as {_stored(image)}"
+            raise DataError(
+                f"{path}: a label map must be a PNG, grey with 8 or 16 bits or with a palette. "
+                f"Received: {received}"
+            )
+        return np.asarray(image).astype(np.int32)
 
 
 def write_panoptic_png(ids, path):
@@ -131,8 +212,25 @@ def _decoding(path, what):
         raise DamagedFileError(f"{path}: the {what} cannot be decoded: {reason}") from None
 
 
+def _stored(image):
+    """The mode of an opened image's pixels in the file."""
+    arguments = image.tile[0].args if image.tile else None
+    return arguments[0] if isinstance(arguments, tuple) else arguments
+
+
+def _orientation(image):
+    """The EXIF orientation of an opened image, from its head alone."""
+    # Of a PNG without, Pillow would decode all pixels to look behind them.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return orientation if orientation in _TRANSPOSE else 1
+
+
 def _to_rgb(image):
-    image = ImageOps.exif_transpose(image)
+    orientation = _orientation(image)
+    if orientation != 1:
+        image = image.transpose(_TRANSPOSE[orientation])
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255

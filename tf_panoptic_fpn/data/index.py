@@ -1,65 +1,209 @@
 """The compiled annotations of a split, and the order in which training reads its images."""
 
+import concurrent.futures
 import dataclasses
+import os
 
 import numpy as np
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.data.images import is_plain_label_png, read_header
+from tf_panoptic_fpn.data.rle import runs_of
+from tf_panoptic_fpn.errors import DamagedFileError, DataError
+
+_CHUNK = 1000
+_THREADS = 8  # that wait for files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetIndex:
-    """All annotations of a split as arrays; n images, m segments.
+    """All annotations of a split as arrays; n images, k labels, m instances, r runs.
 
-    The segments of image i are the rows `segment_offsets[i]:segment_offsets[i + 1]`.
+    The labels of image i, which are the ids of its map, are the rows
+    `label_offsets[i]:label_offsets[i + 1]`, its instances and the runs of an instance likewise.
     """
 
-    image_paths: np.ndarray  # object [n]
-    panoptic_paths: np.ndarray  # object [n]
-    sizes: np.ndarray  # int32 [n, 2], (H, W)
-    segment_offsets: np.ndarray  # int64 [n + 1]
-    segment_ids: np.ndarray  # int32 [m]
-    semantic_classes: np.ndarray  # uint8 [m]
-    thing_classes: np.ndarray  # int32 [m], -1 for stuff
-    is_crowd: np.ndarray  # bool [m]
+    categories: CategoryTable
+    map_format: str  # "rgb": id = R + 256 G + 65536 B; "grey": the value, of 8 or 16 bits; "none"
+    image_paths: np.ndarray  # bytes [n]
+    map_paths: np.ndarray  # bytes [n], b"" without a map
+    sizes: np.ndarray  # int32 [n, 2], (H, W), upright
+    orientations: np.ndarray  # uint8 [n], EXIF, 1..8
+    needs_pillow: np.ndarray  # bool [n], TensorFlow's decoders would give other pixels, or none
+    label_offsets: np.ndarray  # int64 [n + 1]
+    label_ids: np.ndarray  # int32 [k]
+    label_classes: np.ndarray  # uint8 [k], semantic class, 255 ignored
+    instance_offsets: np.ndarray  # int64 [n + 1]
+    instance_classes: np.ndarray  # int32 [m]
+    instance_is_crowd: np.ndarray  # bool [m]
+    instance_map_ids: np.ndarray  # int32 [m], -1: the mask is in `runs`
+    run_offsets: np.ndarray  # int64 [m + 1]
+    runs: np.ndarray  # uint16 [r], see `data.rle.runs_of`
 
     def __len__(self):
         return len(self.sizes)
 
 
 def build_index(split, semantic_things="other"):
-    """Compiles a `PanopticSplit` into a `DatasetIndex`.
+    """Compiles a `PanopticSplit` into a `DatasetIndex`, in memory.
 
     Args:
         split: a `PanopticSplit`.
         semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
-        A `DatasetIndex`, images and segments in the order of the split.
+        A `DatasetIndex`, images, segments and instances in the order of the split.
 
     Raises:
         DataError: if there are more semantic classes than labels below `schema.IGNORED`.
     """
-    semantic_class = split.categories.semantic_classes(semantic_things)
-    thing_class = split.categories.thing_class
+    chunks = list(compiled_chunks(split))
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return index_of_columns(split.categories, columns, semantic_things)
+
+
+def compiled_chunks(split, skipped=None):
+    """Compiles a split, some images at a time.
+
+    Args:
+        split: a `PanopticSplit`.
+        skipped: a list that takes one line for each image that is left out because its annotations
+            cannot be read; by default that is an error.
+
+    Yields:
+        dict of arrays, to be concatenated: the columns of `DatasetIndex`, but with the number of
+        labels, instances and runs in place of their offsets, and with categories, as positions in
+        the table (-1: ignored), in place of classes.
+
+    Raises:
+        DataError: if the annotations of an image, or of all, cannot be read.
+    """
+    position = {category.id: i for i, category in enumerate(split.categories.categories)}
+    thing_ids = set(split.categories.thing_ids)
+
+    def read(i):
+        try:
+            record = split.images[i]
+            return record, _header(record)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            return None
+
+    found = False
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(split.images), _CHUNK):
+            stop = min(start + _CHUNK, len(split.images))
+            pairs = [pair for pair in pool.map(read, range(start, stop)) if pair is not None]
+            if pairs:
+                found = True
+                yield _columns(*zip(*pairs, strict=True), position, thing_ids)
+    if not found:
+        raise DataError(f"no image can be used: {skipped[0]}")
+
+
+def index_of_columns(categories, columns, semantic_things):
+    """Makes a `DatasetIndex` of the columns of `compiled_chunks`.
+
+    Args:
+        categories: `CategoryTable`.
+        columns: dict of arrays.
+        semantic_things: "other" or "all".
+
+    Returns:
+        A `DatasetIndex`; what the columns hold for it already is shared with them, not copied.
+
+    Raises:
+        DataError: as `build_index`.
+    """
+    semantic_class = categories.semantic_classes(semantic_things)
     if max(semantic_class.values()) >= schema.IGNORED:
         raise DataError(
             f"At most {schema.IGNORED - 1} stuff categories, or {schema.IGNORED} categories with "
             f"`model.semantic_things: all`. Received: {len(semantic_class)} categories"
         )
-    images = split.images
-    segments = [segment for image in images for segment in image.segments]
+    ids = [category.id for category in categories.categories]
+    thing_class = categories.thing_class
+    # The position -1 of an ignored label finds the last entry.
+    semantic_table = np.array([*(semantic_class[i] for i in ids), schema.IGNORED], np.uint8)
+    thing_table = np.array([thing_class.get(i, -1) for i in ids], np.int32)
+    columns = dict(columns)
+    offsets = {
+        f"{name}_offsets": np.concatenate([[0], np.cumsum(columns.pop(f"num_{name}s"), dtype=int)])
+        for name in ("label", "instance", "run")
+    }
     return DatasetIndex(
-        image_paths=np.array([image.image_path for image in images], object),
-        panoptic_paths=np.array([image.panoptic_path for image in images], object),
-        sizes=np.array([(image.height, image.width) for image in images], np.int32),
-        segment_offsets=np.cumsum([0] + [len(image.segments) for image in images]),
-        segment_ids=np.array([s.id for s in segments], np.int32),
-        semantic_classes=np.array([semantic_class[s.category_id] for s in segments], np.uint8),
-        thing_classes=np.array([thing_class.get(s.category_id, -1) for s in segments], np.int32),
-        is_crowd=np.array([s.is_crowd for s in segments], bool),
+        categories,
+        str(columns.pop("map_formats")[0]),
+        label_classes=semantic_table[columns.pop("label_categories")],
+        instance_classes=thing_table[columns.pop("instance_categories")],
+        **offsets,
+        **columns,
     )
+
+
+def _header(record):
+    """The orientation of an image, and whether TensorFlow's decoders read it and its map."""
+    try:
+        header = read_header(record.image_path)
+        is_plain = header.is_plain and (header.height, header.width) == (
+            record.height,
+            record.width,
+        )
+        if record.map_format == "grey" and record.panoptic_path:
+            is_plain = is_plain and is_plain_label_png(record.panoptic_path)
+        return header.orientation, is_plain
+    except DamagedFileError:  # whoever reads it will find out, and say so
+        return 1, False
+
+
+def _columns(records, headers, position, thing_ids):
+    labels, instances, rles = [], [], []
+    num_labels, num_instances = [], []
+    for record in records:
+        first_label, first_instance = len(labels), len(instances)
+        shift = 1 if record.map_format == "grey" else 0
+        labels += [(s.id - shift, position[s.category_id]) for s in record.segments]
+        labels += [(value, -1) for value in record.void_values]
+        if record.instances is None:
+            instances += [
+                (s.id - shift, position[s.category_id], s.is_crowd)
+                for s in record.segments
+                if s.category_id in thing_ids
+            ]
+            rles += [{"counts": b""}] * (len(instances) - first_instance)
+        else:
+            instances += [(-1, position[i.category_id], i.is_crowd) for i in record.instances]
+            rles += [instance.rle for instance in record.instances]
+        num_labels.append(len(labels) - first_label)
+        num_instances.append(len(instances) - first_instance)
+    runs, num_runs = runs_of(rles)
+    label_ids, label_categories = _transposed(labels, 2)
+    map_ids, instance_categories, is_crowd = _transposed(instances, 3)
+    return {
+        "map_formats": np.array([r.map_format if r.panoptic_path else "none" for r in records]),
+        "image_paths": np.array([os.fsencode(record.image_path) for record in records]),
+        "map_paths": np.array([os.fsencode(record.panoptic_path) for record in records]),
+        "sizes": np.array([(record.height, record.width) for record in records], np.int32),
+        "orientations": np.array([orientation for orientation, _ in headers], np.uint8),
+        "needs_pillow": np.array([not is_plain for _, is_plain in headers]),
+        "num_labels": np.array(num_labels),
+        "label_ids": label_ids,
+        "label_categories": label_categories,
+        "num_instances": np.array(num_instances),
+        "instance_categories": instance_categories,
+        "instance_is_crowd": is_crowd.astype(bool),
+        "instance_map_ids": map_ids,
+        "num_runs": num_runs,
+        "runs": runs,
+    }
+
+
+def _transposed(rows, width):
+    """Contiguous int32 columns of a list of tuples."""
+    return np.ascontiguousarray(np.array(rows, np.int32).reshape(-1, width).T)
 
 
 def is_portrait(sizes):

@@ -1,8 +1,6 @@
-"""From a split to training batches, and to the samples of an evaluation."""
+"""From a split to training batches."""
 
 import atexit
-import collections
-import concurrent.futures
 import threading
 import time
 
@@ -12,10 +10,10 @@ from absl import logging
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.augment import box_frame_masks, flip_sample, resize_sample
-from tf_panoptic_fpn.data.coco import load_segments, read_checked
 from tf_panoptic_fpn.data.images import resized_size
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
 from tf_panoptic_fpn.data.segment_map import semantic_labels, tight_boxes
+from tf_panoptic_fpn.data.split import read_checked
 from tf_panoptic_fpn.errors import ConfigError, DamagedFileError, DataError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
@@ -31,7 +29,6 @@ _SAMPLE = {
 }
 _CANVAS_MULTIPLE = 32
 _INSTANCE_MULTIPLE = 8
-_READ_AHEAD = 4
 
 
 def training_dataset(
@@ -104,29 +101,6 @@ def training_dataset(
     max_instances = data_config.max_instances if canvases else None
     dataset = dataset.map(lambda batch: _finish(batch, canvases, max_instances))
     return dataset.prefetch(2)
-
-
-def evaluation_samples(split):
-    """Reads the images of a split in order, some ahead of the caller.
-
-    Args:
-        split: a `PanopticSplit`.
-
-    Yields:
-        `(record, image, ids)`: the `ImageRecord`, uint8 `[H, W, 3]` RGB and int32 `[H, W]` ids.
-
-    Raises:
-        DataError: if a file of the split cannot be read or contradicts the JSON.
-    """
-    with concurrent.futures.ThreadPoolExecutor(_READ_AHEAD) as pool:
-        ahead = collections.deque()
-        for record in split.images:
-            ahead.append((record, pool.submit(load_segments, record)))
-            if len(ahead) > _READ_AHEAD:
-                record, future = ahead.popleft()
-                yield (record, *future.result())
-        for record, future in ahead:
-            yield (record, *future.result())
 
 
 class _CallsFromTensorFlow:

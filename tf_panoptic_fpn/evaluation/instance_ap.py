@@ -1,4 +1,4 @@
-"""Average precision of boxes and masks, by pycocotools."""
+"""Average precision of boxes, masks and boundaries, by pycocotools."""
 
 import contextlib
 import io
@@ -8,45 +8,56 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.evaluation.boundary_iou import BoundaryCOCOeval
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
+SIZE_RECALLS = ("ARs", "ARm", "ARl")  # at 100 detections
+FIGURES = {"bbox": "box_ap", "segm": "mask_ap", "boundary": "boundary_ap"}
 
 
 class InstanceAP:
-    """Box and mask AP against the thing segments of panoptic ground truth.
+    """Streaming box, mask or boundary AP of instances, by pycocotools.
 
-    Masks, boxes and areas of the ground truth are those of the panoptic map, where segments do not
-    overlap; against a data set's own instance file, where they may, use `coco_ap`.
+    Only run-length codes are kept; the matching comes at the end.
 
     Args:
         categories: `CategoryTable`; only its things are scored.
+        iou_types: any of "bbox", "segm" and "boundary" (see `coco_ap`).
     """
 
-    def __init__(self, categories):
-        self._thing_ids = categories.thing_ids
-        self._images = []
+    def __init__(self, categories, iou_types=("bbox", "segm")):
+        self.categories = categories
+        self._iou_types = tuple(iou_types)
+        self._images = {}  # by image id
         self._annotations = []
         self._results = []
 
     def update(self, image_id, gt_ids, gt_segments, results):
-        """Adds one image.
+        """Adds one image, of which the things of a panoptic map are the instances.
+
+        Masks, boxes and areas of the ground truth are those of the map, where segments do not
+        overlap.
 
         Args:
             image_id: int or str, unique.
             gt_ids: int `[H, W]`, segment id of each pixel.
             gt_segments: list of dicts `id`, `category_id` and `iscrowd` (0 if left out).
             results: COCO results of this image, as `instance_results` returns them.
+
+        Raises:
+            DataError: as `update_annotations`.
         """
-        height, width = gt_ids.shape
-        self._images.append({"id": image_id, "height": height, "width": width})
+        thing_ids = self.categories.thing_ids
+        image_size = gt_ids.shape
         gt_ids = np.asfortranarray(gt_ids)  # the order that `encode` reads
+        annotations = []
         for segment in gt_segments:
-            if segment["category_id"] in self._thing_ids:
+            if segment["category_id"] in thing_ids:
                 rle = mask_api.encode((gt_ids == segment["id"]).view(np.uint8))
-                self._annotations.append(
+                annotations.append(
                     {
-                        "image_id": image_id,
                         "category_id": segment["category_id"],
                         "iscrowd": int(segment.get("iscrowd", 0)),
                         "segmentation": rle,
@@ -54,64 +65,151 @@ class InstanceAP:
                         "bbox": mask_api.toBbox(rle).tolist(),
                     }
                 )
-        self._results.extend(results)
+        self.update_annotations(image_id, image_size, annotations, results)
+
+    def update_annotations(self, image_id, image_size, annotations, results):
+        """Adds one image with the instances of a COCO instance file, which may overlap.
+
+        Args:
+            image_id: int or str, unique.
+            image_size: (H, W).
+            annotations: list of dicts `category_id`, `iscrowd`, `segmentation` (RLE), `area` and
+                `bbox` (xywh); all are of things.
+            results: COCO results of this image, as `instance_results` returns them.
+
+        Raises:
+            DataError: if the image was added before, or a result is of another image.
+        """
+        if image_id in self._images:
+            raise DataError(f"image {image_id} occurs twice")
+        foreign = {result["image_id"] for result in results} - {image_id}
+        if foreign:
+            raise DataError(f"Results must be of image {image_id}. Received: {foreign}")
+        height, width = image_size
+        self._images[image_id] = {"id": image_id, "height": height, "width": width}
+        self._annotations += [{**annotation, "image_id": image_id} for annotation in annotations]
+        self._results += results
+
+    def merge(self, other):
+        """Adds the images of another `InstanceAP` over the same categories.
+
+        Raises:
+            ValueError: if the categories differ.
+            DataError: if both have the same image.
+        """
+        if other.categories != self.categories:
+            raise ValueError("`merge` needs two metrics over the same categories")
+        doubled = self._images.keys() & other._images.keys()
+        if doubled:
+            raise DataError(f"image {min(doubled, key=str)} occurs twice")
+        self._images |= other._images
+        self._annotations += other._annotations
+        self._results += other._results
 
     def result(self):
-        """Returns dict `box_ap` and `mask_ap`, each as `coco_ap` returns it."""
+        """Returns the figures of all images so far.
+
+        Returns:
+            dict `box_ap`, `mask_ap` and `boundary_ap`, as far as they are asked for, each as
+            `coco_ap` returns it; `precision_recall` is that of the masks (else of the last of
+            `iou_types`) and stands beside them.
+        """
+        categories = [c for c in self.categories.to_coco() if c["isthing"]]
         ground_truth = {
-            "images": self._images,
+            "images": list(self._images.values()),
             "annotations": self._annotations,
-            "categories": [{"id": category_id} for category_id in self._thing_ids],
+            "categories": categories,
         }
-        return {
-            "box_ap": coco_ap(ground_truth, self._results, "bbox"),
-            "mask_ap": coco_ap(ground_truth, self._results, "segm"),
+        figures = {
+            FIGURES[iou_type]: coco_ap(ground_truth, self._results, iou_type)
+            for iou_type in self._iou_types
         }
+        curves = [figure.pop("precision_recall") for figure in figures.values()]
+        chosen = self._iou_types.index("segm") if "segm" in self._iou_types else -1
+        return {**figures, "precision_recall": curves[chosen]}
 
 
 def coco_ap(ground_truth, results, iou_type):
     """Scores COCO results against COCO instance ground truth, with pycocotools.
 
+    The figures are those of pycocotools, but for this: the size of a result is that of its mask
+    when masks are scored, even if it has a box, too; the annotation of id 0 can be matched; and
+    results of unknown categories are an error.
+
     Args:
         ground_truth: dict `images`, `annotations`, `categories`, as in a COCO instance file.
         results: list of dicts `image_id`, `category_id`, `score` and `bbox` (xywh) or
-            `segmentation` (RLE).
-        iou_type: `"bbox"` or `"segm"`.
+            `segmentation` (RLE); a box that is left out is that of the mask.
+        iou_type: `"bbox"`, `"segm"` or `"boundary"`: the smaller of mask and boundary IoU, see
+            `BoundaryCOCOeval`.
 
     Returns:
-        dict, fractions: `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`. One that
-        no ground truth bears on is None.
+        dict, fractions: `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`,
+        `ARm`, `ARl`; `per_class`, a dict class name -> AP; and `precision_recall`: `recall`, the
+        101 points 0, .01, ... 1, and the precision at each, mean over the classes, at IoU .5, .55,
+        ... .95 (`AP50`, `AP55`, ... `AP95`) and mean over these (`AP`). What no ground truth bears
+        on is None.
 
     Raises:
-        DataError: if a result is of an image that the ground truth lacks.
+        DataError: if a result is of an image or a category that the ground truth lacks.
     """
-    known = {image["id"] for image in ground_truth["images"]}
-    foreign = {result["image_id"] for result in results} - known
-    if foreign:
-        raise DataError(f"Results must be of the images of the ground truth. Received: {foreign}")
-    # Areas come from the mask for masks, from the box for boxes; pycocotools' own reader takes the
-    # box's for both as soon as a result has both. It also holds annotation 0 for unmatched.
-    detections = []
-    for result in results:
-        if iou_type == "segm":
-            area = float(mask_api.area(result["segmentation"]))
-        else:
-            area = result["bbox"][2] * result["bbox"][3]
-        detections.append({**result, "area": area, "iscrowd": 0})
+    table = CategoryTable.from_coco(ground_truth["categories"])
+    for key, known in (
+        ("image", {image["id"] for image in ground_truth["images"]}),
+        ("category", set(table.by_id)),
+    ):
+        foreign = next((r for r in results if r[f"{key}_id"] not in known), None)
+        if foreign:
+            raise DataError(
+                f"image {foreign['image_id']}: the {key} of a result must be one of the ground "
+                f"truth. Received: {key}_id {foreign[f'{key}_id']}"
+            )
+    evaluator = BoundaryCOCOeval if iou_type == "boundary" else COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(
+        evaluation = evaluator(
             _coco(ground_truth, ground_truth["annotations"]),
-            _coco(ground_truth, detections),
-            iou_type,
+            _coco(ground_truth, [_detection(result, iou_type) for result in results]),
+            "bbox" if iou_type == "bbox" else "segm",
         )
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    stats = evaluation.stats[: len(METRICS)]
-    return {
+    figures = {
         name: float(value) if value >= 0 else None
-        for name, value in zip(METRICS, stats, strict=True)
+        for name, value in zip(METRICS + SIZE_RECALLS, evaluation.stats, strict=True)
     }
+    # [thresholds, recalls, classes], all sizes, 100 detections; -1 for a class that does not occur.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    names = [table.unique_names[category_id] for category_id in evaluation.params.catIds]
+    class_ap = precision.mean(axis=(0, 1)).tolist()
+    figures["per_class"] = {
+        name: ap if ap >= 0 else None for name, ap in zip(names, class_ap, strict=True)
+    }
+    figures["precision_recall"] = _precision_recall(precision, evaluation.params)
+    return figures
+
+
+def _detection(result, iou_type):
+    """A result with its size, which pycocotools' reader would take from a box for masks, too."""
+    box, area = result.get("bbox"), None
+    if "segmentation" in result and (iou_type != "bbox" or box is None):
+        area = float(mask_api.area(result["segmentation"]))
+    if box is None:
+        box = mask_api.toBbox(result["segmentation"]).tolist()
+    return {**result, "bbox": box, "area": box[2] * box[3] if area is None else area, "iscrowd": 0}
+
+
+def _precision_recall(precision, params):
+    """Precision over recall, mean over classes; `precision`: `[thresholds, recalls, classes]`."""
+    occurs = precision[0, 0] > -1
+    curves = precision[:, :, occurs].mean(axis=2) if occurs.any() else [None] * len(precision)
+    names = [f"AP{round(100 * threshold)}" for threshold in params.iouThrs]
+    figures = {
+        name: None if curve is None else curve.tolist()
+        for name, curve in zip(names, curves, strict=True)
+    }
+    figures["AP"] = curves.mean(axis=0).tolist() if occurs.any() else None
+    return {"recall": params.recThrs.tolist(), **figures}
 
 
 def instance_results(image_id, boxes, scores, category_ids, mask_probs, image_size):
@@ -183,6 +281,7 @@ def _coco(ground_truth, annotations):
     coco.dataset = {
         "images": ground_truth["images"],
         "categories": ground_truth["categories"],
+        # It holds annotation 0 for unmatched.
         "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
     }
     coco.createIndex()

@@ -1,10 +1,15 @@
 """Panoptic quality (PQ), by the rules of the official panopticapi."""
 
-import typing
+import dataclasses
 
 import numpy as np
 
 from tf_panoptic_fpn.errors import DataError
+
+SIZES = ("small", "medium", "large")
+_SIZE_LIMITS = (32**2, 96**2)  # pixels; COCO's borders between the sizes
+_IOU_SUM, _TP, _FP, _FN = range(4)
+_COUNTS = {"tp": _TP, "fp": _FP, "fn": _FN}
 
 
 class PanopticQuality:
@@ -15,39 +20,48 @@ class PanopticQuality:
     never missed. An unmatched prediction is not a false positive if more than half of it lies on
     void or on crowds of its own category.
 
-    The figures are those of panopticapi except where it depends on what its files say of the map:
-    areas are counted in the map, not read from the JSON; every crowd segment of a category counts,
-    not only the last one listed; an id of the ground-truth map that is not listed is an error; and
-    a group (Things, Stuff) without any class is 0 with `n` 0, not a division by zero.
+    The figures are those of panopticapi except where it depends on what the JSON of the ground
+    truth says of the map. Where `strict`, areas are counted in the map; every crowd segment of a
+    category counts; and the map and the list of segments must hold the same ids. Otherwise, as in
+    panopticapi, a listed `area` is believed; only the crowd segment of a category that is listed
+    last counts; an id that is not listed is neither void nor a segment; and a listed segment
+    without pixels is missed. In both, a group (Things, Stuff) without any class is 0 with `n` 0,
+    not a division by zero.
 
     Args:
         categories: `CategoryTable` of both, ground truth and predictions.
+        strict: bool, count what the map holds and not what its JSON says.
 
     Reference: Panoptic Segmentation, arXiv:1801.00868, section 4.
     """
 
-    def __init__(self, categories):
+    def __init__(self, categories, strict=True):
         self.categories = categories
+        self.strict = strict
         self._class_of = {c.id: index for index, c in enumerate(categories.categories)}
         num_classes = len(categories.categories)
-        self._iou_sum = np.zeros(num_classes)
-        self._tp = np.zeros(num_classes, np.int64)
-        self._fp = np.zeros(num_classes, np.int64)
-        self._fn = np.zeros(num_classes, np.int64)
+        self._totals = np.zeros((4, len(SIZES), num_classes))
+        self._confusions = np.zeros((num_classes, num_classes), np.int64)  # [ground truth, pred]
+        self._num_mismatched = 0
 
     def update(self, gt_ids, gt_segments, pred_ids, pred_segments, image=""):
         """Adds one image.
 
         Args:
             gt_ids: int `[H, W]`, segment id of each pixel; 0 is void.
-            gt_segments: list of dicts `id`, `category_id` and `iscrowd` (0 if left out).
+            gt_segments: list of dicts `id`, `category_id` and, if need be, `iscrowd` (0 if left
+                out) and `area` (pixels; read only where not `strict`, and counted if left out).
             pred_ids: int `[H, W]`, as `gt_ids`.
             pred_segments: list of dicts `id`, `category_id`.
             image: name of the image, for error messages.
 
+        Returns:
+            float, the PQ of this image alone; None if no class occurs in it.
+
         Raises:
             DataError: if the maps differ in size, if a map and its list of segments do not hold the
-                same ids, or if a category is unknown.
+                same ids (for the ground truth: only where `strict`), if an id is listed twice, if a
+                category is unknown, or if a listed area leaves no union to divide by.
         """
         gt_ids, pred_ids = np.asarray(gt_ids), np.asarray(pred_ids)
         if gt_ids.shape != pred_ids.shape:
@@ -57,71 +71,126 @@ class PanopticQuality:
             )
         gt = self._read_segments(gt_segments, f"{image}: ground truth")
         pred = self._read_segments(pred_segments, f"{image}: prediction")
-        overlap = _count_overlaps(gt_ids, gt, pred_ids, pred)
+        overlap = self._count_overlaps(gt_ids, gt, pred_ids, pred)
 
-        intersection = overlap[1:, 1:]
+        intersection = overlap[1:-1, 1:]
         pred_on_void = overlap[0, 1:]
-        gt_area, pred_area = overlap[1:].sum(axis=1), overlap[:, 1:].sum(axis=0)
-        same_class = gt.classes[:, None] == pred.classes[None, :]
-        iou = intersection / (gt_area[:, None] + pred_area - intersection - pred_on_void)
-        matches = same_class & ~gt.is_crowd[:, None] & (iou > 0.5)
+        gt_pixels, pred_area = overlap[1:-1].sum(axis=1), overlap[:, 1:].sum(axis=0)
+        gt_area = gt_pixels
+        if not self.strict:
+            gt_area = np.where(np.isnan(gt.listed_area), gt_pixels, gt.listed_area)
+            self._num_mismatched += bool(overlap[-1].any() or np.any(gt_area != gt_pixels))
 
-        pred_on_crowd = (intersection * (same_class & gt.is_crowd[:, None])).sum(axis=0)
+        same_class = gt.classes[:, None] == pred.classes
+        rows, columns = np.nonzero(same_class & ~gt.is_crowd[:, None] & (intersection > 0))
+        shared = intersection[rows, columns]
+        union = gt_area[rows] + pred_area[columns] - shared - pred_on_void[columns]
+        if not union.all():
+            wrong = gt.ids[rows[union == 0]].tolist()
+            raise DataError(f"{gt.where}: segments with an impossible `area`. Received: {wrong}")
+        iou = shared / union
+        matches = iou > 0.5
+        rows, columns, iou = rows[matches], columns[matches], iou[matches]
+        gt_unmatched = np.ones(len(gt.ids), bool)
+        gt_unmatched[rows] = False
+        pred_unmatched = np.ones(len(pred.ids), bool)
+        pred_unmatched[columns] = False
+
+        pred_on_crowd = (intersection * (same_class & gt.excuses[:, None])).sum(axis=0)
         is_ignored = (pred_on_void + pred_on_crowd) / pred_area > 0.5
-        is_missed = ~matches.any(axis=1) & ~gt.is_crowd
-        is_false = ~matches.any(axis=0) & ~is_ignored
+        is_missed = gt_unmatched & ~gt.is_crowd
+        is_false = pred_unmatched & ~is_ignored
 
-        gt_rows, _ = np.nonzero(matches)
-        np.add.at(self._iou_sum, gt.classes[gt_rows], iou[matches])
-        np.add.at(self._tp, gt.classes[gt_rows], 1)
-        np.add.at(self._fn, gt.classes[is_missed], 1)
-        np.add.at(self._fp, pred.classes[is_false], 1)
+        gt_bins = self._bins(gt.classes, gt_pixels)
+        counts = np.zeros_like(self._totals)
+        counts[_IOU_SUM] = self._histogram(gt_bins[rows], iou)
+        counts[_TP] = self._histogram(gt_bins[rows])
+        counts[_FP] = self._histogram(self._bins(pred.classes, pred_area)[is_false])
+        counts[_FN] = self._histogram(gt_bins[is_missed])
+        self._totals += counts
+        self._add_confusions(
+            intersection[is_missed][:, pred_unmatched],
+            gt.classes[is_missed],
+            pred.classes[pred_unmatched],
+        )
+        values, occurs = _qualities(counts.sum(axis=1))
+        return float(values["PQ"][occurs].mean()) if occurs.any() else None
 
     def merge(self, other):
         """Adds the images of another `PanopticQuality` over the same categories.
 
         Raises:
-            ValueError: if the categories differ.
+            ValueError: if the categories or `strict` differ.
         """
-        if other.categories != self.categories:
-            raise ValueError("`merge` needs two metrics over the same categories")
-        self._iou_sum += other._iou_sum
-        self._tp += other._tp
-        self._fp += other._fp
-        self._fn += other._fn
+        if (other.categories, other.strict) != (self.categories, self.strict):
+            raise ValueError("`merge` needs two metrics over the same categories, equally strict")
+        self._totals += other._totals
+        self._confusions += other._confusions
+        self._num_mismatched += other._num_mismatched
 
-    def result(self):
+    @property
+    def num_mismatched(self):
+        """Images whose ground truth differs from its JSON in ids or areas; 0 where `strict`."""
+        return self._num_mismatched
+
+    def result(self, splits=None):
         """Returns the figures of all images so far, as fractions.
 
+        Args:
+            splits: dict name -> category ids, groups of classes to average beside the usual ones.
+
         Returns:
-            dict: `All`, `Things` and `Stuff`, each a dict `PQ`, `SQ`, `RQ` (means over the `n`
-            classes that occur in the ground truth or as a false positive), and `per_class`, a dict
-            class name -> `PQ`, `SQ`, `RQ`, `tp`, `fp`, `fn`. Where nothing occurs they are 0.
+            dict:
+
+            - `All`, `Things`, `Stuff`: each a dict `PQ`, `SQ`, `RQ`, means over the `n` classes
+              that occur in the ground truth or as a false positive. Where none does they are 0.
+            - `splits`: the same for each of `splits`; left out if there is none.
+            - `per_class`: class name -> `PQ`, `SQ`, `RQ`, `tp`, `fp`, `fn`.
+            - `by_size`: `small` (below 32**2 pixels), `medium` (below 96**2) and `large`, as `All`,
+              of ground-truth segments of this size; a false positive counts by its own size.
+            - `confusions`: list of dicts `gt`, `pred`, `count`, most frequent first: how many
+              missed segments of the class `gt` had, among the predictions that match nothing, one
+              of the class `pred` as the one that covers most of them.
+
+        Raises:
+            DataError: if a split names an unknown category id.
         """
-        weight = self._tp + 0.5 * self._fp + 0.5 * self._fn
-        occurs = weight > 0
-        values = {
-            "PQ": self._iou_sum / np.where(occurs, weight, 1),
-            "SQ": self._iou_sum / np.maximum(self._tp, 1),
-            "RQ": self._tp / np.where(occurs, weight, 1),
-        }
+        totals = self._totals.sum(axis=1)
+        values, occurs = _qualities(totals)
         is_thing = np.array([c.is_thing for c in self.categories.categories], bool)
-        groups = {"All": occurs, "Things": occurs & is_thing, "Stuff": occurs & ~is_thing}
-        result = {name: _group_means(values, group) for name, group in groups.items()}
-        names = self.categories.unique_names
-        result["per_class"] = {
-            names[category_id]: {
-                **{key: float(value[index]) for key, value in values.items()},
-                "tp": int(self._tp[index]),
-                "fp": int(self._fp[index]),
-                "fn": int(self._fn[index]),
-            }
-            for category_id, index in self._class_of.items()
+        result = {
+            "All": _means(values, occurs),
+            "Things": _means(values, occurs & is_thing),
+            "Stuff": _means(values, occurs & ~is_thing),
         }
+        if splits:
+            result["splits"] = {
+                name: _means(values, occurs & self._is_in_split(name, category_ids))
+                for name, category_ids in splits.items()
+            }
+        names = list(self.categories.unique_names.values())
+        result["per_class"] = {
+            name: {
+                **{key: float(value[index]) for key, value in values.items()},
+                **{key: int(totals[row, index]) for key, row in _COUNTS.items()},
+            }
+            for index, name in enumerate(names)
+        }
+        result["by_size"] = {
+            size: _means(*_qualities(self._totals[:, row])) for row, size in enumerate(SIZES)
+        }
+        gt, pred = np.nonzero(self._confusions)
+        counts = self._confusions[gt, pred]
+        result["confusions"] = [
+            {"gt": names[gt[row]], "pred": names[pred[row]], "count": int(counts[row])}
+            for row in np.argsort(-counts, kind="stable")
+        ]
         return result
 
     def _read_segments(self, segments, where):
         """Returns the listed segments as arrays, by ascending id."""
+        # Of the crowds of a category, panopticapi keeps the one listed last.
+        last_crowd = {s["category_id"]: s["id"] for s in segments if s.get("iscrowd") == 1}
         segments = sorted(segments, key=lambda segment: segment["id"])
         for segment in segments:
             if segment["category_id"] not in self._class_of:
@@ -132,56 +201,109 @@ class PanopticQuality:
         ids = np.array([segment["id"] for segment in segments], np.int64)
         if np.any(ids < 1) or np.any(ids[1:] == ids[:-1]):
             raise DataError(f"{where}: segment ids must be unique and above 0. Received: {ids}")
+        is_crowd = np.array([segment.get("iscrowd") == 1 for segment in segments], bool)
+        is_last = np.array([s["id"] == last_crowd.get(s["category_id"]) for s in segments], bool)
         return _Segments(
             where=where,
             ids=ids,
             classes=np.array([self._class_of[s["category_id"]] for s in segments], np.int64),
-            is_crowd=np.array([bool(s.get("iscrowd", 0)) for s in segments], bool),
+            is_crowd=is_crowd,
+            excuses=is_crowd if self.strict else is_last,
+            listed_area=np.array([s.get("area", np.nan) for s in segments], np.float64),
         )
 
+    def _count_overlaps(self, gt_ids, gt, pred_ids, pred):
+        """Counts the pixels of each pair of segments.
 
-class _Segments(typing.NamedTuple):
+        Returns:
+            int `[G + 2, P + 1]`; row 0 and column 0 are void, the last row is what is not listed.
+        """
+        gt_ids, pred_ids = gt_ids.ravel(), pred_ids.ravel()
+        # Runs of equal pairs are some hundred times fewer than pixels, so only they are looked up.
+        changes = gt_ids[1:] != gt_ids[:-1]
+        changes |= pred_ids[1:] != pred_ids[:-1]
+        starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+        lengths = np.diff(starts, append=gt_ids.size)
+        gt_ids, pred_ids = gt_ids[starts], pred_ids[starts]
+        shape = len(gt.ids) + 2, len(pred.ids) + 2
+        rows, columns = _rows(gt_ids, gt), _rows(pred_ids, pred)
+        counts = np.bincount(rows * shape[1] + columns, lengths, shape[0] * shape[1])
+        overlap = counts.astype(np.int64).reshape(shape)
+        _check_ids(pred, overlap.sum(axis=0), pred_ids[columns == shape[1] - 1])
+        if self.strict:
+            _check_ids(gt, overlap.sum(axis=1), gt_ids[rows == shape[0] - 1])
+        return overlap[:, :-1]
+
+    def _bins(self, classes, areas):
+        """Positions in a flattened `[size, class]`."""
+        return np.digitize(areas, _SIZE_LIMITS) * len(self._class_of) + classes
+
+    def _histogram(self, bins, weights=None):
+        shape = self._totals.shape[1:]
+        return np.bincount(bins, weights, shape[0] * shape[1]).reshape(shape)
+
+    def _add_confusions(self, intersection, gt_classes, pred_classes):
+        """Counts, for each missed segment, the class of the prediction that covers most of it."""
+        if intersection.size:
+            best = intersection.argmax(axis=1)
+            is_covered = intersection.max(axis=1) > 0
+            pairs = gt_classes[is_covered], pred_classes[best[is_covered]]
+            np.add.at(self._confusions, pairs, 1)
+
+    def _is_in_split(self, name, category_ids):
+        """bool `[C]`."""
+        unknown = [c for c in category_ids if c not in self._class_of]
+        if unknown:
+            raise DataError(f"The split {name!r} has unknown category ids. Received: {unknown}")
+        is_in_split = np.zeros(len(self._class_of), bool)
+        is_in_split[[self._class_of[c] for c in category_ids]] = True
+        return is_in_split
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segments:
+    """The listed segments of one map, by ascending id."""
+
     where: str
     ids: np.ndarray
     classes: np.ndarray
     is_crowd: np.ndarray
-
-
-def _count_overlaps(gt_ids, gt, pred_ids, pred):
-    """Counts the pixels of each pair of segments.
-
-    Returns:
-        int `[G + 1, P + 1]`; row 0 and column 0 are void.
-    """
-    gt_ids, pred_ids = gt_ids.ravel(), pred_ids.ravel()
-    # Runs of equal pairs are some hundred times fewer than pixels, so only they are looked up.
-    changes = (gt_ids[1:] != gt_ids[:-1]) | (pred_ids[1:] != pred_ids[:-1])
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    lengths = np.diff(starts, append=gt_ids.size)
-    shape = len(gt.ids) + 1, len(pred.ids) + 1
-    pairs = _rows(gt_ids[starts], gt) * shape[1] + _rows(pred_ids[starts], pred)
-    counts = np.bincount(pairs, weights=lengths, minlength=shape[0] * shape[1])
-    overlap = counts.astype(np.int64).reshape(shape)
-    for segments, areas in ((gt, overlap.sum(axis=1)), (pred, overlap.sum(axis=0))):
-        if np.any(areas[1:] == 0):
-            absent = segments.ids[areas[1:] == 0].tolist()
-            raise DataError(f"{segments.where}: listed segments have no pixel. Received: {absent}")
-    return overlap
+    excuses: np.ndarray  # crowds that keep the predictions on them from being false positives
+    listed_area: np.ndarray  # NaN where none is listed
 
 
 def _rows(ids, segments):
-    """Returns 0 for void and 1 + the position of each other id among the listed segments."""
-    listed = np.concatenate([[0], segments.ids])
-    rows = np.minimum(np.searchsorted(listed, ids), len(listed) - 1)
-    if np.any(listed[rows] != ids):
-        unlisted = np.unique(ids[listed[rows] != ids]).tolist()
-        raise DataError(
-            f"{segments.where}: the map holds ids that are not listed. Received: {unlisted}"
-        )
+    """Returns 0 for void, 1 + the position among the listed segments, or 1 + their number."""
+    listed = np.concatenate([[0], segments.ids, [np.iinfo(np.int64).max]])
+    rows = np.searchsorted(listed, ids)
+    rows[listed[rows] != ids] = len(listed) - 1
     return rows
 
 
-def _group_means(values, group):
+def _check_ids(segments, areas, unlisted):
+    """Demands that a map and its list hold the same ids."""
+    if unlisted.size:
+        raise DataError(
+            f"{segments.where}: the map holds ids that are not listed. "
+            f"Received: {np.unique(unlisted).tolist()}"
+        )
+    is_absent = areas[1:-1] == 0
+    if is_absent.any():
+        absent = segments.ids[is_absent].tolist()
+        raise DataError(f"{segments.where}: listed segments have no pixel. Received: {absent}")
+
+
+def _qualities(totals):
+    """PQ, SQ and RQ `[C]` of totals `[4, C]`, and which classes occur."""
+    iou_sum, tp, fp, fn = totals
+    weight = tp + 0.5 * fp + 0.5 * fn
+    occurs = weight > 0
+    divisor = np.where(occurs, weight, 1)
+    values = {"PQ": iou_sum / divisor, "SQ": iou_sum / np.maximum(tp, 1), "RQ": tp / divisor}
+    return values, occurs
+
+
+def _means(values, group):
     means = {
         key: float(value[group].mean()) if group.any() else 0.0 for key, value in values.items()
     }

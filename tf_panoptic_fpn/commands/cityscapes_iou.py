@@ -1,0 +1,33 @@
+"""`cityscapes-iou`: scores semantic results in the layout of Cityscapes."""
+
+from tqdm import tqdm
+
+from tf_panoptic_fpn.evaluation.cityscapes_iou import CityscapesIoU
+from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
+from tf_panoptic_fpn.evaluation.label_maps import pair_cityscapes, read_label_map
+
+SUMMARY = "IoU and iIoU of Cityscapes semantic results"
+LABELS, INSTANCES = "_labelIds.png", "_instanceIds.png"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--gt-dir", required=True, help=f"folder of *{LABELS} and *{INSTANCES}, e.g. gtFine/val"
+    )
+    parser.add_argument("--pred-dir", required=True, help="folder of CITY_SEQUENCE_FRAME*.png")
+    parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
+
+
+def run(arguments):
+    metric = CityscapesIoU()
+    pairs = pair_cityscapes(arguments.gt_dir, arguments.pred_dir, LABELS, ".png")
+    for gt_path, pred_path in tqdm(pairs, "cityscapes-iou", unit="image"):
+        instances_path = gt_path.with_name(gt_path.name.replace(LABELS, INSTANCES))
+        maps = map(read_label_map, (gt_path, instances_path, pred_path))
+        metric.update(*maps, image=str(pred_path))
+    result = metric.result()
+    if arguments.json:
+        write_figures(result, arguments.json)
+    for title, group in (("Class", "classes"), ("Category", "categories")):
+        rows = {**result[f"per_{title.lower()}"], "Mean": result[group]}
+        print(format_figures(title, rows), end="\n\n")

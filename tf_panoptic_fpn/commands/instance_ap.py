@@ -1,0 +1,32 @@
+"""`instance-ap`: scores COCO instance results."""
+
+from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
+from tf_panoptic_fpn.evaluation.instance_ap import FIGURES, METRICS, SIZE_RECALLS, coco_ap
+from tf_panoptic_fpn.evaluation.instance_files import read_ground_truth, read_results
+
+SUMMARY = "box, mask or boundary AP of COCO instance results"
+
+
+def add_arguments(parser):
+    parser.add_argument("--gt-json", required=True, help="COCO instance file of the ground truth")
+    parser.add_argument("--results", required=True, help="COCO results, a JSON list")
+    parser.add_argument("--iou-type", choices=list(FIGURES), default="segm")
+    parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
+
+
+def run(arguments):
+    iou_type = arguments.iou_type
+    ground_truth = read_ground_truth(arguments.gt_json)
+    results = read_results(arguments.results, ground_truth, needs_masks=iou_type != "bbox")
+    figures = coco_ap(ground_truth, results, iou_type)
+    num_images = len(ground_truth["images"])
+    num_found = len({result["image_id"] for result in results})
+    figures |= {"images": num_images, "images_without_results": num_images - num_found}
+    if arguments.json:
+        write_figures(figures, arguments.json)
+    for names in (METRICS, SIZE_RECALLS):
+        print(format_figures(FIGURES[iou_type], {"All": {name: figures[name] for name in names}}))
+        print()
+    per_class = figures["per_class"]
+    print(format_figures("Class", {name: {"AP": ap} for name, ap in per_class.items()}))
+    print(f"\n{num_images} images, {num_images - num_found} of them without a result")

@@ -1,0 +1,55 @@
+"""`semantic-iou`: scores semantic label maps."""
+
+from tqdm import tqdm
+
+from tf_panoptic_fpn.evaluation import semantic_files
+from tf_panoptic_fpn.evaluation.boundary_iou import BoundaryIoU
+from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
+from tf_panoptic_fpn.evaluation.label_maps import pair_by_path
+from tf_panoptic_fpn.evaluation.semantic_iou import SemanticIoU
+
+SUMMARY = "IoU and accuracy of semantic label maps"
+
+
+def add_arguments(parser):
+    parser.add_argument("--gt-dir", required=True, help="folder of PNGs, category id of each pixel")
+    parser.add_argument("--pred-dir", required=True, help="folder of PNGs of the same names")
+    parser.add_argument(
+        "--categories", required=True, help="COCO JSON with `categories`, or a list of them"
+    )
+    parser.add_argument(
+        "--ignored",
+        type=int,
+        nargs="*",
+        default=[255],
+        help="values of the ground truth that do not count (default 255)",
+    )
+    parser.add_argument("--boundary", action="store_true", help="boundary IoU, too")
+    parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
+
+
+def run(arguments):
+    table = semantic_files.read_categories(arguments.categories)
+    category_ids, names = list(table.unique_names), list(table.unique_names.values())
+    metrics = [SemanticIoU(names, semantic_files.IGNORED)]
+    if arguments.boundary:
+        metrics.append(BoundaryIoU(names, semantic_files.IGNORED))
+    pairs = pair_by_path(arguments.gt_dir, arguments.pred_dir)
+    for gt_path, pred_path in tqdm(pairs, "semantic-iou", unit="image"):
+        gt, pred = semantic_files.read_semantic_pair(
+            gt_path, pred_path, category_ids, set(arguments.ignored)
+        )
+        for metric in metrics:
+            metric.update(gt, pred, image=str(pred_path))
+    result = metrics[0].result()
+    figures = {key: value for key, value in result.items() if key != "per_class"}
+    rows = {name: {"IoU": value} for name, value in result["per_class"].items()}
+    if arguments.boundary:
+        result["boundary"] = boundary = metrics[1].result()
+        figures["boundary_mIoU"] = boundary["boundary_mIoU"]
+        for name, value in boundary["per_class"].items():
+            rows[name]["boundary IoU"] = value
+    if arguments.json:
+        write_figures(result, arguments.json)
+    print(format_figures("Semantic", {"All": figures}), end="\n\n")
+    print(format_figures("Class", rows))

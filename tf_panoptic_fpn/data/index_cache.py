@@ -1,0 +1,177 @@
+"""The index of a split, kept in a folder of memory-mapped arrays and made once."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import zlib
+
+import numpy as np
+from absl import logging
+
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.data.index import compiled_chunks, index_of_columns
+from tf_panoptic_fpn.errors import DataError
+
+FOLDER = ".panoptic_index"
+_VERSION = 1  # of the format; another one is made anew
+_UNFINISHED = "unfinished-"
+_SHOWN = 5
+
+
+def cached_index(read_split, sources, settings, folders, semantic_things="other"):
+    """Loads the index of a split from a cache, where it is made first unless it is there.
+
+    It is made anew when a source changes: a file by its size or time of change, a folder by that
+    of itself or of a folder in it, that is when files come or go. Annotations and images that
+    cannot be used are left out, counted and named in the log.
+
+    Args:
+        read_split: function of a list, which takes one line for each annotation that is left out;
+            returns the `PanopticSplit`.
+        sources: paths of the files and folders that the index is made from.
+        settings: dict of JSON values that say how they are read.
+        folders: folders to keep the index in; the first that can be written to is used. If none
+            can, the index is held in memory.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+
+    Returns:
+        A `DatasetIndex`.
+
+    Raises:
+        DataError: if the split cannot be read.
+    """
+    folder = _writable(folders)  # before the signature: it may lie in one of the sources
+    if folder is None:
+        logging.warning("no folder for the index can be written to: %s", ", ".join(folders))
+        with tempfile.TemporaryDirectory(prefix="panoptic_index-") as temporary:
+            return _make(read_split, pathlib.Path(temporary) / "index", semantic_things)
+    place = _hash([str(source) for source in sources] + [settings])
+    path = folder / f"{place}-{_hash([_signature(source) for source in sources])}"
+    if path.exists():
+        try:
+            return _load(path, semantic_things)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logging.warning("the index %s is damaged and made anew: %s", path, error)
+            _remove(path)
+    index = _make(read_split, path, semantic_things)
+    for other in folder.glob(f"{place}-*"):
+        if other != path:
+            _remove(other)
+    return index
+
+
+def _writable(folders):
+    for folder in map(pathlib.Path, folders):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.rmdir(tempfile.mkdtemp(dir=folder, prefix=_UNFINISHED))
+            return folder
+        except OSError:
+            continue
+    return None
+
+
+def _hash(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _signature(path):
+    """What tells a changed source: size and time of a file, the times of a folder's folders."""
+    try:
+        if not os.path.isdir(path):
+            status = os.stat(path)
+            return [status.st_size, status.st_mtime_ns]
+        times = []
+        for folder, subfolders, _ in os.walk(path):
+            subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
+            times.append([os.path.relpath(folder, path), os.stat(folder).st_mtime_ns])
+        return times
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _make(read_split, path, semantic_things):
+    """Writes the index beside its place, loads it, and moves it there in one step."""
+    skipped = []
+    split = read_split(skipped)
+    unfinished = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=_UNFINISHED))
+    try:
+        _write(split, unfinished, skipped)
+        index = _load(unfinished, semantic_things)
+        with contextlib.suppress(OSError):  # another process was faster; its index is the same
+            os.rename(unfinished, path)
+    except OSError as error:
+        raise DataError(f"{path}: the index cannot be written: {error.strerror}") from None
+    finally:
+        _remove(unfinished)
+    _log_skipped(skipped)
+    return index
+
+
+def _remove(path):
+    """Removes a folder, out of the sight of other processes first."""
+    with contextlib.suppress(OSError):
+        gone = tempfile.mkdtemp(dir=path.parent, prefix=_UNFINISHED)
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _write(split, folder, skipped):
+    chunks = {}
+    with open(folder / "runs.npy", "wb") as file:
+        # NumPy leaves room in the header for the length to grow.
+        header = {"descr": "<u2", "fortran_order": False, "shape": (0,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        num_runs = 0
+        for chunk in compiled_chunks(split, skipped):
+            runs = chunk.pop("runs").astype("<u2")
+            num_runs += len(runs)
+            file.write(runs.tobytes())
+            for name, values in chunk.items():
+                chunks.setdefault(name, []).append(values)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (num_runs,)})
+    checksums = {}
+    for name, pieces in chunks.items():
+        array = np.concatenate(pieces)
+        np.save(folder / f"{name}.npy", array)
+        checksums[name] = zlib.crc32(array)
+    description = {
+        "version": _VERSION,
+        "categories": split.categories.to_coco(),
+        "checksums": checksums,
+        "num_runs": num_runs,
+    }
+    (folder / "index.json").write_text(json.dumps(description))
+
+
+def _load(path, semantic_things):
+    """Maps the arrays into memory.
+
+    Raises:
+        OSError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of the runs,
+            which may be large, only the number is looked at.
+    """
+    description = json.loads((path / "index.json").read_text())
+    if description["version"] != _VERSION:
+        raise ValueError(f"version {description['version']}")
+    names = [*description["checksums"], "runs"]
+    columns = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
+    for name, checksum in description["checksums"].items():
+        if zlib.crc32(columns[name]) != checksum:
+            raise ValueError(f"{name}.npy")
+    if len(columns["runs"]) != description["num_runs"]:
+        raise ValueError("runs.npy")
+    categories = CategoryTable.from_coco(description["categories"], file=str(path))
+    return index_of_columns(categories, columns, semantic_things)
+
+
+def _log_skipped(skipped):
+    if skipped:
+        shown = "; ".join(sorted(skipped)[:_SHOWN])
+        more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
+        logging.warning("%d annotations or images are left out: %s%s", len(skipped), shown, more)

@@ -1,0 +1,155 @@
+"""COCO's run-length encoded masks as arrays of run lengths."""
+
+import math
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from tf_panoptic_fpn.errors import DataError
+
+_LONGEST = np.iinfo(np.uint16).max
+_MORE = 48 + 32  # characters from here on are not the last of their number
+
+
+def runs_of(rles):
+    """Unpacks the compressed counts of COCO RLEs.
+
+    Args:
+        rles: list of dicts `{"size": [H, W], "counts": bytes}`.
+
+    Returns:
+        `(runs, num_runs)`: uint16 `[r]`, the run lengths of all masks one after the other, down the
+        columns, background first; a run above 65535 is followed by a run of 0 and what is left of
+        it. And int64 `[n]`, the number of runs of each mask.
+
+    Reference: `rleFrString` of pycocotools: 5 bits a character from the lowest, bit 6 where more
+    follow, the last with a sign; from the fourth on, a count is the difference from the last but
+    one.
+    """
+    if not any(rle["counts"] for rle in rles):
+        return np.zeros(0, np.uint16), np.zeros(len(rles), np.int64)
+    counts, mask = _unpacked(rles)
+    return _split_long(counts, mask, len(rles))
+
+
+def _unpacked(rles):
+    """The counts of all masks, int64 [c], and the position in the list of the mask of each."""
+    text = np.frombuffer(b"".join(rle["counts"] for rle in rles), np.uint8)
+    is_last = text < _MORE
+    starts = np.flatnonzero(np.concatenate([[True], is_last[:-1]]))
+    place = np.arange(len(text)) - np.repeat(starts, np.diff(starts, append=len(text)))
+    digits = text.astype(np.int64) - 48
+    counts = np.add.reduceat((digits & 0x1F) << 5 * place, starts)
+    negative = digits[is_last] & 0x10 != 0
+    counts[negative] -= np.int64(1) << 5 * (place[is_last][negative] + 1)
+    mask = np.repeat(np.arange(len(rles)), [len(rle["counts"]) for rle in rles])[is_last]
+    first = np.searchsorted(mask, mask)
+    _undo_differences(counts, np.arange(len(counts)) - first)
+    return counts, mask
+
+
+def _undo_differences(counts, position):
+    """Sums up, in place, the counts of each mask at odd positions, and at even ones from 2 on."""
+    for chain in (position % 2 == 1, (position % 2 == 0) & (position > 0)):
+        values = counts[chain]
+        sums = np.cumsum(values)
+        starts = np.flatnonzero(position[chain] <= 2)
+        before = sums[starts] - values[starts]
+        counts[chain] = sums - np.repeat(before, np.diff(starts, append=len(values)))
+
+
+def _split_long(counts, mask, num_masks):
+    pieces = 1 + 2 * (np.maximum(counts - 1, 0) // _LONGEST)
+    runs = np.zeros(pieces.sum(), np.uint16)
+    ends = np.cumsum(pieces)
+    runs[ends - 1] = counts - pieces // 2 * _LONGEST
+    for long in np.flatnonzero(pieces > 1):
+        runs[ends[long] - pieces[long] : ends[long] - 1 : 2] = _LONGEST
+    return runs, np.bincount(mask, weights=pieces, minlength=num_masks).astype(np.int64)
+
+
+def encode_segmentation(segmentation, size):
+    """Makes a COCO RLE of an annotation's `segmentation`, by pycocotools' rules.
+
+    Args:
+        segmentation: list of polygons `[x1, y1, x2, y2, ...]`, or a dict of `size` `[H, W]` and
+            `counts`, a list of ints or COCO's text for it.
+        size: (height, width) of the image.
+
+    Returns:
+        dict `{"size": [H, W], "counts": bytes}`.
+
+    Raises:
+        DataError: if the segmentation breaks a rule, which pycocotools might not survive.
+    """
+    size = list(size)
+    if isinstance(segmentation, list):
+        _check_polygons(segmentation, size)
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    if not isinstance(segmentation, dict):
+        raise DataError(
+            f"`segmentation` must be polygons or an RLE. Received: {type(segmentation).__name__}"
+        )
+    if segmentation.get("size") != size:
+        received = segmentation.get("size")
+        raise DataError(f"the RLE's size must be {size}, the image's. Received: {received!r:.40}")
+    counts = segmentation.get("counts")
+    if isinstance(counts, list):
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise DataError("the RLE's counts must be ints of 0 or above")
+        _check_sum(sum(counts), size)
+        return coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
+    if not isinstance(counts, (str, bytes)) or not counts.isascii():
+        raise DataError(f"the RLE's counts must be a list or text. Received: {counts!r:.40}")
+    rle = {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
+    _check_text(rle)
+    return rle
+
+
+def mask_area(rle):
+    """Returns the number of pixels of a COCO RLE, an int."""
+    return int(coco_mask.area(rle))
+
+
+def _check_polygons(polygons, size):
+    if not polygons:
+        raise DataError("`segmentation` is empty")
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not all(type(n) in (int, float) for n in polygon):
+            raise DataError(f"a polygon must be a list of numbers. Received: {polygon!r:.40}")
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise DataError(
+                f"a polygon must have 3 or more points of 2 numbers. Received: {len(polygon)} "
+                f"numbers"
+            )
+        for side, values in zip(size[::-1], (polygon[::2], polygon[1::2]), strict=True):
+            if any(value != value for value in values):
+                raise DataError("a polygon must have finite numbers. Received: NaN")
+            low, high = min(values), max(values)
+            if low > side or high < 0:
+                raise DataError("the polygon is outside the image")
+            # Rasterising takes memory by the length of the outline.
+            if low < -side or high > 2 * side:
+                raise DataError(
+                    f"a polygon must not go further beyond the image than the image is large. "
+                    f"Received: {low}..{high}, beside 0..{side}"
+                )
+
+
+def _check_sum(total, size):
+    if total != math.prod(size):
+        raise DataError(
+            f"the RLE's counts must sum to {math.prod(size)}, the image's pixels. Received: {total}"
+        )
+
+
+def _check_text(rle):
+    text = np.frombuffer(rle["counts"], np.uint8)
+    is_last = text < _MORE
+    longest = np.diff(np.flatnonzero(is_last), prepend=-1).max(initial=0)
+    if not text.size or text.min() < 48 or text.max() > 111 or not is_last[-1] or longest > 7:
+        raise DataError("the RLE's counts are not COCO's text")
+    counts, _ = _unpacked([rle])
+    if counts.min() < 0:
+        raise DataError("the RLE's counts must be 0 or above")
+    _check_sum(int(counts.sum()), rle["size"])

@@ -1,0 +1,111 @@
+"""Label maps in files: finding the prediction of each ground truth, and reading both."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from tf_panoptic_fpn.errors import DataError
+
+GREY_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+def read_label_map(path):
+    """Reads a map whose pixel values are labels.
+
+    Args:
+        path: an 8- or 16-bit grey PNG, or a palette PNG, of which the indices are read and not the
+            colours, as the official tools do.
+
+    Returns:
+        int32 `[H, W]`.
+
+    Raises:
+        DataError: if the file is missing, cannot be decoded or has colours.
+    """
+    return open_map(path, _labels)
+
+
+def open_map(path, read):
+    """Opens an image file and returns `read(image)`.
+
+    Raises:
+        DataError: if the file is missing or cannot be decoded, and what `read` raises as such.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return read(image)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: the map cannot be decoded: {reason}") from None
+
+
+def _labels(image):
+    if image.mode not in GREY_MODES:
+        raise DataError(f"a label map must be grey or have a palette. Received: mode {image.mode}")
+    return np.asarray(image).astype(np.int32)
+
+
+def pair_by_path(gt_dir, pred_dir):
+    """Finds the prediction of each ground-truth PNG, of the same path within its folder.
+
+    Args:
+        gt_dir, pred_dir: folders; predictions without ground truth are left alone.
+
+    Returns:
+        list of (ground-truth path, prediction path), sorted.
+
+    Raises:
+        DataError: if there is no ground truth, or one has no prediction.
+    """
+    gt_dir, pred_dir = pathlib.Path(gt_dir), pathlib.Path(pred_dir)
+    gt_paths = _find(gt_dir, "*.png")
+    pairs = [(path, pred_dir / path.relative_to(gt_dir)) for path in gt_paths]
+    _check_none_missing([pred for _, pred in pairs if not pred.is_file()], len(pairs))
+    return pairs
+
+
+def pair_cityscapes(gt_dir, pred_dir, gt_ending, pred_ending):
+    """Finds the prediction of each ground truth of Cityscapes, by city, sequence and frame.
+
+    Args:
+        gt_dir, pred_dir: folders, searched with all below them.
+        gt_ending: end of the ground truth's names, e.g. `_labelIds.png`.
+        pred_ending: ".png" or ".txt"; the name starts like the ground truth's.
+
+    Returns:
+        list of (ground-truth path, prediction path), sorted.
+
+    Raises:
+        DataError: if there is no ground truth, or one has no prediction or more than one.
+    """
+    gt_paths = _find(pathlib.Path(gt_dir), f"*{gt_ending}")
+    pred_paths = _find(pathlib.Path(pred_dir), f"*{pred_ending}")
+    pairs, missing = [], []
+    for gt_path in gt_paths:
+        frame = "_".join(gt_path.name.split("_")[:3])
+        found = [path for path in pred_paths if path.name.startswith(frame)]
+        if len(found) > 1:
+            raise DataError(f"{gt_path}: has more than one prediction: {found[0]}, {found[1]}")
+        if found:
+            pairs.append((gt_path, found[0]))
+        else:
+            missing.append(pathlib.Path(pred_dir) / f"{frame}*{pred_ending}")
+    _check_none_missing(missing, len(gt_paths))
+    return pairs
+
+
+def _find(folder, pattern):
+    paths = sorted(folder.rglob(pattern))
+    if not paths:
+        raise DataError(f"{folder}: holds no file {pattern}")
+    return paths
+
+
+def _check_none_missing(missing, total):
+    if missing:
+        raise DataError(f"{missing[0]}: the prediction is missing ({len(missing)} of {total})")

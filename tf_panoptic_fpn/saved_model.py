@@ -1,0 +1,65 @@
+"""An exported SavedModel as a predictor."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.errors import ConfigError, DataError
+
+MERGED = (
+    schema.PANOPTIC_MAP,
+    schema.CATEGORY_IDS,
+    schema.IS_THING,
+    schema.SCORES,
+    schema.AREAS,
+    schema.BOXES,
+    schema.NUM_SEGMENTS,
+)
+
+
+class SavedModelPredictor:
+    """Runs the signature `tensor` of an exported SavedModel; called as a `Predictor` is.
+
+    Args:
+        folder: of the SavedModel, such as `saved_model/1`.
+        categories: `CategoryTable` of the data set.
+
+    Raises:
+        ConfigError: if the folder holds none, or it lacks the signature.
+    """
+
+    def __init__(self, folder, categories):
+        self._folder = folder
+        self._thing_class = categories.thing_class
+        if not (pathlib.Path(folder) / "saved_model.pb").is_file():
+            raise ConfigError(f"{folder}: holds no saved_model.pb")
+        self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
+        if "tensor" not in self._loaded.signatures:
+            names = list(self._loaded.signatures)
+            raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")
+
+    def __call__(self, image):
+        outputs = self._loaded.signatures["tensor"](images=tf.constant(image[None]))
+        outputs = {name: value[0].numpy() for name, value in outputs.items()}
+        prediction = {name: outputs[name] for name in MERGED}
+        if schema.SEMANTIC_MAP in outputs:
+            prediction[schema.SEMANTIC_MAP] = outputs[schema.SEMANTIC_MAP]
+        if schema.NUM_DETECTIONS in outputs:
+            prediction[schema.INSTANCES] = {
+                schema.BOXES: outputs["detection_boxes"],
+                schema.SCORES: outputs["detection_scores"],
+                schema.CLASSES: self._classes(outputs["detection_category_ids"]),
+                schema.MASK_PROBS: outputs["detection_mask_probs"],
+                schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
+            }
+        return prediction
+
+    def _classes(self, category_ids):
+        unknown = set(category_ids[category_ids > 0].tolist()) - set(self._thing_class)
+        if unknown:
+            raise DataError(
+                f"{self._folder}: predicts category ids that the data set lacks: {sorted(unknown)}"
+            )
+        return np.array([self._thing_class.get(i, -1) for i in category_ids.tolist()], np.int32)
