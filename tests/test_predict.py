@@ -4,28 +4,26 @@ import argparse
 import json
 
 import av
-import keras
 import numpy as np
 import pytest
-from command_line import TINY
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_model import make_tiny_model
 
-from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.build import build_model
+from tf_panoptic_fpn import prediction_files, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import predict
-from tf_panoptic_fpn.config import format_config, load_config
+from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
 from tf_panoptic_fpn.data.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.errors import ConfigError, DamagedFileError, DataError, PanopticError
 from tf_panoptic_fpn.evaluation.result_files import segments_info
 from tf_panoptic_fpn.prediction_files import predict_files
 from tf_panoptic_fpn.prediction_inputs import find_inputs
-from tf_panoptic_fpn.runs import export_run, load_predictor
+from tf_panoptic_fpn.serving import Predictor
 from tf_panoptic_fpn.visualize import draw_panoptic
-from tf_panoptic_fpn.workdir import Workdir
 
 CATEGORIES = CategoryTable((Category(7, "bright", True), Category(9, "dark", False)))
 
@@ -79,7 +77,7 @@ def save(path, size=(48, 64), bright=200):
 def save_video(path, num_frames=10, size=(48, 64), rate=12):
     with VideoWriter(path, rate) as video:
         for number in range(num_frames):
-            video.write(picture(size, 150 + 10 * number))
+            video.write(picture(size, 150 + number % 10 * 10))
     return path
 
 
@@ -250,17 +248,27 @@ def test_a_video_keeps_its_rate_and_its_frames(tmp_path, size):
         assert difference.mean() < 6  # a video is compressed
 
 
-def test_frames_are_read_one_at_a_time(tmp_path):
-    """Two frames of a file of 300: the rest is not decoded."""
-    file = save_video(tmp_path / "clip.mp4", num_frames=300)
-    with VideoReader(file) as video:
-        assert video.num_frames == 300
-        frames = iter(video)
-        first, second = next(frames), next(frames)
-        assert first.shape == second.shape == (48, 64, 3)
-        assert video._container.streams.video[0].codec_context.is_open
-        packets = sum(1 for packet in video._container.demux() if packet.size)
-    assert packets > 200
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_few_images_are_held_at_a_time(tmp_path, monkeypatch, batch_size):
+    """Of 60 images of three sizes: those that wait for others, the batch, those read ahead."""
+    files = [save(tmp_path / f"{k}.png", (8, 8 + k % 3)) for k in range(60)]
+    read, held = [], []
+
+    def counted(path):
+        read.append(path)
+        return read_image(path)
+
+    class Counting(Threshold):
+        def predict_batch(self, images):
+            done = sum(count for count, *_ in self.batches)
+            held.append(len(read) - done)
+            return super().predict_batch(images)
+
+    monkeypatch.setattr(prediction_files, "read_image", counted)
+    inputs = find_inputs(files, tmp_path / "out")
+    predict_files(Counting(), inputs, tmp_path / "out", batch_size, write=("json",))
+    assert len(read) == 60
+    assert batch_size <= max(held) <= (prediction_files.WAITING_BATCHES + 2) * batch_size
 
 
 def test_a_video_cut_short_gives_its_frames_up_to_there(tmp_path):
@@ -291,54 +299,68 @@ def test_a_file_without_pictures_is_no_video(tmp_path):
         VideoReader(tmp_path / "sound.mp4")
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """What a run of tests/tiny.yaml leaves, with an untrained model."""
-    files = Workdir(tmp_path_factory.mktemp("run"))
-    config = load_config(TINY)
-    files.config.write_text(format_config(config))
-    kinds = ["thing"] * 4 + ["stuff"] * 4
-    table = [Category(k + 1, f"{kind} {k}", kind == "thing") for k, kind in enumerate(kinds)]
-    CategoryTable(tuple(table)).save(files.categories)
-    keras.utils.set_random_seed(0)
-    build_model(config).save(files.model)
-    return files.path
-
-
 def command(*arguments):
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
     predict.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
-def test_batches_and_an_export_give_what_the_run_gives(workdir, tmp_path):
+def test_batches_give_what_each_image_gives_alone(tmp_path):
     """Group norm works within each image, so a batch does not change it."""
     rng = np.random.default_rng(0)
     for k, size in enumerate([(48, 64), (60, 48), (48, 64), (48, 64)]):
         image = np.repeat(np.repeat(rng.integers(0, 255, (6, 8, 3)), 10, 0), 10, 1)
         Image.fromarray(image.astype(np.uint8)[: size[0], : size[1]]).save(tmp_path / f"{k}.png")
-    inputs = sorted(tmp_path.glob("*.png"))
-    saved_model = export_run(workdir, tmp_path / "saved_model" / "1")
-    sources = {
-        "single": ["--workdir", workdir],
-        "batch": ["--workdir", workdir, "--batch-size=3"],
-        "export": ["--saved-model", saved_model, "--batch-size=2"],
-    }
-    for name, source in sources.items():
-        command(*source, "--output", tmp_path / name, "--write=png,json", *inputs)
-    predictor, _ = load_predictor(workdir)
-    for file in inputs:
-        expected = predictor(read_image(file))
+    table = [Category(k + 1, f"{k}", k < 5) for k in range(9)]
+    split = SplitConfig(short_sides=(64,), max_long_side=128)
+    merge = MergeConfig(score_threshold=0.0, stuff_area=64)
+    predictor = Predictor(make_tiny_model(), CategoryTable(tuple(table)), merge, split)
+    inputs = find_inputs([tmp_path], tmp_path / "out")
+    predict_files(predictor, inputs, tmp_path / "out", batch_size=2)
+    for entry in inputs:
+        expected = predictor(read_image(entry.path))
         assert expected[schema.NUM_SEGMENTS] > 0
-        for name in sources:
-            ids = read_panoptic_png(tmp_path / name / f"{file.stem}_panoptic.png")
-            np.testing.assert_array_equal(ids, expected[schema.PANOPTIC_MAP], err_msg=name)
-            document = json.loads((tmp_path / name / f"{file.stem}.json").read_text())
-            found = [(s["category_id"], s["area"]) for s in document["segments_info"]]
-            assert found == [(s["category_id"], s["area"]) for s in segments_info(expected)]
-    (saved_model / "assets" / "categories.json").unlink()
+        ids = read_panoptic_png(tmp_path / "out" / f"{entry.stem}_panoptic.png")
+        np.testing.assert_array_equal(ids, expected[schema.PANOPTIC_MAP])
+
+
+class ThresholdModule(tf.Module):
+    """`Threshold` without instances, as an export serves it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    def serve(self, images):
+        is_bright = images[..., 0] > 127
+        area = tf.math.count_nonzero(is_bright, axis=(1, 2), dtype=tf.int32)
+        count = tf.shape(images)[0]
+        half = tf.cast(tf.shape(images)[1:3], tf.float32) * [0.5, 1.0]
+        top = tf.concat([tf.zeros(2), half], 0)
+        boxes = tf.stack([top, top + tf.stack([half[0], 0.0, half[0], 0.0])])
+        rest = tf.size(is_bright[0]) - area
+        return {
+            schema.PANOPTIC_MAP: tf.where(is_bright, 1, 2),
+            schema.CATEGORY_IDS: tf.tile([[7, 9]], [count, 1]),
+            schema.IS_THING: tf.tile([[True, False]], [count, 1]),
+            schema.SCORES: tf.tile([[0.75, 1.0]], [count, 1]),
+            schema.AREAS: tf.stack([area, rest], axis=-1),
+            schema.BOXES: tf.tile(boxes[None], [count, 1, 1]),
+            schema.NUM_SEGMENTS: tf.fill([count], 2),
+        }
+
+
+def test_a_saved_model_predicts_without_its_run(tmp_path):
+    module, folder = ThresholdModule(), tmp_path / "saved_model"
+    tf.saved_model.save(module, str(folder), signatures={"tensor": module.serve})
+    files = [save(tmp_path / f"{k}.png", (48, 64), 140 + 10 * k) for k in range(3)]
+    source = ["--saved-model", folder, "--batch-size=2"]
     with pytest.raises(ConfigError, match=r"categories\.json: no such file; export"):
-        command("--saved-model", saved_model, "--output", tmp_path / "none", *inputs)
+        command(*source, "--output", tmp_path / "none", *files)
+    CATEGORIES.save(folder / "assets" / "categories.json")
+    command(*source, "--output", tmp_path / "served", *files)
+    predict_files(Threshold(), find_inputs(files, "out"), tmp_path / "out")
+    expected = sorted((tmp_path / "out").iterdir())
+    assert len(expected) == 9
+    for path in expected:
+        assert (tmp_path / "served" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
