@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import struct
 
 import av
 import numpy as np
@@ -246,6 +247,20 @@ def test_a_video_keeps_its_rate_and_its_frames(tmp_path, size):
         assert [side - side % 2 for side in picture.shape[:2]] == list(shown.shape[:2])
         difference = np.abs(picture[: shown.shape[0], : shown.shape[1]].astype(int) - shown)
         assert difference.mean() < 6  # a video is compressed
+
+
+def test_a_video_held_upright_by_a_phone(tmp_path):
+    """The matrix of its track turns it clockwise by 90 degrees: x' = height - y, y' = x."""
+    file = save_video(tmp_path / "clip.mp4", num_frames=2)
+    data = file.read_bytes()
+    start = data.index(b"tkhd") + 4 + 40  # behind the times, the id, the duration and the layer
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    file.write_bytes(data[:start] + matrix + data[start + 36 :])
+    with VideoReader(file) as video:
+        frame = next(iter(video))
+    assert frame.shape == (64, 48, 3)
+    assert (frame[:, 26:] > 127).all()  # what was above is right
+    assert (frame[:, :22] < 127).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
