@@ -16,6 +16,7 @@ from tf_panoptic_fpn.commands import evaluate
 from tf_panoptic_fpn.config import save_config
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.evaluation import evaluator
 from tf_panoptic_fpn.workdir import Workdir
 
 NUM_IMAGES = 8
@@ -44,6 +45,7 @@ def model(monkeypatch, split):
     fake = FakeModel(split)
     monkeypatch.setattr(runs, "load_predictors", fake.load)
     monkeypatch.setattr(run_evaluation, "write_report", fake.write_report)
+    monkeypatch.setattr(evaluator, "draw_panoptic", lambda image, *_: image)  # slow
     return fake
 
 
@@ -225,6 +227,7 @@ def test_sources_of_a_model(arguments, message):
         (["--sweep", "merge.score_threshold=0.5,3"], r"must be in \[0, 1\]\. Received: 3\.0"),
         (["--sweep", "merge.score=0.5"], "unknown key `merge.score`"),
         (["--set", "model.num_thing_classes=3"], "must be 4"),
+        (["--set", "tta.short_sides=[0]"], "`tta.short_sides` must be a list of sides above 0"),
     ],
 )
 def test_settings_that_break_a_rule(workdir, tmp_path, arguments, message):

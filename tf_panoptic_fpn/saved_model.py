@@ -27,7 +27,7 @@ class SavedModelPredictor:
         categories: `CategoryTable` of the data set.
 
     Raises:
-        ConfigError: if the folder holds none, or it lacks the signature.
+        ConfigError: if the folder holds none, it cannot be loaded, or it lacks the signature.
     """
 
     def __init__(self, folder, categories):
@@ -35,7 +35,11 @@ class SavedModelPredictor:
         self._thing_class = categories.thing_class
         if not (pathlib.Path(folder) / "saved_model.pb").is_file():
             raise ConfigError(f"{folder}: holds no saved_model.pb")
-        self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
+        try:
+            self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
+        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{folder}: cannot be loaded: {reason}") from None
         if "tensor" not in self._loaded.signatures:
             names = list(self._loaded.signatures)
             raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")
