@@ -128,12 +128,15 @@ def test_killed_at_an_image_the_same_command_goes_on(workdir, model, tmp_path, c
     assert "deleted the results of another merge, evaluating anew" in capsys.readouterr().err
 
 
-def test_an_image_that_has_changed_is_predicted_again(workdir, split, model, tmp_path):
+def test_an_image_that_has_changed_or_lost_a_file_is_predicted_again(
+    workdir, split, model, tmp_path
+):
     run_command("--workdir", workdir, "--output", tmp_path)
     model.calls.clear()
     os.utime(split.images[4].image_path, ns=(1, 1))
+    (tmp_path / "predictions" / "panoptic" / "00006.png").unlink()
     run_command("--workdir", workdir, "--output", tmp_path)
-    assert model.calls == [4]
+    assert model.calls == [4, 6]
 
 
 def test_the_report_shows_best_median_and_worst(workdir, model, tmp_path, split):
