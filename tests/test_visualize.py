@@ -11,14 +11,17 @@ from PIL import Image
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.visualize import (
-    OUTLINE,
+    DIFFERENCES,
+    difference_map,
+    draw_difference,
+    draw_instances,
     draw_panoptic,
-    place_labels,
-    relative_luminance,
-    segment_colors,
+    draw_semantic,
     side_by_side,
-    text_color,
 )
+from tf_panoptic_fpn.visualize.colors import relative_luminance, segment_colors, text_color
+from tf_panoptic_fpn.visualize.labels import place_labels
+from tf_panoptic_fpn.visualize.tint import OUTLINE
 
 CAT, SKY, ROAD = 17, 92, 100
 TABLE = CategoryTable(
