@@ -37,6 +37,8 @@ LAYERS = {
     },
     "serving": {"build", "models", "ops", *BASE},
     "saved_model": BASE,
+    "prediction_inputs": {"data.video", *BASE},
+    "prediction_files": {"prediction_inputs", "data", "evaluation", "visualize", "workdir", *BASE},
     "test_time_augmentation": {"serving", "ops", *BASE},
     "class_shares": {"data", *BASE},
 }

@@ -51,8 +51,15 @@ class Predictor:
         )
 
     def __call__(self, image):
-        outputs = self._predict(image[None])
-        return tf.nest.map_structure(lambda value: value[0].numpy(), outputs)
+        return self.predict_batch(image[None])[0]
+
+    def predict_batch(self, images):
+        """uint8 `[B, H0, W0, 3]`, images of one size -> list of B dicts, as a call returns one."""
+        outputs = tf.nest.map_structure(lambda value: value.numpy(), self._predict(images))
+        return [
+            tf.nest.map_structure(lambda value, row=row: value[row], outputs)
+            for row in range(len(images))
+        ]
 
     def predict_images(self, images):
         """The graph for images of one size.
@@ -322,7 +329,7 @@ def export_saved_model(predictor, output):
     `images` uint8 `[B, H, W, 3]`. Both return the keys of the merge, PANOPTIC_PNG, SEMANTIC_MAP,
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
     `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
-    model of one task lacks the keys of the other.
+    model of one task lacks the keys of the other. `assets/categories.json` has the categories.
 
     Args:
         predictor: a `Predictor`.
@@ -345,6 +352,7 @@ def export_saved_model(predictor, output):
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
     )
     archive.write_out(str(partial), verbose=False)
+    predictor.categories.save(partial / "assets" / "categories.json")
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
 

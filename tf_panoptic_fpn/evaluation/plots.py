@@ -3,7 +3,7 @@
 import math
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 44
 
 
 def line_chart(series, x_label, y_label, x_range=None, y_range=None):

@@ -49,7 +49,7 @@ def write_report(path, results, gallery, config_text, categories):
 
     A part that `results` lacks (a task that the model does not have, no sweep) has no section.
 
-    The pictures are made as small as it takes to keep the page below 5 MB.
+    The pictures are made smaller, down to 160 pixels, as it takes to keep the page below 5 MB.
 
     Args:
         path: file to write.
