@@ -264,12 +264,10 @@ def test_fingerprints_follow_the_model(tmp_path):
     assert all(a != source.fingerprint() for a, source in zip(before, sources, strict=True))
 
 
-def test_without_the_semantic_task_there_are_no_classes_to_balance(tmp_path, split):
-    model = make_tiny_model(
-        backbone="resnet18", norm="group_norm", num_thing_classes=4, tasks=("instance",)
-    )
-    model.save(tmp_path / "model.keras")
-    source = runs.ModelSource(config=TINY, weights=tmp_path / "model.keras")
+def test_without_the_semantic_task_there_are_no_classes_to_balance(monkeypatch, split):
+    model = make_tiny_model(num_thing_classes=4, tasks=("instance",))
+    monkeypatch.setattr(build, "load_model", lambda path: model)
+    source = runs.ModelSource(config=TINY, weights="model.keras")
     with pytest.raises(ConfigError, match="--balance-classes needs a model with the task semantic"):
         runs.load_predictors(source, source.load_config(), split.categories, class_shares=[1] * 5)
 

@@ -29,8 +29,8 @@ class SavedModelPredictor:
         categories: `CategoryTable` of the data set; None: the one that was exported with it.
 
     Raises:
-        ConfigError: if the folder holds none, or it lacks the signature or its categories.
-        ConfigError: if the folder holds none, it cannot be loaded, or it lacks the signature.
+        ConfigError: if the folder holds none, it cannot be loaded, or it lacks the signature or its
+            categories.
     """
 
     def __init__(self, folder, categories=None):
