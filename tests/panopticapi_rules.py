@@ -107,10 +107,11 @@ def evaluate_files(pairs, category_ids):
     num_processes = multiprocessing.cpu_count()
     parts = [pairs[start::num_processes] for start in range(num_processes)]
     with multiprocessing.get_context("fork").Pool(num_processes) as pool:
-        return add_counts(pool.starmap(_evaluate_part, [(part, category_ids) for part in parts]))
+        return add_counts(pool.starmap(evaluate_part, [(part, category_ids) for part in parts]))
 
 
-def _evaluate_part(pairs, category_ids):
+def evaluate_part(pairs, category_ids):
+    """The same in one process."""
     totals = add_counts(
         image_counts(
             np.array(Image.open(gt_path), np.uint32),

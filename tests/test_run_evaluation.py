@@ -16,6 +16,7 @@ from tf_panoptic_fpn.commands import evaluate
 from tf_panoptic_fpn.config import save_config
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.evaluation import evaluator
 from tf_panoptic_fpn.workdir import Workdir
 
 NUM_IMAGES = 8
@@ -44,6 +45,7 @@ def model(monkeypatch, split):
     fake = FakeModel(split)
     monkeypatch.setattr(runs, "load_predictors", fake.load)
     monkeypatch.setattr(run_evaluation, "write_report", fake.write_report)
+    monkeypatch.setattr(evaluator, "draw_panoptic", lambda image, *_: image)  # slow
     return fake
 
 
@@ -126,12 +128,15 @@ def test_killed_at_an_image_the_same_command_goes_on(workdir, model, tmp_path, c
     assert "deleted the results of another merge, evaluating anew" in capsys.readouterr().err
 
 
-def test_an_image_that_has_changed_is_predicted_again(workdir, split, model, tmp_path):
+def test_an_image_that_has_changed_or_lost_a_file_is_predicted_again(
+    workdir, split, model, tmp_path
+):
     run_command("--workdir", workdir, "--output", tmp_path)
     model.calls.clear()
     os.utime(split.images[4].image_path, ns=(1, 1))
+    (tmp_path / "predictions" / "panoptic" / "00006.png").unlink()
     run_command("--workdir", workdir, "--output", tmp_path)
-    assert model.calls == [4]
+    assert model.calls == [4, 6]
 
 
 def test_the_report_shows_best_median_and_worst(workdir, model, tmp_path, split):
@@ -225,6 +230,7 @@ def test_sources_of_a_model(arguments, message):
         (["--sweep", "merge.score_threshold=0.5,3"], r"must be in \[0, 1\]\. Received: 3\.0"),
         (["--sweep", "merge.score=0.5"], "unknown key `merge.score`"),
         (["--set", "model.num_thing_classes=3"], "must be 4"),
+        (["--set", "tta.short_sides=[0]"], "`tta.short_sides` must be a list of sides above 0"),
     ],
 )
 def test_settings_that_break_a_rule(workdir, tmp_path, arguments, message):
@@ -256,6 +262,14 @@ def test_fingerprints_follow_the_model(tmp_path):
     (folder / "a").write_text("2")
     file.write_text("2")
     assert all(a != source.fingerprint() for a, source in zip(before, sources, strict=True))
+
+
+def test_without_the_semantic_task_there_are_no_classes_to_balance(monkeypatch, split):
+    model = make_tiny_model(num_thing_classes=4, tasks=("instance",))
+    monkeypatch.setattr(build, "load_model", lambda path: model)
+    source = runs.ModelSource(config=TINY, weights="model.keras")
+    with pytest.raises(ConfigError, match="--balance-classes needs a model with the task semantic"):
+        runs.load_predictors(source, source.load_config(), split.categories, class_shares=[1] * 5)
 
 
 def test_replicas_are_copies_on_devices_of_their_own(tmp_path, split):

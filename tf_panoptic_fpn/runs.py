@@ -135,6 +135,8 @@ def _load(source, config, categories, tta=False, class_shares=None):
         return SavedModelPredictor(source.path, categories)
     model = build.load_model(source.path)
     _check_same_classes(model, config, source.path)
+    if class_shares is not None and "semantic" not in model.config["tasks"]:
+        raise ConfigError(f"{source.path}: --balance-classes needs a model with the task semantic")
     validation = config.data.validation
     if tta:
         return AugmentedPredictor(

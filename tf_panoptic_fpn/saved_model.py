@@ -29,7 +29,8 @@ class SavedModelPredictor:
         categories: `CategoryTable` of the data set; None: the one that was exported with it.
 
     Raises:
-        ConfigError: if the folder holds none, or it lacks the signature or its categories.
+        ConfigError: if the folder holds none, it cannot be loaded, or it lacks the signature or its
+            categories.
     """
 
     def __init__(self, folder, categories=None):
@@ -38,7 +39,11 @@ class SavedModelPredictor:
             raise ConfigError(f"{folder}: holds no saved_model.pb")
         self.categories = categories or _exported_categories(folder)
         self._thing_class = self.categories.thing_class
-        self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
+        try:
+            self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
+        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{folder}: cannot be loaded: {reason}") from None
         if "tensor" not in self._loaded.signatures:
             names = list(self._loaded.signatures)
             raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")

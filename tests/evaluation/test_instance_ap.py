@@ -233,14 +233,25 @@ def test_precision_over_recall_by_hand():
     assert mask_ap["AP"] == pytest.approx(np.mean(curves["AP"])) == mask_ap["per_class"]["cat"]
 
 
+def test_a_name_that_things_and_stuff_share():
+    table = CategoryTable((Category(1, "water", True), Category(2, "water", False)))
+    metric = InstanceAP(table)
+    metric.update(1, np.ones((4, 4), np.int32), [{"id": 1, "category_id": 1}], [])
+    assert metric.result()["mask_ap"]["per_class"] == {"water 1": 0}
+
+
 def test_an_image_twice_and_results_of_another():
     metric = InstanceAP(TABLE)
     first, second = two_images()
     metric.update(*first)
     with pytest.raises(DataError, match="image a occurs twice"):
         metric.update(*first)
-    with pytest.raises(DataError, match=r"must be of image b. Received: {'a'}"):
+    with pytest.raises(DataError, match=r"must be of image b\. Received: {'a'}"):
         metric.update(*second[:3], first[3])
+    with pytest.raises(DataError, match=r"image c: annotations must be of things\. .* \{92\}"):
+        metric.update_annotations("c", (4, 4), [{"category_id": SKY}], [])
+    with pytest.raises(DataError, match=r"image b: masks must have .* \(20, 31\).*\(20, 30\)"):
+        metric.update_annotations("b", (20, 31), [], second[3])
 
 
 def test_results_survive_json():

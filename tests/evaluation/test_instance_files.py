@@ -64,7 +64,7 @@ def test_published_results(samples, tmp_path, iou_type, capsys):
 def test_real_annotations_against_perturbed_copies(samples, tmp_path, iou_type):
     """Polygons, crowds as uncompressed RLE, and objects moved, doubled, missed and misnamed."""
     gt_json = samples / "coco_instances" / "instances.json"
-    ground_truth, rng = read_ground_truth(gt_json), np.random.default_rng(0)
+    ground_truth, rng = read_ground_truth(gt_json, needs_masks=True), np.random.default_rng(0)
     category_ids = [category["id"] for category in ground_truth["categories"]]
     results = []
     for annotation in ground_truth["annotations"]:
@@ -121,19 +121,43 @@ def test_a_class_without_ground_truth_and_an_image_without_results(tmp_path):
     assert (result["AP"], result["images_without_results"]) == (0, 1)
 
 
+def test_doubled_results_are_false_and_counted(tmp_path, capsys):
+    results = [{}, {"score": 0.9}, {"score": 0.9}, {"score": 0.9, "bbox": [2, 1, 5, 3]}]
+    paths = write_files(tmp_path, results=results[:1])
+    assert run_command(*paths, tmp_path / "ap.json")["doubled_results"] == 0
+    assert "repeat" not in capsys.readouterr().out
+    paths = write_files(tmp_path, results=results)
+    assert run_command(*paths, tmp_path / "ap.json")["doubled_results"] == 1
+    assert "1 results repeat another one in full" in capsys.readouterr().out
+
+
 def test_results_of_boxes_alone(tmp_path):
-    boxes = [{"bbox": [2, 1, 5, 3], "segmentation": None}]
+    boxes = [{"bbox": [2, 1, 5, 3], "segmentation": []}]
     paths = write_files(tmp_path, results=boxes)
     assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
+    boxes[0]["segmentation"] = None
+    paths = write_files(tmp_path, results=boxes, segmentation=[])
+    assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
+    with pytest.raises(DataError, match=r"annotation 11 \(image 1\): the mask cannot be decoded"):
+        run_command(*paths, tmp_path / "ap.json", "segm")
+    paths = write_files(tmp_path, results=boxes)
     with pytest.raises(DataError, match=r"result 0: the key `segmentation` is missing"):
         run_command(*paths, tmp_path / "ap.json", "segm")
+
+
+def test_an_output_that_cannot_be_written_does_not_lose_the_figures(tmp_path, capsys):
+    with pytest.raises(DataError, match=r"cannot be written"):
+        run_command(*write_files(tmp_path), tmp_path)
+    assert "cat    100.00" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("result", "message"),
     [
         ({"image_id": 2}, r"result 1 \(image 2\): the ground truth does not list this image"),
+        ({"image_id": [1]}, r"result 1 \(image \[1\]\): the ground truth does not list"),
         ({"category_id": 5}, r"result 1 \(image 1\): unknown category id 5"),
+        ({"category_id": {}}, r"unknown category id {}"),
         ({"score": None}, "result 1: the key `score` is missing"),
         ({"score": "high"}, r"\(image 1\): `score` must be a number\. Received: 'high'"),
         ({"score": float("nan")}, "`score` must be a number"),
@@ -151,7 +175,7 @@ def test_results_of_boxes_alone(tmp_path):
 def test_wrong_results(tmp_path, result, message):
     gt_json, results = write_files(tmp_path, results=[{}, result])
     with pytest.raises(DataError, match=message):
-        read_results(results, read_ground_truth(gt_json), needs_masks=True)
+        read_results(results, read_ground_truth(gt_json, needs_masks=True), needs_masks=True)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +191,7 @@ def test_wrong_results(tmp_path, result, message):
 def test_wrong_ground_truth(tmp_path, changes, message):
     gt_json, _ = write_files(tmp_path, **changes)
     with pytest.raises(DataError, match=message):
-        read_ground_truth(gt_json)
+        read_ground_truth(gt_json, needs_masks=True)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +201,7 @@ def test_wrong_ground_truth(tmp_path, changes, message):
         ("images", [{"id": 1, "height": 6, "width": 9}] * 2, "Received twice: 1"),
         ("images", [{"id": 1, "height": 6}], "an image: the key `width` is missing"),
         ("images", [3], "an image: must be an object"),
+        ("images", [{"id": [], "height": 6, "width": 9}], "an image: `id` must be a number or"),
         ("annotations", {}, "`annotations` must be a list"),
         ("annotations", [{}], "an annotation: the key `id` is missing"),
         ("categories", [{"id": 3}], "a category needs `id` and `name`"),
@@ -187,16 +212,16 @@ def test_wrong_lists(tmp_path, key, value, message):
     tree = json.loads(gt_json.read_text())
     gt_json.write_text(json.dumps({**tree, key: value}))
     with pytest.raises(DataError, match=message):
-        read_ground_truth(gt_json)
+        read_ground_truth(gt_json, needs_masks=True)
 
 
 def test_doubled_annotations_and_files_cut_short(tmp_path):
     gt_json, results = write_files(tmp_path)
-    ground_truth = read_ground_truth(gt_json)
+    ground_truth = read_ground_truth(gt_json, needs_masks=True)
     tree = json.loads(gt_json.read_text())
     gt_json.write_text(json.dumps({**tree, "annotations": tree["annotations"] * 2}))
     with pytest.raises(DataError, match="annotation 11: the id occurs twice"):
-        read_ground_truth(gt_json)
+        read_ground_truth(gt_json, needs_masks=True)
     results.write_text(results.read_text()[:-5])
     with pytest.raises(DataError, match=r"results\.json: not JSON, or cut short"):
         read_results(results, ground_truth, needs_masks=True)

@@ -164,6 +164,8 @@ def test_errors_of_files(tmp_path):
     (tmp_path / "pred" / "town" / "b.png").unlink()
     with pytest.raises(DataError, match=r"pred/town/b\.png: .* is missing \(1 of 2\)"):
         run_command(tmp_path)
+    with pytest.raises(DataError, match=r"--ignored must name no category .* Received: \{7\}"):
+        run_command(tmp_path, "--ignored", "7")
     with pytest.raises(DataError, match="must list one category or more"):
         run_command(tmp_path, categories=[])
     with pytest.raises(DataError, match=r"must hold an object or a list\. Received: int"):

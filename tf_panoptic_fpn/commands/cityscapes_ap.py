@@ -27,7 +27,7 @@ def run(arguments):
         predictions = read_instance_results(pred_path, arguments.pred_dir)
         metric.update(read_label_map(gt_path), predictions, image=str(pred_path))
     result = metric.result()
-    if arguments.json:
-        write_figures(result, arguments.json)
     mean = {key: result[key] for key in ("AP", "AP50")}
     print(format_figures("Class", {**result["per_class"], "Mean": mean}))
+    if arguments.json:
+        write_figures(result, arguments.json)

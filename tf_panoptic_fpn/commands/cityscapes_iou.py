@@ -26,8 +26,8 @@ def run(arguments):
         maps = map(read_label_map, (gt_path, instances_path, pred_path))
         metric.update(*maps, image=str(pred_path))
     result = metric.result()
-    if arguments.json:
-        write_figures(result, arguments.json)
     for title, group in (("Class", "classes"), ("Category", "categories")):
         rows = {**result[f"per_{title.lower()}"], "Mean": result[group]}
         print(format_figures(title, rows), end="\n\n")
+    if arguments.json:
+        write_figures(result, arguments.json)

@@ -2,7 +2,11 @@
 
 from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
 from tf_panoptic_fpn.evaluation.instance_ap import FIGURES, METRICS, SIZE_RECALLS, coco_ap
-from tf_panoptic_fpn.evaluation.instance_files import read_ground_truth, read_results
+from tf_panoptic_fpn.evaluation.instance_files import (
+    count_doubled,
+    read_ground_truth,
+    read_results,
+)
 
 SUMMARY = "box, mask or boundary AP of COCO instance results"
 
@@ -16,17 +20,24 @@ def add_arguments(parser):
 
 def run(arguments):
     iou_type = arguments.iou_type
-    ground_truth = read_ground_truth(arguments.gt_json)
-    results = read_results(arguments.results, ground_truth, needs_masks=iou_type != "bbox")
+    needs_masks = iou_type != "bbox"
+    ground_truth = read_ground_truth(arguments.gt_json, needs_masks)
+    results = read_results(arguments.results, ground_truth, needs_masks)
     figures = coco_ap(ground_truth, results, iou_type)
     num_images = len(ground_truth["images"])
     num_found = len({result["image_id"] for result in results})
-    figures |= {"images": num_images, "images_without_results": num_images - num_found}
-    if arguments.json:
-        write_figures(figures, arguments.json)
+    figures |= {
+        "images": num_images,
+        "images_without_results": num_images - num_found,
+        "doubled_results": count_doubled(results),
+    }
     for names in (METRICS, SIZE_RECALLS):
         print(format_figures(FIGURES[iou_type], {"All": {name: figures[name] for name in names}}))
         print()
     per_class = figures["per_class"]
     print(format_figures("Class", {name: {"AP": ap} for name, ap in per_class.items()}))
     print(f"\n{num_images} images, {num_images - num_found} of them without a result")
+    if figures["doubled_results"]:
+        print(f"{figures['doubled_results']} results repeat another one in full, as false ones")
+    if arguments.json:
+        write_figures(figures, arguments.json)

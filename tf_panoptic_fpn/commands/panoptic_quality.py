@@ -42,6 +42,8 @@ def add_arguments(parser):
 def run(arguments):
     start = time.perf_counter()
     splits = _read_splits(arguments.split)
+    if arguments.json and not pathlib.Path(arguments.json).parent.is_dir():
+        raise ConfigError(f"{arguments.json}: the folder to write to is missing")
     gt_dir = arguments.gt_dir or default_dir(arguments.gt_json)
     pred_dir = arguments.pred_dir or default_dir(arguments.pred_json)
     print("Evaluation panoptic segmentation metrics:")

@@ -2,6 +2,7 @@
 
 from tqdm import tqdm
 
+from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation import semantic_files
 from tf_panoptic_fpn.evaluation.boundary_iou import BoundaryIoU
 from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
@@ -31,6 +32,11 @@ def add_arguments(parser):
 def run(arguments):
     table = semantic_files.read_categories(arguments.categories)
     category_ids, names = list(table.unique_names), list(table.unique_names.values())
+    both = set(category_ids) & set(arguments.ignored)
+    if both:
+        raise DataError(
+            f"--ignored must name no category of {arguments.categories}. Received: {both}"
+        )
     metrics = [SemanticIoU(names, semantic_files.IGNORED)]
     if arguments.boundary:
         metrics.append(BoundaryIoU(names, semantic_files.IGNORED))
@@ -49,7 +55,7 @@ def run(arguments):
         figures["boundary_mIoU"] = boundary["boundary_mIoU"]
         for name, value in boundary["per_class"].items():
             rows[name]["boundary IoU"] = value
-    if arguments.json:
-        write_figures(result, arguments.json)
     print(format_figures("Semantic", {"All": figures}), end="\n\n")
     print(format_figures("Class", rows))
+    if arguments.json:
+        write_figures(result, arguments.json)

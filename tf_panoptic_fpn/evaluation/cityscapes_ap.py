@@ -45,15 +45,20 @@ class CityscapesAP:
             DataError: if a mask has another size, an id is unknown, or a score is not a number.
         """
         gt_instances = np.asarray(gt_instances)
-        ids, positions, areas = np.unique(gt_instances, return_inverse=True, return_counts=True)
-        positions = positions.reshape(gt_instances.shape)
-        labels = np.where(ids < FIRST_INSTANCE_ID, ids, ids // FIRST_INSTANCE_ID)
-        unknown = ids[(labels < 0) | (labels >= len(LABELS))]
-        if unknown.size:
+        is_unknown = (gt_instances < 0) | (gt_instances >= len(LABELS) * FIRST_INSTANCE_ID)
+        is_unknown |= (gt_instances >= len(LABELS)) & (gt_instances < FIRST_INSTANCE_ID)
+        if is_unknown.any():
             raise DataError(
                 f"{image}: the ground truth holds instance ids of unknown labels. "
-                f"Received: {unknown[:5].tolist()}"
+                f"Received: {np.unique(gt_instances[is_unknown])[:5].tolist()}"
             )
+        areas = np.bincount(gt_instances.ravel())
+        ids = np.flatnonzero(areas)
+        areas = areas[ids]
+        positions = np.zeros(len(LABELS) * FIRST_INSTANCE_ID, np.intp)
+        positions[ids] = np.arange(len(ids))
+        positions = positions[gt_instances]
+        labels = np.where(ids < FIRST_INSTANCE_ID, ids, ids // FIRST_INSTANCE_ID)
         found = {label_id: [] for label_id in _classes()}
         for number, (mask, label_id, score) in enumerate(predictions):
             mask = _check_prediction(mask, label_id, score, gt_instances.shape, image, number)

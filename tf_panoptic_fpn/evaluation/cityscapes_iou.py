@@ -67,28 +67,30 @@ class CityscapesIoU:
 
     def _add_instances(self, instance_ids, pred_labels, image):
         """Adds the pixels of instances, `[N]` each."""
-        ids, positions, sizes = np.unique(instance_ids, return_inverse=True, return_counts=True)
-        labels = ids // FIRST_INSTANCE_ID
+        num_labels = len(LABELS)
         with_instances = label_ids(lambda label: label.has_instances)
-        unknown = ids[~np.isin(labels, with_instances)]
-        if unknown.size:
+        is_unknown = ~np.isin(instance_ids // FIRST_INSTANCE_ID, with_instances)
+        if is_unknown.any():
             raise DataError(
                 f"{image}: instance ids must be of labels that have instances. "
-                f"Received: {unknown[:5].tolist()}"
+                f"Received: {np.unique(instance_ids[is_unknown])[:5].tolist()}"
             )
-        names = sorted({label.category for label in LABELS})
-        category_of = np.array([names.index(label.category) for label in LABELS])
-        in_class = pred_labels == labels[positions]
-        in_category = category_of[pred_labels] == category_of[labels][positions]
-        class_hits = np.bincount(positions, in_class, len(ids)).tolist()
-        category_hits = np.bincount(positions, in_category, len(ids)).tolist()
-        for row, size in enumerate(sizes.tolist()):
-            label = LABELS[labels[row]]
+        pairs = instance_ids.astype(np.int64) * num_labels + pred_labels
+        counts = np.bincount(pairs, minlength=num_labels**2 * FIRST_INSTANCE_ID)
+        counts = counts.reshape(-1, num_labels)
+        for instance_id in np.flatnonzero(counts.any(axis=1)).tolist():
+            predicted, label_id = counts[instance_id], instance_id // FIRST_INSTANCE_ID
+            label = LABELS[label_id]
             if not label.is_ignored:
-                weight = AVERAGE_SIZES[label.name] / size
-                for name, hits in ((label.name, class_hits), (label.category, category_hits)):
-                    self._found[name] += hits[row] * weight
-                    self._missed[name] += (size - hits[row]) * weight
+                weight = AVERAGE_SIZES[label.name] / int(predicted.sum())
+                self._add_instance(label.name, predicted, [label_id], weight)
+                self._add_instance(label.category, predicted, _members(label.category), weight)
+
+    def _add_instance(self, name, predicted, members, weight):
+        """Adds the pixels `predicted` as each label; those as one of `members` are found."""
+        hits = int(predicted[members].sum())
+        self._found[name] += hits * weight
+        self._missed[name] += (int(predicted.sum()) - hits) * weight
 
     def merge(self, other):
         """Adds the images of another `CityscapesIoU`."""
@@ -112,8 +114,7 @@ class CityscapesIoU:
         for category in dict.fromkeys(LABELS[i].category for i in scored):
             members = [i for i in scored if LABELS[i].category == category]
             # Where instances count, a pixel found as an ignored label of the category is right.
-            predicted = label_ids(lambda label, category=category: label.category == category)
-            per_category[category] = self._scores(category, members, predicted)
+            per_category[category] = self._scores(category, members, _members(category))
         return {
             "classes": {key: _mean(per_class, key) for key in ("IoU", "iIoU")},
             "categories": {key: _mean(per_category, key) for key in ("IoU", "iIoU")},
@@ -133,6 +134,11 @@ class CityscapesIoU:
             false = int(self._confusion[np.ix_(others, predicted)].sum())
             scores["iIoU"] = _iou(self._found[name], false, self._missed[name])
         return scores
+
+
+def _members(category):
+    """Label ids of a category, ignored ones too."""
+    return label_ids(lambda label: label.category == category)
 
 
 def _check_labels(ids, where):

@@ -5,7 +5,9 @@ import concurrent.futures
 import contextlib
 import statistics
 import time
+import typing
 
+import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
@@ -83,44 +85,23 @@ def evaluate(
     """
     predictors = predictor if isinstance(predictor, (list, tuple)) else [predictor]
     scores = Scores(categories, semantic_things, has_panoptic, sweep)
-    seconds, pending = [], collections.deque()
+    seconds = []
     with contextlib.ExitStack() as stack:
         files = None
         if output_dir is not None:
             files = stack.enter_context(ResultFiles(output_dir, categories, identity))
         prepare = _Preparation(files, scores, categories, semantic_things, cityscapes)
-        models = [stack.enter_context(_threads(1)) for _ in predictors]
-        pool = stack.enter_context(_threads(SCORING_THREADS))
-
-        def count():
-            record, ids, stem, line, future = pending.popleft()
-            prediction, swept = future.result()
-            pq = scores.update(record, ids, prediction, swept)
-            if files and line:
-                files.keep(line)
+        images = _predicted_images(samples, predictors, prepare, num_overlays)
+        for image in stack.enter_context(contextlib.closing(images)):
+            prediction, swept = image.prepared.result()
+            quality = scores.update(image.record, image.ids, prediction, swept)
+            if image.line:
+                files.keep(image.line)
             elif files:
-                files.append(record, stem, prediction, sweep is not None)
+                files.append(image.record, image.stem, prediction)
             seconds.append(prediction.seconds)
             if on_image:
-                on_image(pq)
-
-        num_predicted = 0
-        for number, (record, image, ids) in enumerate(samples):
-            stem = line = predicted = None
-            if files:
-                stem = files.unique_stem(record)
-                line = files.finished(record, sweep is not None)
-            if line is None:
-                turn = num_predicted % len(predictors)
-                predicted = models[turn].submit(_timed, predictors[turn], image)
-                num_predicted += 1
-            is_drawn = number < num_overlays
-            future = pool.submit(prepare, record, image, ids, stem, line, predicted, is_drawn)
-            pending.append((record, ids, stem, line, future))
-            if len(pending) > SCORING_THREADS + IMAGES_AHEAD * len(predictors):
-                count()
-        while pending:
-            count()
+                on_image(quality)
         if not seconds:
             raise DataError("Evaluation needs at least one image. Received: none")
         results = scores.result()
@@ -128,6 +109,38 @@ def evaluate(
             files.write_coco()
     timing = {"images": len(seconds), "seconds_per_image": statistics.median(seconds)}
     return {**results, **timing}
+
+
+class _Image(typing.NamedTuple):
+    """One image under way."""
+
+    record: typing.Any
+    ids: np.ndarray
+    stem: str | None  # of its files
+    line: dict | None  # in the files, if it was finished before
+    prepared: concurrent.futures.Future  # of what `_Preparation` returns
+
+
+def _predicted_images(samples, predictors, prepare, num_overlays):
+    """Yields an `_Image` for each sample, in order, while threads work on some of the next."""
+    pending = collections.deque()
+    num_predicted = 0
+    with contextlib.ExitStack() as stack:
+        models = [stack.enter_context(_threads(1)) for _ in predictors]
+        pool = stack.enter_context(_threads(SCORING_THREADS))
+        for number, (record, image, ids) in enumerate(samples):
+            stem, line = prepare.known(record)
+            predicted = None
+            if line is None:
+                turn = num_predicted % len(predictors)
+                predicted = models[turn].submit(_timed, predictors[turn], image)
+                num_predicted += 1
+            drawn = image if number < num_overlays else None
+            prepared = pool.submit(prepare, record, ids, stem, line, predicted, drawn)
+            pending.append(_Image(record, ids, stem, line, prepared))
+            if len(pending) > SCORING_THREADS + IMAGES_AHEAD * len(predictors):
+                yield pending.popleft()
+        yield from pending
 
 
 class _Preparation:
@@ -140,28 +153,37 @@ class _Preparation:
         self._semantic_things = semantic_things
         self._cityscapes = cityscapes
 
-    def __call__(self, record, image, ids, stem, line, predicted, is_drawn):
+    def known(self, record):
+        """Returns the stem of an image's files, and its line if it is finished, or None."""
+        if not self._files:
+            return None, None
+        line = self._files.finished(record, self._scores.needs_detections)
+        return self._files.unique_stem(record), line
+
+    def __call__(self, record, ids, stem, line, predicted, drawn):
         """Returns the `ImagePrediction` and what `Scores.sweep` makes of it.
 
         Args:
-            record, image, ids: the sample.
+            record, ids: the image's and its ground truth.
             stem: name of its files, or None.
-            line: its line in the files, or None if the predictor was asked.
+            line: its line in the files, or None if a predictor was asked.
             predicted: future of what `_timed` returns, or None.
-            is_drawn: bool, whether to write its overlay.
+            drawn: the image, to write its overlay, or None.
         """
-        if predicted is None:
+        if line:
             prediction = self._files.read(line)
         else:
-            prediction = image_prediction(record, *predicted.result(), self._categories)
+            outputs, seconds = predicted.result()
+            prediction = image_prediction(
+                record, outputs, seconds, self._categories, self._scores.needs_detections
+            )
         if prediction.ids.shape != ids.shape:
             raise DataError(
                 f"{record.file_name}: prediction and ground truth must have one size. "
                 f"Received: {prediction.ids.shape} and {ids.shape}"
             )
-        swept = self._scores.sweep(record, ids, prediction)
-        if self._files and predicted is not None:
-            self._files.write(stem, prediction, swept is not None)
+        if self._files and not line:
+            self._files.write(stem, prediction)
         if self._files and self._cityscapes:
             write_cityscapes(
                 self._files.folder / "cityscapes",
@@ -170,9 +192,9 @@ class _Preparation:
                 self._categories,
                 self._semantic_things,
             )
-        if self._files and is_drawn:
-            self._draw(record, image, ids, stem, prediction)
-        return prediction, swept
+        if self._files and drawn is not None:
+            self._draw(record, drawn, ids, stem, prediction)
+        return prediction, self._scores.sweep(record, ids, prediction)
 
     def _draw(self, record, image, ids, stem, prediction):
         pictures = [

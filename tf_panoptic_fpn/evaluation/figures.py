@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+from tf_panoptic_fpn.errors import DataError
+
 
 def format_figures(title, rows):
     """Formats figures as a table, in per cent.
@@ -25,7 +27,14 @@ def format_figures(title, rows):
 
 
 def write_figures(result, path):
-    """Writes a metric's result, fractions in full precision, as JSON; None stays null."""
+    """Writes a metric's result, fractions in full precision, as JSON; None stays null.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None

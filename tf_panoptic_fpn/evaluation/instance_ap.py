@@ -1,5 +1,6 @@
 """Average precision of boxes, masks and boundaries, by pycocotools."""
 
+import collections
 import contextlib
 import io
 
@@ -78,14 +79,24 @@ class InstanceAP:
             results: COCO results of this image, as `instance_results` returns them.
 
         Raises:
-            DataError: if the image was added before, or a result is of another image.
+            DataError: if the image was added before, an annotation is not of a thing, a result is
+                of another image, or a mask of another size.
         """
         if image_id in self._images:
             raise DataError(f"image {image_id} occurs twice")
+        unknown = {a["category_id"] for a in annotations} - set(self.categories.thing_ids)
+        if unknown:
+            raise DataError(f"image {image_id}: annotations must be of things. Received: {unknown}")
         foreign = {result["image_id"] for result in results} - {image_id}
         if foreign:
             raise DataError(f"Results must be of image {image_id}. Received: {foreign}")
         height, width = image_size
+        for entry in (*annotations, *results):
+            if "segmentation" in entry and [*entry["segmentation"]["size"]] != [height, width]:
+                raise DataError(
+                    f"image {image_id}: masks must have the image's size, {(height, width)}. "
+                    f"Received: {tuple(entry['segmentation']['size'])}"
+                )
         self._images[image_id] = {"id": image_id, "height": height, "width": width}
         self._annotations += [{**annotation, "image_id": image_id} for annotation in annotations]
         self._results += results
@@ -114,7 +125,8 @@ class InstanceAP:
             `coco_ap` returns it; `precision_recall` is that of the masks (else of the last of
             `iou_types`) and stands beside them.
         """
-        categories = [c for c in self.categories.to_coco() if c["isthing"]]
+        names = self.categories.unique_names
+        categories = [{"id": c, "name": names[c]} for c in self.categories.thing_ids]
         ground_truth = {
             "images": list(self._images.values()),
             "annotations": self._annotations,
@@ -164,29 +176,61 @@ def coco_ap(ground_truth, results, iou_type):
                 f"image {foreign['image_id']}: the {key} of a result must be one of the ground "
                 f"truth. Received: {key}_id {foreign[f'{key}_id']}"
             )
+    category_ids = sorted(table.by_id)
+    summary = COCOeval(iouType="segm")  # the type has no bearing on the figures
+    params = summary.params
+    # [IoU thresholds, recalls, classes, sizes, numbers of detections]; -1 where nothing occurs.
+    shape = len(params.iouThrs), len(params.recThrs), len(category_ids), 4, len(params.maxDets)
+    precision = np.full(shape, -1.0)
+    recall = np.full((shape[0], *shape[2:]), -1.0)
+    annotations, detections = map(_by_category, (ground_truth["annotations"], results))
+    for row, category_id in enumerate(category_ids):
+        curves = _evaluate_category(
+            ground_truth["images"],
+            category_id,
+            annotations[category_id],
+            detections[category_id],
+            iou_type,
+        )
+        precision[:, :, row], recall[:, row] = curves["precision"][:, :, 0], curves["recall"][:, 0]
+    summary.eval = {"precision": precision, "recall": recall}
+    with contextlib.redirect_stdout(io.StringIO()):
+        summary.summarize()
+    figures = {
+        name: float(value) if value >= 0 else None
+        for name, value in zip(METRICS + SIZE_RECALLS, summary.stats, strict=True)
+    }
+    precision = precision[:, :, :, 0, -1]  # all sizes, 100 detections
+    class_ap = precision.mean(axis=(0, 1)).tolist()
+    figures["per_class"] = {
+        table.unique_names[category_id]: ap if ap >= 0 else None
+        for category_id, ap in zip(category_ids, class_ap, strict=True)
+    }
+    figures["precision_recall"] = _precision_recall(precision, params)
+    return figures
+
+
+def _by_category(entries):
+    groups = collections.defaultdict(list)
+    for entry in entries:
+        groups[entry["category_id"]].append(entry)
+    return groups
+
+
+def _evaluate_category(images, category_id, annotations, detections, iou_type):
+    """Precision and recall of one category; all at once would take many times the memory."""
+    used = {entry["image_id"] for entry in annotations + detections}
+    images = [image for image in images if image["id"] in used]
     evaluator = BoundaryCOCOeval if iou_type == "boundary" else COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = evaluator(
-            _coco(ground_truth, ground_truth["annotations"]),
-            _coco(ground_truth, [_detection(result, iou_type) for result in results]),
+            _coco(images, category_id, annotations),
+            _coco(images, category_id, [_detection(d, iou_type) for d in detections]),
             "bbox" if iou_type == "bbox" else "segm",
         )
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    figures = {
-        name: float(value) if value >= 0 else None
-        for name, value in zip(METRICS + SIZE_RECALLS, evaluation.stats, strict=True)
-    }
-    # [thresholds, recalls, classes], all sizes, 100 detections; -1 for a class that does not occur.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    names = [table.unique_names[category_id] for category_id in evaluation.params.catIds]
-    class_ap = precision.mean(axis=(0, 1)).tolist()
-    figures["per_class"] = {
-        name: ap if ap >= 0 else None for name, ap in zip(names, class_ap, strict=True)
-    }
-    figures["precision_recall"] = _precision_recall(precision, evaluation.params)
-    return figures
+    return evaluation.eval
 
 
 def _detection(result, iou_type):
@@ -260,7 +304,8 @@ def paste_mask(mask_prob, box, image_size):
         return mask
     rows, row_weights = _window(y1, y2, mask_prob.shape[0], image_size[0])
     columns, column_weights = _window(x1, x2, mask_prob.shape[1], image_size[1])
-    mask[rows, columns] = row_weights @ mask_prob @ column_weights.T >= 0.5
+    # Column by column, the order in memory: several times as fast.
+    mask.T[columns, rows] = column_weights @ (row_weights @ mask_prob).T >= 0.5
     return mask
 
 
@@ -276,11 +321,11 @@ def _window(start, end, num_cells, extent):
     return slice(first, max(last, first)), np.maximum(1 - distances, 0)
 
 
-def _coco(ground_truth, annotations):
+def _coco(images, category_id, annotations):
     coco = COCO()
     coco.dataset = {
-        "images": ground_truth["images"],
-        "categories": ground_truth["categories"],
+        "images": images,
+        "categories": [{"id": category_id}],
         # It holds annotation 0 for unmatched.
         "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
     }

@@ -10,14 +10,16 @@ from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.json_files import read_json
 
 
-def read_ground_truth(path):
+def read_ground_truth(path, needs_masks):
     """Reads and checks a COCO instance file.
 
     Args:
         path: JSON file with `images`, `annotations`, `categories`.
+        needs_masks: bool, whether each annotation must have a `segmentation`; else this is not read
+            and a `bbox` must be there.
 
     Returns:
-        dict of the three; each annotation has `iscrowd` and its `segmentation` as RLE.
+        dict of the three; each annotation has `iscrowd` and, if needed, `segmentation` as RLE.
 
     Raises:
         DataError: if the file cannot be read, has no image, or an entry lacks a key or contradicts
@@ -33,21 +35,26 @@ def read_ground_truth(path):
     sizes = {}
     for image in tree["images"]:
         _check_keys(image, ("id", "height", "width"), f"{path}: an image")
+        _check_id(image, f"{path}: an image")
         if image["id"] in sizes:
             raise DataError(f"{path}: image ids must be unique. Received twice: {image['id']}")
         sizes[image["id"]] = image["height"], image["width"]
     annotations, seen = [], set()
     for annotation in tree["annotations"]:
         _check_keys(annotation, ("id",), f"{path}: an annotation")
+        _check_id(annotation, f"{path}: an annotation")
         where = f"{path}: annotation {annotation['id']}"
         if annotation["id"] in seen:
             raise DataError(f"{where}: the id occurs twice")
         seen.add(annotation["id"])
-        keys = ("image_id", "category_id", "segmentation", "area", "bbox")
+        shape = "segmentation" if needs_masks else "bbox"
+        keys = ("image_id", "category_id", "area", shape)
         where = _check_entry(annotation, keys, sizes, table.by_id, where)
-        rle = _to_rle(annotation["segmentation"], sizes[annotation["image_id"]], where)
-        is_crowd = int(annotation.get("iscrowd", 0))
-        annotations.append({**annotation, "segmentation": rle, "iscrowd": is_crowd})
+        annotation = {**annotation, "iscrowd": int(bool(annotation.get("iscrowd", 0)))}
+        if needs_masks:
+            size = sizes[annotation["image_id"]]
+            annotation["segmentation"] = _to_rle(annotation["segmentation"], size, where)
+        annotations.append(annotation)
     return {**tree, "annotations": annotations}
 
 
@@ -57,7 +64,7 @@ def read_results(path, ground_truth, needs_masks):
     Args:
         path: JSON file, a list of results.
         ground_truth: dict, as `read_ground_truth` returns it.
-        needs_masks: bool, whether each result must have a `segmentation`; else a `bbox` does.
+        needs_masks: bool, whether each result must have a `segmentation`; else a `bbox` will do.
 
     Returns:
         list of dicts, for `coco_ap`.
@@ -71,24 +78,46 @@ def read_results(path, ground_truth, needs_masks):
     results = []
     for number, result in enumerate(read_json(path, list)):
         where = f"{path}: result {number}"
-        keys = ["image_id", "category_id", "score"]
-        if needs_masks or "bbox" not in result:
-            keys.append("segmentation")
+        shape = "segmentation" if needs_masks or "bbox" not in result else "bbox"
+        keys = ("image_id", "category_id", "score", shape)
         where = _check_entry(result, keys, sizes, categories, where)
-        if "segmentation" in result:
-            rle = _to_rle(result["segmentation"], sizes[result["image_id"]], where)
-            result = {**result, "segmentation": rle}
+        result = {key: result[key] for key in (*keys, "bbox") if key in result}
+        if shape == "segmentation":
+            size = sizes[result["image_id"]]
+            result["segmentation"] = _to_rle(result["segmentation"], size, where)
         results.append(result)
     return results
+
+
+def count_doubled(results):
+    """Counts the results that repeat another one of the list in full.
+
+    Args:
+        results: list of dicts, as `read_results` returns them.
+
+    Returns:
+        int; above 0 where a file was joined with itself.
+    """
+    distinct = {
+        (
+            result["image_id"],
+            result["category_id"],
+            result["score"],
+            tuple(result.get("bbox", ())),
+            result.get("segmentation", {}).get("counts"),
+        )
+        for result in results
+    }
+    return len(results) - len(distinct)
 
 
 def _check_entry(entry, keys, sizes, categories, where):
     """Checks what annotations and results share; returns `where` with the image's id."""
     _check_keys(entry, keys, where)
     where = f"{where} (image {entry['image_id']})"
-    if entry["image_id"] not in sizes:
+    if not isinstance(entry["image_id"], (int, str)) or entry["image_id"] not in sizes:
         raise DataError(f"{where}: the ground truth does not list this image")
-    if entry["category_id"] not in categories:
+    if not isinstance(entry["category_id"], int) or entry["category_id"] not in categories:
         raise DataError(f"{where}: unknown category id {entry['category_id']}")
     for key in ("area", "score"):
         if key in entry and not _is_number(entry[key]):
@@ -105,6 +134,11 @@ def _check_keys(entry, keys, where):
     missing = [key for key in keys if key not in entry]
     if missing:
         raise DataError(f"{where}: the key `{missing[0]}` is missing. Received: {sorted(entry)}")
+
+
+def _check_id(entry, where):
+    if not isinstance(entry["id"], (int, str)):
+        raise DataError(f"{where}: `id` must be a number or text. Received: {entry['id']!r}")
 
 
 def _is_number(value):

@@ -7,15 +7,15 @@ from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
 
-GREY_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L")
+GREY_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
 
 def read_label_map(path):
     """Reads a map whose pixel values are labels.
 
     Args:
-        path: an 8- or 16-bit grey PNG, or a palette PNG, of which the indices are read and not the
-            colours, as the official tools do.
+        path: a grey PNG of up to 16 bits, or a palette PNG, of which the indices are read and not
+            the colours, as the official tools do.
 
     Returns:
         int32 `[H, W]`.

@@ -1,8 +1,11 @@
 """Panoptic quality of result files in the COCO panoptic format."""
 
 import concurrent.futures
+import functools
 import json
+import multiprocessing
 import os
+import sys
 
 from tqdm import tqdm
 
@@ -11,14 +14,14 @@ from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.panoptic_png import read_panoptic_ids
 from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
 
-_CHUNK = 16  # images that a thread scores before it reports
+_CHUNK = 16  # images that a worker scores before it reports
 
 
 def evaluate_panoptic_files(gt_json, pred_json, gt_dir=None, pred_dir=None, strict=False):
     """Scores COCO panoptic results against their ground truth.
 
-    A pool of threads, one a core, reads and scores the images, so that no more maps are in memory
-    than there are cores. Predictions for images that the ground truth lacks are not looked at.
+    A worker for each core reads and scores the images, so that no more maps are in memory than two
+    for each core. Predictions for images that the ground truth lacks are not looked at.
 
     Args:
         gt_json: file with `categories` and `annotations`, each with `image_id`, `file_name` and
@@ -42,29 +45,43 @@ def evaluate_panoptic_files(gt_json, pred_json, gt_dir=None, pred_dir=None, stri
         if not os.path.isdir(folder):
             raise DataError(f"{folder}: the folder of panoptic PNGs is missing")
 
-    def score(chunk):
-        quality = PanopticQuality(categories, strict)
-        for gt, pred in chunk:
-            quality.update(
-                _read_map(gt_dir, gt),
-                gt["segments_info"],
-                _read_map(pred_dir, pred),
-                pred["segments_info"],
-                image=f"image id {gt['image_id']} ({pred['file_name']})",
-            )
-            progress.update()
-        return quality
-
     total = PanopticQuality(categories, strict)
+    score = functools.partial(_score, categories, strict, gt_dir, pred_dir)
     chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     with (
         tqdm(total=len(pairs), unit="image", disable=None) as progress,  # only on a terminal
-        concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+        _worker_pool(len(chunks)) as pool,
     ):
-        for quality in pool.map(score, chunks):
+        for quality, chunk in zip(pool.map(score, chunks), chunks, strict=True):
             total.merge(quality)
+            progress.update(len(chunk))
     return total
+
+
+def _worker_pool(num_tasks):
+    """An executor with a worker for each core, but not more than tasks."""
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_workers = min(num_cores, num_tasks)
+    if sys.platform == "linux" and num_workers > 1:
+        # The workers run neither TensorFlow nor BLAS, so that forking beside their threads is safe.
+        context = multiprocessing.get_context("fork")
+        return concurrent.futures.ProcessPoolExecutor(num_workers, context)
+    # Elsewhere, each process would import TensorFlow anew.
+    return concurrent.futures.ThreadPoolExecutor(num_workers)
+
+
+def _score(categories, strict, gt_dir, pred_dir, pairs):
+    """A `PanopticQuality` of pairs of annotations."""
+    quality = PanopticQuality(categories, strict)
+    for gt, pred in pairs:
+        quality.update(
+            _read_map(gt_dir, gt),
+            gt["segments_info"],
+            _read_map(pred_dir, pred),
+            pred["segments_info"],
+            image=f"image id {gt['image_id']} ({pred['file_name']})",
+        )
+    return quality
 
 
 def default_dir(json_path):
@@ -81,9 +98,9 @@ def format_pq_table(result):
     Returns:
         str, of several lines; `-` where a split has no class to average.
     """
-    rows = {name: result[name] for name in ("All", "Things", "Stuff")}
+    rows = [(name, result[name]) for name in ("All", "Things", "Stuff")]
     lines = [f"{'':10s}| {'PQ':>5s}  {'SQ':>5s}  {'RQ':>5s} {'N':>5s}", "-" * 38]
-    for name, means in {**rows, **result.get("splits", {})}.items():
+    for name, means in [*rows, *result.get("splits", {}).items()]:
         pq, sq, rq = (
             f"{100 * means[key]:5.1f}" if means["n"] else f"{'-':>5s}" for key in ("PQ", "SQ", "RQ")
         )

@@ -56,13 +56,14 @@ def _decode(data, path):
     num_channels = len(mode)
     num_bytes = height * (1 + width * num_channels)  # each row starts with its filter's number
     rows = zlib_ng.decompress(compressed, bufsize=num_bytes)
-    if len(rows) != num_bytes:
-        raise ValueError("the size of the data is not that of the header")
+    if len(rows) != num_bytes:  # Pillow would leave the rest void
+        raise DataError(
+            f"{path}: the panoptic map must hold {num_bytes} bytes. Received: {len(rows)}"
+        )
     image = Image.frombytes(mode, (width, height), _store(rows), "zip", mode)
-    # Each pixel is read as a little-endian integer of four bytes, of which three are its own.
-    pixels = image.tobytes() + b"\0"
-    strides = width * num_channels, num_channels
-    return np.ndarray((height, width), "<i4", pixels, strides=strides) & 0xFFFFFF
+    # Four bytes a pixel are a little-endian integer, of which the fourth does not count.
+    pixels = np.frombuffer(image.tobytes("raw", "RGBX" if mode == "RGB" else mode), "<i4")
+    return pixels.reshape(height, width) & 0xFFFFFF
 
 
 def _read_chunks(data):

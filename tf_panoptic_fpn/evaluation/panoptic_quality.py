@@ -79,14 +79,15 @@ class PanopticQuality:
         gt_area = gt_pixels
         if not self.strict:
             gt_area = np.where(np.isnan(gt.listed_area), gt_pixels, gt.listed_area)
-            self._num_mismatched += bool(overlap[-1].any() or np.any(gt_area != gt_pixels))
+            is_wrong = (gt_pixels == 0) | (gt_area != gt_pixels)
+            self._num_mismatched += bool(overlap[-1].any() or is_wrong.any())
 
         same_class = gt.classes[:, None] == pred.classes
         rows, columns = np.nonzero(same_class & ~gt.is_crowd[:, None] & (intersection > 0))
         shared = intersection[rows, columns]
         union = gt_area[rows] + pred_area[columns] - shared - pred_on_void[columns]
         if not union.all():
-            wrong = gt.ids[rows[union == 0]].tolist()
+            wrong = _few(gt.ids[rows[union == 0]])
             raise DataError(f"{gt.where}: segments with an impossible `area`. Received: {wrong}")
         iou = shared / union
         matches = iou > 0.5
@@ -199,8 +200,12 @@ class PanopticQuality:
                     f"Received: {segment['category_id']}"
                 )
         ids = np.array([segment["id"] for segment in segments], np.int64)
-        if np.any(ids < 1) or np.any(ids[1:] == ids[:-1]):
-            raise DataError(f"{where}: segment ids must be unique and above 0. Received: {ids}")
+        is_wrong = ids < 1
+        is_wrong[1:] |= ids[1:] == ids[:-1]
+        if is_wrong.any():
+            raise DataError(
+                f"{where}: segment ids must be unique and above 0. Received: {_few(ids[is_wrong])}"
+            )
         is_crowd = np.array([segment.get("iscrowd") == 1 for segment in segments], bool)
         is_last = np.array([s["id"] == last_crowd.get(s["category_id"]) for s in segments], bool)
         return _Segments(
@@ -285,12 +290,20 @@ def _check_ids(segments, areas, unlisted):
     if unlisted.size:
         raise DataError(
             f"{segments.where}: the map holds ids that are not listed. "
-            f"Received: {np.unique(unlisted).tolist()}"
+            f"Received: {_few(np.unique(unlisted))}"
         )
     is_absent = areas[1:-1] == 0
     if is_absent.any():
-        absent = segments.ids[is_absent].tolist()
-        raise DataError(f"{segments.where}: listed segments have no pixel. Received: {absent}")
+        raise DataError(
+            f"{segments.where}: listed segments have no pixel. "
+            f"Received: {_few(segments.ids[is_absent])}"
+        )
+
+
+def _few(ids):
+    """The first ids as text, so that the message stays readable."""
+    text = str(ids[:5].tolist())
+    return text if len(ids) <= 5 else f"{text} and {len(ids) - 5} more"
 
 
 def _qualities(totals):

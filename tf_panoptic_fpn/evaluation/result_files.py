@@ -36,7 +36,7 @@ class ImagePrediction:
     seconds: float
 
 
-def image_prediction(record, outputs, seconds, categories):
+def image_prediction(record, outputs, seconds, categories, keep_detections=False):
     """Makes an `ImagePrediction` of what a predictor returns.
 
     Args:
@@ -44,6 +44,7 @@ def image_prediction(record, outputs, seconds, categories):
         outputs: dict of arrays, see `evaluator.evaluate`.
         seconds: float, the predictor's time.
         categories: `CategoryTable`.
+        keep_detections: bool, whether they are to be merged again.
     """
     instances = outputs.get(schema.INSTANCES)
     results = None
@@ -63,7 +64,7 @@ def image_prediction(record, outputs, seconds, categories):
         segments_info(outputs),
         results,
         outputs.get(schema.SEMANTIC_MAP),
-        instances,
+        instances if keep_detections else None,
         seconds,
     )
 
@@ -129,9 +130,10 @@ class ResultFiles:
         path = self.folder / "identity.json"
         identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
         if self._path.exists():
-            known = json.loads(path.read_text())
-            if identity is None or known != identity:
-                self._delete(identity or {}, known or {})
+            known = json.loads(path.read_text()) if path.exists() else None
+            if identity is not None and known == identity:
+                return
+            self._delete(identity or {}, known or {})
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(identity, indent=1))
 
@@ -163,11 +165,11 @@ class ResultFiles:
             return None
         line = self._line(record.image_id)
         lacks_detections = line["results"] is not None and not line["has_detections"]
-        if line["image_file"] != _stamp(record.image_path) or (
-            needs_detections and lacks_detections
-        ):
+        if line["image_file"] != _stamp(record.image_path):
             return None
-        return line
+        if needs_detections and lacks_detections:
+            return None
+        return line if all(path.exists() for path in self._paths(line).values()) else None
 
     def lines(self):
         """Yields the lines of the images of this evaluation, in its order."""
@@ -187,20 +189,32 @@ class ResultFiles:
             self._stems[stem] = record.image_id
         return stem
 
-    def write(self, stem, prediction, keep_detections=False):
+    def write(self, stem, prediction):
         """Writes the arrays of an `ImagePrediction`; several threads may."""
-        write_panoptic_png(prediction.ids, self.folder / "panoptic" / f"{stem}.png")
-        if prediction.semantic is not None:
-            semantic = Image.fromarray(prediction.semantic.astype(np.uint8))
-            semantic.save(self.folder / "semantic" / f"{stem}.png")
-        if keep_detections and prediction.detections is not None:
-            np.savez(self.folder / "detections" / f"{stem}.npz", **prediction.detections)
+        paths = self._paths(_contents(stem, prediction))
+        write_panoptic_png(prediction.ids, paths["panoptic"])
+        if "semantic" in paths:
+            Image.fromarray(prediction.semantic.astype(np.uint8)).save(paths["semantic"])
+        if "detections" in paths:
+            np.savez(paths["detections"], **prediction.detections)
+
+    def _paths(self, line):
+        """The files of an image, by folder."""
+        endings = {"panoptic": "png"}
+        if line["has_semantic"]:
+            endings["semantic"] = "png"
+        if line["has_detections"]:
+            endings["detections"] = "npz"
+        return {
+            name: self.folder / name / f"{line['stem']}.{ending}"
+            for name, ending in endings.items()
+        }
 
     def keep(self, line):
         """Counts an image that is finished to this evaluation."""
         self._image_ids.append(line["image_id"])
 
-    def append(self, record, stem, prediction, has_detections=False):
+    def append(self, record, stem, prediction):
         """Writes the line of an image whose arrays are written."""
         line = {
             "image_id": record.image_id,
@@ -208,10 +222,8 @@ class ResultFiles:
             "file_name": record.file_name,
             "height": record.height,
             "width": record.width,
-            "stem": stem,
+            **_contents(stem, prediction),
             "seconds": prediction.seconds,
-            "has_semantic": prediction.semantic is not None,
-            "has_detections": has_detections and prediction.detections is not None,
             "segments_info": prediction.segments,
             "results": prediction.results,
         }
@@ -222,15 +234,15 @@ class ResultFiles:
 
     def read(self, line):
         """Reads the `ImagePrediction` of a line; the inverse of `write` and `append`."""
-        name = line["stem"]
+        paths = self._paths(line)
         semantic = detections = None
-        if line["has_semantic"]:
-            semantic = np.asarray(Image.open(self.folder / "semantic" / f"{name}.png"))
-        if line["has_detections"]:
-            with np.load(self.folder / "detections" / f"{name}.npz") as arrays:
+        if "semantic" in paths:
+            semantic = np.asarray(Image.open(paths["semantic"]))
+        if "detections" in paths:
+            with np.load(paths["detections"]) as arrays:
                 detections = dict(arrays)
         return ImagePrediction(
-            read_panoptic_png(self.folder / "panoptic" / f"{name}.png"),
+            read_panoptic_png(paths["panoptic"]),
             line["segments_info"],
             line["results"],
             semantic,
@@ -267,6 +279,15 @@ class ResultFiles:
             "categories": self._categories.to_coco(),
         }
         (self.folder / "panoptic.json").write_text(json.dumps(panoptic))
+
+
+def _contents(stem, prediction):
+    """The part of an image's line that says which files it has."""
+    return {
+        "stem": stem,
+        "has_semantic": prediction.semantic is not None,
+        "has_detections": prediction.detections is not None,
+    }
 
 
 def _stamp(path):

@@ -33,6 +33,11 @@ class Scores:
         self._has_results = self._has_semantic = False
         self._present = set()  # categories of the ground truth
 
+    @property
+    def needs_detections(self):
+        """Whether `sweep` reads the detections of an `ImagePrediction`."""
+        return self._sweep is not None
+
     def sweep(self, record, ids, prediction):
         """The costly part of `update`, which several threads may do ahead of it."""
         if self._sweep is None:
