@@ -11,19 +11,16 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_model import make_tiny_model
 
 from tf_panoptic_fpn import prediction_files, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import predict
-from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
 from tf_panoptic_fpn.data.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.errors import ConfigError, DamagedFileError, DataError, PanopticError
 from tf_panoptic_fpn.evaluation.result_files import segments_info
 from tf_panoptic_fpn.prediction_files import predict_files
 from tf_panoptic_fpn.prediction_inputs import find_inputs
-from tf_panoptic_fpn.serving import Predictor
 from tf_panoptic_fpn.visualize import draw_panoptic
 
 CATEGORIES = CategoryTable((Category(7, "bright", True), Category(9, "dark", False)))
@@ -318,25 +315,6 @@ def command(*arguments):
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
     predict.run(parser.parse_args([str(argument) for argument in arguments]))
-
-
-def test_batches_give_what_each_image_gives_alone(tmp_path):
-    """Group norm works within each image, so a batch does not change it."""
-    rng = np.random.default_rng(0)
-    for k, size in enumerate([(48, 64), (60, 48), (48, 64), (48, 64)]):
-        image = np.repeat(np.repeat(rng.integers(0, 255, (6, 8, 3)), 10, 0), 10, 1)
-        Image.fromarray(image.astype(np.uint8)[: size[0], : size[1]]).save(tmp_path / f"{k}.png")
-    table = [Category(k + 1, f"{k}", k < 5) for k in range(9)]
-    split = SplitConfig(short_sides=(64,), max_long_side=128)
-    merge = MergeConfig(score_threshold=0.0, stuff_area=64)
-    predictor = Predictor(make_tiny_model(), CategoryTable(tuple(table)), merge, split)
-    inputs = find_inputs([tmp_path], tmp_path / "out")
-    predict_files(predictor, inputs, tmp_path / "out", batch_size=2)
-    for entry in inputs:
-        expected = predictor(read_image(entry.path))
-        assert expected[schema.NUM_SEGMENTS] > 0
-        ids = read_panoptic_png(tmp_path / "out" / f"{entry.stem}_panoptic.png")
-        np.testing.assert_array_equal(ids, expected[schema.PANOPTIC_MAP])
 
 
 class ThresholdModule(tf.Module):

@@ -56,11 +56,10 @@ def test_resizing_equals_pillows_to_rounding(samples):
 def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent(model):
     predictor = make_predictor(model, 64, 128)
     images = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3)).astype(np.uint8)
-    together = predictor.predict_images(tf.constant(images))
-    for i, image in enumerate(images):
+    for image, together in zip(images, predictor.predict_batch(images), strict=True):
         alone = predictor(image)
         for name in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP, schema.CATEGORY_IDS):
-            np.testing.assert_array_equal(together[name][i], alone[name])
+            np.testing.assert_array_equal(together[name], alone[name])
         count = int(alone[schema.NUM_SEGMENTS])
         assert count > 0
         ids = alone[schema.PANOPTIC_MAP]
