@@ -17,8 +17,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["tf_panoptic_fpn", "tf_panoptic_fpn.*"]),
+    package_data={"tf_panoptic_fpn.evaluation": ["report.html.jinja"]},
     install_requires=[
         "absl-py>=2.1",
+        "jinja2>=3.1",
         "keras>=3.15",
         "numpy>=2.0",
         "pillow>=10.4",
@@ -31,7 +33,9 @@ setup(
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
+        "video": ["av>=14.0"],
         "test": [
+            "av>=14.0",
             "cityscapesscripts>=2.3",
             "hypothesis>=6.100",
             "pytest>=8.2",

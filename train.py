@@ -12,10 +12,10 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tf_panoptic_fpn import runs
-from tf_panoptic_fpn.commands.evaluate import evaluate_run
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.evaluation.report import format_table
+from tf_panoptic_fpn.run_evaluation import evaluate_run
 from tf_panoptic_fpn.training.loop import train
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -40,14 +40,14 @@ def main():
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
     train(config, workdir)
-    results = evaluate_run(workdir)
+    results = evaluate_run(runs.ModelSource(workdir))
     runs.export_run(workdir)
 
     files = Workdir(workdir)
     print(format_table(results))
     print(f"metrics      {files.metrics} (TensorBoard: {files.tensorboard})")
     print(f"model        {files.model}")
-    print(f"results      {files.results}")
+    print(f"results      {files.results} (page: {files.report})")
     print(f"predictions  {files.predictions} (pictures: {files.predictions / 'overlays'})")
     print(f"SavedModel   {files.saved_model}")
 

@@ -35,7 +35,8 @@ def images(workdir):
 
 @pytest.mark.slow
 def test_a_run_leaves_everything(workdir):
-    for name in ("config.yaml", "checkpoints/checkpoint", "model.keras", "saved_model/1"):
+    categories = "saved_model/1/assets/categories.json"
+    for name in ("config.yaml", "checkpoints/checkpoint", "model.keras", categories):
         assert (workdir / name).exists(), name
     assert [line["step"] for line in metrics(workdir)] == [1, 2, 3, 4, 5, 6]
     line = metrics(workdir)[0]

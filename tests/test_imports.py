@@ -37,6 +37,11 @@ LAYERS = {
         *BASE,
     },
     "serving": {"build", "models", "ops", *BASE},
+    "saved_model": BASE,
+    "prediction_inputs": {"data.video", *BASE},
+    "prediction_files": {"prediction_inputs", "data", "evaluation", "visualize", "workdir", *BASE},
+    "test_time_augmentation": {"serving", "ops", *BASE},
+    "class_shares": {"data", *BASE},
 }
 
 

@@ -10,15 +10,19 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.visualize import (
-    OUTLINE,
+    DIFFERENCES,
+    difference_map,
+    draw_difference,
+    draw_instances,
     draw_panoptic,
-    place_labels,
-    relative_luminance,
-    segment_colors,
+    draw_semantic,
     side_by_side,
-    text_color,
 )
+from tf_panoptic_fpn.visualize.colors import relative_luminance, segment_colors, text_color
+from tf_panoptic_fpn.visualize.labels import place_labels
+from tf_panoptic_fpn.visualize.tint import OUTLINE
 
 CAT, SKY, ROAD = 17, 92, 100
 TABLE = CategoryTable(
@@ -148,6 +152,193 @@ def test_shades_of_many_instances_differ():
     assert distances[~np.eye(30, dtype=bool)].min() >= 6
     gray = CategoryTable((Category(1, "gray", True, (0, 0, 0)),))
     assert len({*segment_colors([{"category_id": 1}] * 5, gray)}) == 5
+
+
+def test_semantic_map():
+    """Class 0 is every thing; 255 stays clear."""
+    image = np.full((480, 500, 3), 100, np.uint8)
+    classes = np.full((480, 500), 255, np.uint8)
+    classes[:160], classes[160:320] = 0, 1  # things, sky
+    picture = draw_semantic(image, classes, TABLE)
+    np.testing.assert_allclose(picture[10, 10], [114] * 3, atol=1)  # (100 + 128) / 2
+    sky = segment_colors([{"category_id": SKY}], TABLE)[0]
+    np.testing.assert_allclose(picture[170, 10], (np.array(sky) + 100) / 2, atol=1)
+    np.testing.assert_array_equal(picture[400, 10], [100] * 3)
+    assert (picture == sky).all(axis=-1).sum() > 200  # its label
+
+
+def test_semantic_map_that_tells_the_things_apart():
+    image = np.full((480, 500, 3), 100, np.uint8)
+    picture = draw_semantic(image, np.zeros((480, 500), int), TABLE, semantic_things="all")
+    cat = segment_colors([{"category_id": CAT}], TABLE)[0]
+    np.testing.assert_allclose(picture[10, 10], (np.array(cat) + 100) / 2, atol=1)
+    with pytest.raises(DataError, match=r"Semantic classes must be in 0\.\.2\. Received: \[7\]"):
+        draw_semantic(image, np.full((480, 500), 7), TABLE, semantic_things="other")
+
+
+@pytest.mark.parametrize("shade", [0, 100, 255])
+def test_instances(shade):
+    """Two masks that overlap: the first gives the tint; each has its outline and its box."""
+    image = np.full((480, 500, 3), shade, np.uint8)
+    masks = np.zeros((2, 480, 500), bool)
+    masks[0, 100:200, 100:300] = masks[1, 150:300, 200:400] = True
+    boxes = [[80, 80, 220, 320], [130, 180, 320, 420]]
+    picture = draw_instances(image, boxes, [CAT, CAT], TABLE, [0.9, 0.8], iter(masks))
+    first, second = (
+        np.array(color, np.float32) for color in segment_colors([{"category_id": CAT}] * 2, TABLE)
+    )
+    np.testing.assert_allclose(picture[110, 110], (first + shade) / 2, atol=1)
+    np.testing.assert_allclose(picture[180, 250], (first + shade) / 2, atol=1)  # both
+    np.testing.assert_allclose(picture[280, 380], (second + shade) / 2, atol=1)
+    np.testing.assert_array_equal(picture[199, 110:170], np.tile(first, (60, 1)))  # the outline
+    np.testing.assert_array_equal(picture[219, 80:170], np.tile(first, (90, 1)))  # the box
+    np.testing.assert_array_equal(picture[319, 180:420], np.tile(second, (240, 1)))
+    np.testing.assert_array_equal(picture[400, 10], [shade] * 3)
+
+
+def test_boxes_are_enlarged_with_small_images():
+    image = np.full((48, 60, 3), 100, np.uint8)
+    picture = draw_instances(image, [[10, 20, 30, 50]], [CAT], TABLE)
+    assert picture.shape == (480, 600, 3)
+    ys, xs = np.nonzero((picture != 100).any(axis=-1))
+    assert (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1) == (100, 200, 300, 500)
+
+
+def test_instances_that_do_not_fit_together():
+    image, masks = np.zeros((480, 500, 3), np.uint8), np.zeros((2, 480, 500))
+    boxes = [[0, 0, 9, 9]] * 2
+    np.testing.assert_array_equal(draw_instances(image, [], [], TABLE, [], []), image)
+    with pytest.raises(DataError, match=r"must be as many\. Received: 2, 1 and 2"):
+        draw_instances(image, boxes, [CAT], TABLE)
+    with pytest.raises(DataError, match=r"as many as boxes, 2\. Received: 1"):
+        draw_instances(image, boxes, [CAT] * 2, TABLE, masks=masks[:1])
+    with pytest.raises(DataError, match=r"as many as boxes, 1\. Received: more"):
+        draw_instances(image, boxes[:1], [CAT], TABLE, masks=masks)
+    with pytest.raises(DataError, match="one size"):
+        draw_instances(image, boxes[:1], [CAT], TABLE, masks=[np.zeros((480, 499))])
+
+
+def test_fifty_instances_are_labelled_without_collisions():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, (380, 520), (50, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(20, 100, (50, 2))], axis=1)
+    image = np.full((480, 640, 3), 30, np.uint8)
+    picture = draw_instances(image, boxes, [CAT] * 50, TABLE)
+    colors = segment_colors([{"category_id": CAT}] * 50, TABLE)
+    labelled = sum((picture == color).all(axis=-1).sum() > 300 for color in colors)
+    assert labelled >= 40
+
+
+# Void, sky (two columns), two cats, a crowd of cats and road (two columns), of ten rows.
+GT = np.repeat([[0, 1, 1, 2, 3, 4, 5, 5]], 10, axis=0)
+GT_SEGMENTS = [
+    {"id": 1, "category_id": SKY},
+    {"id": 2, "category_id": CAT},
+    {"id": 3, "category_id": CAT},
+    {"id": 4, "category_id": CAT, "iscrowd": 1},
+    {"id": 5, "category_id": ROAD},
+]
+
+
+ALL = {1: SKY, 2: CAT, 3: CAT, 5: ROAD}
+
+
+@pytest.mark.parametrize(
+    ("columns", "segments", "expected"),
+    [
+        # All as it is; void and crowds are not scored.
+        ([0, 1, 1, 2, 3, 0, 5, 5], ALL, [0, 1, 1, 1, 1, 0, 1, 1]),
+        # Nothing at all.
+        ([0] * 8, {}, [0, 3, 3, 3, 3, 0, 3, 3]),
+        # One cat over both cats has IoU 1/2 with each: neither is found.
+        ([0, 1, 1, 2, 2, 0, 5, 5], {1: SKY, 2: CAT, 5: ROAD}, [0, 1, 1, 3, 3, 0, 1, 1]),
+        # A cat on the crowd of cats is ignored, a sky is not; on void anything is.
+        (
+            [0, 1, 1, 2, 3, 9, 5, 5],
+            {**ALL, 9: CAT},
+            [0, 1, 1, 1, 1, 0, 1, 1],
+        ),
+        (
+            [0, 1, 1, 2, 3, 9, 5, 5],
+            {**ALL, 9: SKY},
+            [0, 1, 1, 1, 1, 2, 1, 1],
+        ),
+        (
+            [9, 1, 1, 2, 3, 0, 5, 5],
+            {**ALL, 9: SKY},
+            [0, 1, 1, 1, 1, 0, 1, 1],
+        ),
+        # The road as sky; the sky in two halves.
+        (
+            [0, 1, 8, 2, 3, 0, 5, 5],
+            {**ALL, 5: SKY, 8: SKY},
+            [0, 3, 3, 1, 1, 0, 4, 4],
+        ),
+        # Void does not count in the union.
+        ([1, 1, 1, 2, 3, 0, 5, 5], ALL, [0, 1, 1, 1, 1, 0, 1, 1]),
+    ],
+)
+def test_difference_map(columns, segments, expected):
+    listed = [{"id": i, "category_id": category} for i, category in segments.items()]
+    kinds = difference_map(GT, GT_SEGMENTS, np.repeat([columns], 10, axis=0), listed)
+    np.testing.assert_array_equal(kinds, np.repeat([expected], 10, axis=0))
+
+
+def test_what_another_prediction_matches_is_a_false_positive():
+    """A cat of 10 columns: 7 are one prediction, which matches, and 3 another."""
+    gt, pred = np.ones((4, 10), int), np.repeat([[1] * 7 + [2] * 3], 4, axis=0)
+    segments = [{"id": i, "category_id": CAT} for i in (1, 2)]
+    kinds = difference_map(gt, segments[:1], pred, segments)
+    np.testing.assert_array_equal(kinds, np.repeat([[1] * 7 + [2] * 3], 4, axis=0))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_differences_are_those_of_panoptic_quality(seed):
+    """Segments with a correct pixel are as many as PQ's true positives."""
+    rng = np.random.default_rng(seed)
+    maps = [np.kron(rng.integers(0, 4, (3, 4)), np.ones((4, 4), int)) for _ in range(2)]
+    maps[1] = np.where(rng.random((12, 16)) < 0.8, maps[0], maps[1])
+    lists = [
+        [
+            {"id": i, "category_id": int(rng.choice([CAT, SKY])), "iscrowd": int(i == 3 and not k)}
+            for i in range(1, 4)
+            if (ids == i).any()
+        ]
+        for k, ids in enumerate(maps)
+    ]
+    quality = PanopticQuality(TABLE)
+    quality.update(maps[0], lists[0], maps[1], lists[1])
+    per_class = quality.result()["per_class"].values()
+    kinds = difference_map(maps[0], lists[0], maps[1], lists[1])
+    assert len(np.unique(maps[0][kinds == 1])) == sum(c["tp"] for c in per_class)
+    scored = np.isin(maps[0], [s["id"] for s in lists[0] if not s["iscrowd"]])
+    assert (kinds[scored] > 0).all()
+
+
+def test_picture_of_a_difference():
+    image = np.full((480, 600, 3), (200, 100, 50), np.uint8)
+    grey = 200 * 0.299 + 100 * 0.587 + 50 * 0.114
+    gt, pred = np.zeros((2, 480, 600), int)
+    gt[:, 100:400], pred[:, 100:200] = 1, 1
+    gt[:, 400:500], pred[:, 400:600] = 2, 2
+    gt_segments = [{"id": 1, "category_id": SKY}, {"id": 2, "category_id": ROAD}]
+    picture = draw_difference(image, gt, gt_segments, pred, gt_segments, legend=False)
+    assert picture.shape == image.shape
+    # The sky has an IoU of 1/3, the road of 1 without void.
+    missed, correct = np.array(DIFFERENCES["missed"]), np.array(DIFFERENCES["correct"])
+    np.testing.assert_allclose(picture[9, 9], grey, atol=1)
+    np.testing.assert_allclose(picture[9, 150], 0.3 * grey + 0.7 * missed, atol=1)
+    np.testing.assert_allclose(picture[9, 450], 0.65 * grey + 0.35 * correct, atol=1)
+    np.testing.assert_array_equal(picture[:, 399], np.full((480, 3), 255))
+    with_legend = draw_difference(image, gt, gt_segments, pred, gt_segments)
+    np.testing.assert_array_equal(with_legend[:480], picture)
+    legend = with_legend[480:]
+    assert 20 <= len(legend) <= 60
+    for color in DIFFERENCES.values():
+        assert (legend == color).all(axis=-1).sum() == 15 * 15
+    with pytest.raises(DataError, match="one size"):
+        draw_difference(image, gt, gt_segments, pred[1:], gt_segments)
 
 
 def test_errors():

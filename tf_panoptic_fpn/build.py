@@ -76,17 +76,22 @@ def build_optimizer(config):
 
 
 def build_strategy(replicas):
-    """Returns a `MirroredStrategy` over all GPUs or, without any, over logical CPU devices.
+    """Returns a `MirroredStrategy` over the `replica_devices`."""
+    return tf.distribute.MirroredStrategy(replica_devices(replicas))
+
+
+def replica_devices(replicas):
+    """Names all GPUs or, without any, logical CPU devices.
 
     Args:
-        replicas: int, logical CPU devices to train on.
+        replicas: int, logical CPU devices to run on.
 
     Raises:
         ConfigError: if TensorFlow already runs with fewer logical CPU devices.
     """
     gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
     if gpus:
-        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+        return [gpu.name for gpu in gpus]
     if replicas > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         # Refused where TensorFlow runs already; what counts is how many devices there are.
@@ -100,7 +105,7 @@ def build_strategy(replicas):
             f"`train.replicas` must be set before TensorFlow starts. Received: {replicas} replicas "
             f"and {len(devices)} running CPU device(s)"
         )
-    return tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]])
+    return [device.name for device in devices[:replicas]]
 
 
 def resolve_data(config, workdir):

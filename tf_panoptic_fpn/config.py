@@ -175,6 +175,15 @@ class MergeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TTAConfig:
+    """Test-time augmentation, where `evaluate --tta` asks for it: sizes, each also mirrored."""
+
+    short_sides: tuple[int, ...] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    max_long_side: int = 4000
+    flip: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that one run needs."""
 
@@ -183,6 +192,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
+    tta: TTAConfig = TTAConfig()
 
 
 def load_config(path, overrides=()):
@@ -216,7 +226,12 @@ def load_config(path, overrides=()):
 def save_config(config, path):
     """Writes a `Config` as YAML that `load_config` reads back equal."""
     with open(path, "w") as file:
-        yaml.safe_dump(_plain(config), file, sort_keys=False)
+        file.write(format_config(config))
+
+
+def format_config(config):
+    """Returns a `Config` as YAML."""
+    return yaml.safe_dump(_plain(config), sort_keys=False)
 
 
 def _plain(value):

@@ -69,6 +69,7 @@ def check(config, path):
         ),
         *_optimizer_rules(config.optimizer),
         *_merge_rules(config.merge),
+        *_size_rules("tta", config.tta),
     ]
     for holds, name, rule, value in rules:
         if not holds:
@@ -285,6 +286,14 @@ def _merge_rules(merge):
     ]
 
 
+def _size_rules(name, section):
+    sides = section.short_sides
+    return [
+        (sides and min(sides) > 0, f"{name}.short_sides", "a list of sides above 0", sides),
+        (section.max_long_side > 0, f"{name}.max_long_side", "above 0", section.max_long_side),
+    ]
+
+
 def check_paths(split, name):
     """Raises ConfigError unless a split has the paths of its format, and no others.
 
@@ -310,9 +319,9 @@ def check_paths(split, name):
 
 
 def _split_rules(name, split, model):
-    sides = split.short_sides
     tasks = SINGLE_TASKS.get(split.format, model.tasks)
     return [
+        *_size_rules(name, split),
         (
             split.format in SPLIT_KEYS,
             f"{name}.format",
@@ -325,8 +334,6 @@ def _split_rules(name, split, model):
             f"{list(tasks)} with {name}.format: {split.format}",
             model.tasks,
         ),
-        (sides and min(sides) > 0, f"{name}.short_sides", "a list of sides above 0", sides),
-        (split.max_long_side > 0, f"{name}.max_long_side", "above 0", split.max_long_side),
         (
             0 <= split.flip_probability <= 1,
             f"{name}.flip_probability",

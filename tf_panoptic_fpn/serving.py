@@ -4,9 +4,11 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
@@ -26,16 +28,20 @@ class Predictor:
         categories: `CategoryTable` of the data set it was trained on.
         merge: `MergeConfig`.
         split: `SplitConfig`; its first short side and its long side say how images are resized.
+        class_shares: float `[S]`, the share of each semantic class in the training data, or None.
+            Given, a pixel's semantic class is the most probable one in relation to its share, see
+            `balance_classes`.
 
     Call: uint8 `[H0, W0, 3]` RGB -> dict of numpy arrays: the keys of the merge (`schema`),
     SEMANTIC_MAP and INSTANCES. With a model of one task the merge has its segments alone, and the
     key of the other task is missing.
     """
 
-    def __init__(self, model, categories, merge, split):
+    def __init__(self, model, categories, merge, split, class_shares=None):
         self.model = model
         self.categories = categories
         self.merge = merge
+        self.class_shares = class_shares
         self.short_side = split.short_sides[0]
         self.max_long_side = split.max_long_side
         self._predict = tf.function(
@@ -45,8 +51,15 @@ class Predictor:
         )
 
     def __call__(self, image):
-        outputs = self._predict(image[None])
-        return tf.nest.map_structure(lambda value: value[0].numpy(), outputs)
+        return self.predict_batch(image[None])[0]
+
+    def predict_batch(self, images):
+        """uint8 `[B, H0, W0, 3]`, images of one size -> list of B dicts, as a call returns one."""
+        outputs = tf.nest.map_structure(lambda value: value.numpy(), self._predict(images))
+        return [
+            tf.nest.map_structure(lambda value, row=row: value[row], outputs)
+            for row in range(len(images))
+        ]
 
     def predict_images(self, images):
         """The graph for images of one size.
@@ -63,7 +76,9 @@ class Predictor:
         sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
         outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
         return tf.map_fn(
-            lambda row: self._merge_image(row, size, original),
+            lambda row: self._merge_image(
+                self._semantic_logits(row, size, original), self._instances(row, size, original)
+            ),
             outputs,
             fn_output_signature=self._merged_signature(),
         )
@@ -79,29 +94,15 @@ class Predictor:
 
     def network_size(self, original):
         """`data.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
-        sides = tf.cast(original, tf.float64)
-        scale = self.short_side / tf.reduce_min(sides)
-        scale = tf.minimum(scale, self.max_long_side / tf.reduce_max(sides))
-        return tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
+        return network_size(original, self.short_side, self.max_long_side)
 
-    def _merge_image(self, outputs, size, original):
-        """One image's model outputs -> its dict, at the original size."""
-        semantic = self._semantic_map(outputs, size, original)
-        instances = self._instances(outputs, size, original)
-        # The merge discards what the semantic branch says of things: `other`, or each of them.
-        every_thing = self.model.config["semantic_things"] == "all"
-        things = len(self.categories.things) if every_thing else 1
-        merged = panoptic_merge(
-            instances[schema.BOXES],
-            instances[schema.SCORES],
-            instances[schema.CLASSES],
-            instances[schema.MASK_PROBS],
-            tf.maximum(semantic - (things - 1), 0),
-            tf.constant(self.categories.thing_ids or [0], tf.int32),  # no instance reads it
-            tf.constant(self.categories.stuff_ids, tf.int32),
-            score_threshold=self.merge.score_threshold,
-            overlap_threshold=self.merge.overlap_threshold,
-            stuff_area=self.merge.stuff_area,
+    def _merge_image(self, logits, instances):
+        """One image's semantic logits and detections, both at its size -> its dict."""
+        if self.class_shares is not None:
+            logits = balance_classes(logits, self.class_shares)
+        semantic = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        merged = merge_outputs(
+            instances, semantic, self.categories, self.semantic_things, self.merge
         )
         if "semantic" in self.tasks:
             merged[schema.SEMANTIC_MAP] = semantic
@@ -113,24 +114,21 @@ class Predictor:
     def tasks(self):
         return self.model.config["tasks"]
 
-    def _semantic_map(self, outputs, size, original):
-        """The semantic class of each pixel; all 0, where nothing is stuff, without the task."""
+    @property
+    def semantic_things(self):
+        return self.model.config["semantic_things"]
+
+    def _semantic_logits(self, outputs, size, original):
+        """Float `[H0, W0, S]`; one class alone, where nothing is stuff, without the task."""
         if "semantic" not in self.tasks:
-            return tf.zeros(original, tf.int32)
+            return tf.zeros([original[0], original[1], 1])
         logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
-        logits = resize_bilinear(logits[:, : size[0], : size[1]], original)
-        return tf.argmax(logits[0], axis=-1, output_type=tf.int32)
+        return resize_bilinear(logits[:, : size[0], : size[1]], original)[0]
 
     def _instances(self, outputs, size, original):
         """The detections in pixels of the original image; padding alone without the task."""
         if "instance" not in self.tasks:
-            count = self.model.config["max_detections"]
-            return {
-                schema.BOXES: tf.zeros([count, 4]),
-                schema.SCORES: tf.zeros([count]),
-                schema.CLASSES: tf.fill([count], -1),
-                schema.MASK_PROBS: tf.zeros([count, MASK_SIZE, MASK_SIZE]),
-            }
+            return no_instances(self.model.config["max_detections"])
         scale = tf.cast(original, tf.float32) / tf.cast(size, tf.float32)
         boxes = clip_boxes(scale_boxes(outputs[schema.BOXES], scale), original)
         names = (schema.SCORES, schema.CLASSES, schema.MASK_PROBS, schema.NUM_DETECTIONS)
@@ -212,6 +210,100 @@ class Predictor:
         return signature
 
 
+def network_size(original, short_side, max_long_side):
+    """`data.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
+    sides = tf.cast(original, tf.float64)
+    scale = tf.minimum(short_side / tf.reduce_min(sides), max_long_side / tf.reduce_max(sides))
+    return tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
+
+
+def balance_classes(logits, class_shares):
+    """Scales the probability of each class by the inverse of its share, in logits.
+
+    Args:
+        logits: float `[..., S]`.
+        class_shares: float `[S]`, shares of the pixels that add up to 1. A class of share 0, which
+            was never trained, is ruled out.
+
+    Returns:
+        float `[..., S]`, logits whose softmax is that of `logits` over the shares, normalised.
+
+    Reference: arXiv:2007.07314, section 4.1, with tau = 1.
+    """
+    shares = np.asarray(class_shares, np.float32)
+    return logits - tf.constant(np.log(np.where(shares > 0, shares, np.inf)), logits.dtype)
+
+
+def no_instances(count):
+    """Detections that are padding alone, for a model that does not detect."""
+    return {
+        schema.BOXES: tf.zeros([count, 4]),
+        schema.SCORES: tf.zeros([count]),
+        schema.CLASSES: tf.fill([count], -1),
+        schema.MASK_PROBS: tf.zeros([count, MASK_SIZE, MASK_SIZE]),
+    }
+
+
+def merge_outputs(instances, semantic, categories, semantic_things, merge):
+    """`panoptic_merge` of one image's INSTANCES and SEMANTIC_MAP.
+
+    Args:
+        instances: dict of tensors, in pixels of the image.
+        semantic: int32 `[H0, W0]`.
+        categories: `CategoryTable`.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+        merge: `MergeConfig`; its values may be tensors.
+    """
+    # The merge discards what the semantic branch says of things: `other`, or each of them.
+    things = len(categories.things) if semantic_things == "all" else 1
+    return panoptic_merge(
+        instances[schema.BOXES],
+        instances[schema.SCORES],
+        instances[schema.CLASSES],
+        instances[schema.MASK_PROBS],
+        tf.maximum(semantic - (things - 1), 0),
+        tf.constant(categories.thing_ids or [0], tf.int32),  # no instance reads it
+        tf.constant(categories.stuff_ids, tf.int32),
+        score_threshold=merge.score_threshold,
+        overlap_threshold=merge.overlap_threshold,
+        stuff_area=merge.stuff_area,
+    )
+
+
+class Merger:
+    """Merges what a predictor returned once more, at other thresholds.
+
+    Args:
+        categories: `CategoryTable`.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+
+    Call: (INSTANCES, a dict of arrays, or None; SEMANTIC_MAP or None; (H0, W0); `MergeConfig`) ->
+    dict of arrays, the keys of the merge.
+    """
+
+    def __init__(self, categories, semantic_things):
+        def merge(instances, semantic, *thresholds):
+            thresholds = MergeConfig(*thresholds)
+            return merge_outputs(instances, semantic, categories, semantic_things, thresholds)
+
+        # One graph for images of all sizes.
+        self._merge = tf.function(merge, autograph=False, reduce_retracing=True)
+
+    def __call__(self, instances, semantic, image_size, merge):
+        if instances is None:
+            instances = no_instances(1)
+        if semantic is None:
+            semantic = np.zeros(image_size)
+        merged = self._merge(
+            {name: tf.constant(value) for name, value in instances.items()},
+            tf.constant(semantic, tf.int32),
+            tf.constant(merge.score_threshold),
+            tf.constant(merge.overlap_threshold),
+            tf.constant(merge.stuff_area),
+        )
+        return tf.nest.map_structure(np.asarray, merged)
+
+
 def _served_detections(instances):
     """The flat names under which detections are served."""
     names = {
@@ -237,7 +329,7 @@ def export_saved_model(predictor, output):
     `images` uint8 `[B, H, W, 3]`. Both return the keys of the merge, PANOPTIC_PNG, SEMANTIC_MAP,
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
     `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
-    model of one task lacks the keys of the other.
+    model of one task lacks the keys of the other. `assets/categories.json` has the categories.
 
     Args:
         predictor: a `Predictor`.
@@ -260,6 +352,7 @@ def export_saved_model(predictor, output):
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
     )
     archive.write_out(str(partial), verbose=False)
+    predictor.categories.save(partial / "assets" / "categories.json")
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
 

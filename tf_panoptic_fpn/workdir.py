@@ -21,6 +21,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model.keras"  # written when training is done
         self.results = self.path / "results.json"
+        self.report = self.path / "report.html"
         self.predictions = self.path / "predictions"
         self.saved_model = self.path / "saved_model" / "1"
 

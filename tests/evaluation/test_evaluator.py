@@ -7,14 +7,18 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as mask_api
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.data.images import read_panoptic_png
+from tf_panoptic_fpn.data.split import Instance
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.evaluator import evaluate, segments_info
 from tf_panoptic_fpn.evaluation.instance_ap import coco_ap
 from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
+from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
 
 SKY, CAT, ROAD, DOG = 3, 17, 40, 90
 TABLE = CategoryTable(
@@ -41,6 +45,8 @@ class Record:
     image_id: int
     file_name: str
     segments: tuple
+    instances: tuple | None = None
+    image_path: str = __file__
     height: int = SIZE[0]
     width: int = SIZE[1]
 
@@ -241,12 +247,202 @@ def test_scoring_runs_while_the_predictor_works():
     assert evaluate(predictor, samples, TABLE)["images"] == 2
 
 
+def test_two_predictors_work_at_once_and_give_the_results_of_one():
+    meeting = threading.Barrier(2, timeout=20)
+
+    def together(image):
+        meeting.wait()
+        return perfect_prediction(image)
+
+    samples = make_samples(6)
+    two = evaluate([together, together], samples, TABLE)
+    one = evaluate(perfect_prediction, samples, TABLE)
+    assert without_time(two) == without_time(one)
+
+
+def test_few_images_are_read_ahead():
+    scored = 0
+    furthest = 0
+
+    def count(quality):
+        nonlocal scored
+        scored += 1
+
+    def samples():
+        nonlocal furthest
+        for number, sample in enumerate(make_samples(24)):
+            furthest = max(furthest, number - scored)
+            yield sample
+
+    evaluate(perfect_prediction, samples(), TABLE, on_image=count)
+    assert scored == 24
+    assert furthest <= 8
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(number, predictor=perfect_prediction):
+    """A predictor that fails at its call `number`, counted from 0, and a list of its calls."""
+    calls = []
+
+    def predict(image):
+        calls.append(image[0, 0, 0] // 10)
+        if len(calls) > number:
+            raise Killed
+        return predictor(image)
+
+    return predict, calls
+
+
+@pytest.mark.parametrize("sweep_settings", [(), (MergeConfig(0.5, 0.5, 0), MergeConfig(0.8))])
+def test_a_killed_evaluation_goes_on(tmp_path, sweep_settings):
+    def half_right(image):
+        return empty_prediction(image) if image[0, 0, 0] in (10, 60) else perfect_prediction(image)
+
+    def sweep():
+        return ThresholdSweep(fake_merge, sweep_settings, TABLE) if sweep_settings else None
+
+    options = {"identity": {"model": "a", "sizes": (3, 4)}, "num_overlays": 1}
+    samples = make_samples(9)
+    expected = evaluate(half_right, samples, TABLE, tmp_path / "whole", sweep=sweep(), **options)
+    killed, _ = killed_at(5, half_right)
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        evaluate(killed, samples, TABLE, folder, sweep=sweep(), **options)
+    lines = (folder / "records.jsonl").read_bytes()
+    assert lines.count(b"\n") == 5
+    with (folder / "records.jsonl").open("ab") as file:
+        file.write(lines[: len(lines) // 2].splitlines()[-1][:40])  # half a line
+    rest, calls = killed_at(4, half_right)
+    results = evaluate(rest, samples, TABLE, folder, sweep=sweep(), **options)
+    assert sorted(calls) == [5, 6, 7, 8]
+    assert without_time(results) == without_time(expected)
+    for name in ("panoptic.json", "instances.json"):
+        assert (folder / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert files_below(folder) == files_below(tmp_path / "whole")
+
+    none_left, calls = killed_at(0)
+    again = evaluate(none_left, samples, TABLE, folder, sweep=sweep(), **options)
+    assert calls == []
+    assert again == results
+
+
+def test_results_of_another_model_are_not_kept(tmp_path, capsys):
+    samples = make_samples(2)
+    evaluate(perfect_prediction, samples, TABLE, tmp_path, 0, identity={"model": "a", "size": 1})
+    stale = tmp_path / "panoptic" / "of_an_image_that_is_gone.png"
+    stale.touch()
+    predict, calls = killed_at(2)
+    evaluate(predict, samples, TABLE, tmp_path, 0, identity={"model": "b", "size": 1})
+    assert len(calls) == 2
+    assert not stale.exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"{tmp_path}: deleted the results of another model, evaluating anew"
+
+
+def test_a_sweep_of_kept_detections_needs_no_model(tmp_path):
+    """Without a sweep none are kept, so the first one predicts again; the next does not."""
+    samples = make_samples(2)
+    evaluate(perfect_prediction, samples, TABLE, tmp_path, 0, identity={})
+    for setting, expected_calls in ((MergeConfig(0.5), 2), (MergeConfig(0.9), 0)):
+        predict, calls = killed_at(expected_calls)
+        sweep = ThresholdSweep(fake_merge, [setting], TABLE)
+        results = evaluate(predict, samples, TABLE, tmp_path, 0, sweep=sweep, identity={})
+        assert len(calls) == expected_calls
+    assert results["sweep"] == [
+        {
+            "score_threshold": 0.9,
+            "overlap_threshold": 0.5,
+            "stuff_area": 4096,
+            "PQ": 0.5,
+            "SQ": 0.5,
+            "RQ": 0.5,
+        }
+    ]
+
+
+def fake_merge(instances, semantic, image_size, merge):
+    """The perfect map, of which things below the threshold are left out with their pixels."""
+    assert image_size == SIZE
+    prediction = perfect_prediction(None)
+    assert instances["num_detections"] in (0, 2)
+    np.testing.assert_array_equal(semantic > 2, False)
+    if merge.score_threshold > 0.875:
+        things = prediction["panoptic_map"] <= 2
+        prediction["panoptic_map"] = np.where(things, 0, prediction["panoptic_map"] - 2)
+        prediction["num_segments"] = np.int32(2)
+        for name in ("category_ids", "is_thing", "scores", "areas", "boxes"):
+            prediction[name] = prediction[name][2:]
+    return prediction
+
+
+def test_instances_of_a_file_replace_the_things_of_the_map():
+    """The file has one cat of another box, which overlaps nothing that is predicted."""
+    mask = np.zeros(SIZE, np.uint8, order="F")
+    mask[16:24, 0:10] = 1
+    instance = Instance(1, CAT, False, None, None, mask_api.encode(mask))
+    samples = make_samples(2)
+    other = [(dataclasses.replace(r, instances=(instance,)), i, m) for r, i, m in samples]
+    results = evaluate(perfect_prediction, other, TABLE)
+    assert results["panoptic"]["All"]["PQ"] == 1
+    assert results["mask_ap"]["AP"] == results["box_ap"]["AP"] == 0
+    assert results["mask_ap"]["APs"] == 0  # 80 pixels
+    things = [(dataclasses.replace(r, instances=()), i, m) for r, i, m in samples]
+    assert evaluate(perfect_prediction, things, TABLE)["mask_ap"]["AP"] is None
+
+
+def test_ground_truth_without_panoptic_maps():
+    """One segment a class, and instances alone: no PQ, but AP and IoU as far as they go."""
+    samples = make_samples(2)
+    results = evaluate(perfect_prediction, samples, TABLE, has_panoptic=False)
+    assert "panoptic" not in results
+    assert results["semantic"]["mIoU"] == 1
+    bare = [
+        (dataclasses.replace(r, segments=(), instances=instances_of(ids)), i, np.zeros_like(ids))
+        for r, i, ids in samples
+    ]
+    results = evaluate(perfect_prediction, bare, TABLE, has_panoptic=False)
+    assert "panoptic" not in results
+    assert "semantic" not in results
+    assert results["mask_ap"]["AP"] == pytest.approx(1)
+    assert results["absent_classes"] == ["sky", "road"]
+
+
+def instances_of(ids):
+    rles = [mask_api.encode(np.asfortranarray(ids == i).view(np.uint8)) for i in (70000, 12)]
+    return tuple(
+        Instance(number, category_id, False, None, None, rle)
+        for number, (category_id, rle) in enumerate(zip((CAT, DOG), rles, strict=True))
+    )
+
+
+def test_classes_that_do_not_occur_are_named():
+    (record, image, ids), other = make_samples(2)
+    without_dog = tuple(s for s in record.segments if s.category_id != DOG)
+    sample = (dataclasses.replace(record, segments=without_dog), image, np.where(ids == 12, 0, ids))
+    assert evaluate(perfect_prediction, [sample], TABLE)["absent_classes"] == ["dog"]
+    assert evaluate(perfect_prediction, [sample, other], TABLE)["absent_classes"] == []
+
+
 def test_errors():
     with pytest.raises(DataError, match="at least one image"):
         evaluate(perfect_prediction, [], TABLE)
     record, image, ids = make_samples(1)[0]
     with pytest.raises(DataError, match=r"day/0\.jpg: prediction and .* must have one size"):
         evaluate(perfect_prediction, [(record, image, ids[:-1])], TABLE)
+    void = [(dataclasses.replace(record, segments=()), image, np.zeros_like(ids))]
+    with pytest.raises(DataError, match="must hold a segment"):
+        evaluate(perfect_prediction, void, TABLE)
+
+
+def without_time(results):
+    return {key: value for key, value in results.items() if key != "seconds_per_image"}
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*"))
 
 
 def test_segments_info_of_nothing():

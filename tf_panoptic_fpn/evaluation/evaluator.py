@@ -2,23 +2,28 @@
 
 import collections
 import concurrent.futures
-import json
-import pathlib
+import contextlib
 import statistics
 import time
+import typing
 
 import numpy as np
 from PIL import Image
 
-from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.instance_ap import InstanceAP, instance_results
-from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
-from tf_panoptic_fpn.evaluation.semantic_iou import SemanticIoU
+from tf_panoptic_fpn.evaluation.cityscapes_results import write_cityscapes
+from tf_panoptic_fpn.evaluation.result_files import (
+    ResultFiles,
+    image_prediction,
+    segments_info,
+)
+from tf_panoptic_fpn.evaluation.scores import Scores, coco_segments
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
 
-MAX_PENDING = 4  # predictions that wait for the scoring thread; bounds the memory
+__all__ = ["evaluate", "segments_info"]
+
+SCORING_THREADS = 4
+IMAGES_AHEAD = 2  # that wait for each predictor
 
 
 def evaluate(
@@ -28,210 +33,191 @@ def evaluate(
     output_dir=None,
     num_overlays=8,
     semantic_things="other",
+    *,
+    has_panoptic=True,
+    sweep=None,
+    identity=None,
+    cityscapes=False,
+    on_image=None,
 ):
     """Scores a predictor at the size of the images.
 
-    While the predictor works on an image, a second thread scores those before it.
+    Each predictor works in a thread of its own, threads behind it encode and write what it
+    predicted, and this one reads on and counts, in the order of the samples: the results do not
+    depend on the number of predictors. No more than a few images are in memory.
 
     Args:
-        predictor: function of a uint8 `[H, W, 3]` image; returns a dict of arrays: the merge's part
+        predictor: function of a uint8 `[H, W, 3]` image, or a list of such functions that give the
+            same and may run at once; returns a dict of arrays: the merge's part
             (`panoptic_map`, `category_ids`, `is_thing`, `scores`, `areas`, `boxes`,
             `num_segments`; see `schema`), `instances` (dict `boxes` `[D, 4]` in pixels of the
             image, `scores`, `classes`, `mask_probs`, `num_detections`) and `semantic_map`, int32
             `[H, W]`, the semantic class of each pixel. A predictor of one task leaves out either
             of the last two.
         samples: iterable of (record, image uint8 `[H, W, 3]`, ids int32 `[H, W]`); the record has
-            `image_id`, `file_name`, `height`, `width` and `segments`, each with `id`,
-            `category_id`, `is_crowd`.
+            `image_id`, `file_name`, `image_path`, `height`, `width`, `segments`, each with `id`,
+            `category_id`, `is_crowd`, and `instances`, None if the things of the map are the
+            instances.
         categories: `CategoryTable`.
         output_dir: folder to write to: `panoptic.json` and `panoptic/*.png` (COCO panoptic
-            results), `instances.json` (COCO instance results) and `overlays/*.jpg`. None: nothing.
+            results), `instances.json` (COCO instance results), `semantic/*.png` (the semantic
+            class of each pixel), `overlays/*.jpg` and `records.jsonl` (what is known of each
+            image). None: nothing is written.
         num_overlays: number of images, from the first, to draw beside their ground truth.
         semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+        has_panoptic: bool; False where the ground truth has no panoptic maps: then no PQ.
+        sweep: a `ThresholdSweep`, or None.
+        identity: dict for JSON, what the predictions depend on beside the images. Images that
+            `output_dir` holds with the same identity, finished by an evaluation that was killed,
+            are not predicted again. None: all are.
+        cityscapes: bool, whether to write Cityscapes' result files to `output_dir/cityscapes`.
+        on_image: function, called with the PQ of each image, or None, when it is done.
 
     Returns:
         dict: `panoptic` (see `PanopticQuality.result`), `box_ap` and `mask_ap` (see `coco_ap`),
-        `semantic` (see `SemanticIoU.result`), `images`, and `seconds_per_image`, the median time of
-        the predictor alone; without what the predictor leaves out.
+        `semantic` (see `SemanticIoU.result`), `sweep`, `absent_classes` (names of the classes that
+        do not occur in the ground truth), `images`, and `seconds_per_image`, the median time of a
+        predictor alone; without what the predictor leaves out.
 
     Raises:
-        DataError: if there is no sample, or a sample and its prediction differ in size.
+        DataError: if there is no sample, none has ground truth, or a sample and its prediction
+            differ in size.
     """
-    scores = _Scores(categories, semantic_things)
-    output = _Output(output_dir, categories, num_overlays) if output_dir is not None else None
-
-    def score(record, image, ids, prediction):
-        gt_segments, pred_segments, results = scores.add(record, ids, prediction)
-        if output:
-            pred_ids = prediction[schema.PANOPTIC_MAP]
-            output.add(record, image, (ids, gt_segments), (pred_ids, pred_segments), results)
-
-    seconds, pending = [], collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
-        for record, image, ids in samples:
-            start = time.perf_counter()
-            prediction = predictor(image)
-            seconds.append(time.perf_counter() - start)
-            pending.append(worker.submit(score, record, image, ids, prediction))
-            if len(pending) > MAX_PENDING:
-                pending.popleft().result()
-        for future in pending:
-            future.result()
-    if not seconds:
-        raise DataError("Evaluation needs at least one image. Received: none")
-    if output:
-        output.write_json()
+    predictors = predictor if isinstance(predictor, (list, tuple)) else [predictor]
+    scores = Scores(categories, semantic_things, has_panoptic, sweep)
+    seconds = []
+    with contextlib.ExitStack() as stack:
+        files = None
+        if output_dir is not None:
+            files = stack.enter_context(ResultFiles(output_dir, categories, identity))
+        prepare = _Preparation(files, scores, categories, semantic_things, cityscapes)
+        images = _predicted_images(samples, predictors, prepare, num_overlays)
+        for image in stack.enter_context(contextlib.closing(images)):
+            prediction, swept = image.prepared.result()
+            quality = scores.update(image.record, image.ids, prediction, swept)
+            if image.line:
+                files.keep(image.line)
+            elif files:
+                files.append(image.record, image.stem, prediction)
+            seconds.append(prediction.seconds)
+            if on_image:
+                on_image(quality)
+        if not seconds:
+            raise DataError("Evaluation needs at least one image. Received: none")
+        results = scores.result()
+        if files:
+            files.write_coco()
     timing = {"images": len(seconds), "seconds_per_image": statistics.median(seconds)}
-    return {**scores.result(), **timing}
+    return {**results, **timing}
 
 
-class _Scores:
-    """The metrics, fed with predictions in the format of the predictor."""
+class _Image(typing.NamedTuple):
+    """One image under way."""
 
-    def __init__(self, categories, semantic_things):
+    record: typing.Any
+    ids: np.ndarray
+    stem: str | None  # of its files
+    line: dict | None  # in the files, if it was finished before
+    prepared: concurrent.futures.Future  # of what `_Preparation` returns
+
+
+def _predicted_images(samples, predictors, prepare, num_overlays):
+    """Yields an `_Image` for each sample, in order, while threads work on some of the next."""
+    pending = collections.deque()
+    num_predicted = 0
+    with contextlib.ExitStack() as stack:
+        models = [stack.enter_context(_threads(1)) for _ in predictors]
+        pool = stack.enter_context(_threads(SCORING_THREADS))
+        for number, (record, image, ids) in enumerate(samples):
+            stem, line = prepare.known(record)
+            predicted = None
+            if line is None:
+                turn = num_predicted % len(predictors)
+                predicted = models[turn].submit(_timed, predictors[turn], image)
+                num_predicted += 1
+            drawn = image if number < num_overlays else None
+            prepared = pool.submit(prepare, record, ids, stem, line, predicted, drawn)
+            pending.append(_Image(record, ids, stem, line, prepared))
+            if len(pending) > SCORING_THREADS + IMAGES_AHEAD * len(predictors):
+                yield pending.popleft()
+        yield from pending
+
+
+class _Preparation:
+    """What is done with a prediction in any order, by several threads: encode, write, draw."""
+
+    def __init__(self, files, scores, categories, semantic_things, cityscapes):
+        self._files = files
+        self._scores = scores
         self._categories = categories
-        self._panoptic = PanopticQuality(categories)
-        self._instances = InstanceAP(categories)
-        self._semantic_classes = categories.semantic_classes(semantic_things)
-        names = {self._semantic_classes[c]: name for c, name in categories.unique_names.items()}
-        if semantic_things == "other":
-            names[0] = "other (things)"  # a category may itself be called "other"
-        self._semantic = SemanticIoU([names[s] for s in sorted(names)])
-        self._has_instances = self._has_semantic = False
+        self._semantic_things = semantic_things
+        self._cityscapes = cityscapes
 
-    def add(self, record, ids, prediction):
-        """Returns the ground-truth segments, the predicted segments and the COCO results."""
-        gt_segments = [
-            {"id": s.id, "category_id": s.category_id, "iscrowd": int(s.is_crowd)}
-            for s in record.segments
+    def known(self, record):
+        """Returns the stem of an image's files, and its line if it is finished, or None."""
+        if not self._files:
+            return None, None
+        line = self._files.finished(record, self._scores.needs_detections)
+        return self._files.unique_stem(record), line
+
+    def __call__(self, record, ids, stem, line, predicted, drawn):
+        """Returns the `ImagePrediction` and what `Scores.sweep` makes of it.
+
+        Args:
+            record, ids: the image's and its ground truth.
+            stem: name of its files, or None.
+            line: its line in the files, or None if a predictor was asked.
+            predicted: future of what `_timed` returns, or None.
+            drawn: the image, to write its overlay, or None.
+        """
+        if line:
+            prediction = self._files.read(line)
+        else:
+            outputs, seconds = predicted.result()
+            prediction = image_prediction(
+                record, outputs, seconds, self._categories, self._scores.needs_detections
+            )
+        if prediction.ids.shape != ids.shape:
+            raise DataError(
+                f"{record.file_name}: prediction and ground truth must have one size. "
+                f"Received: {prediction.ids.shape} and {ids.shape}"
+            )
+        if self._files and not line:
+            self._files.write(stem, prediction)
+        if self._files and self._cityscapes:
+            write_cityscapes(
+                self._files.folder / "cityscapes",
+                record.file_name,
+                prediction,
+                self._categories,
+                self._semantic_things,
+            )
+        if self._files and drawn is not None:
+            self._draw(record, drawn, ids, stem, prediction)
+        return prediction, self._scores.sweep(record, ids, prediction)
+
+    def _draw(self, record, image, ids, stem, prediction):
+        pictures = [
+            draw_panoptic(image, *drawn, self._categories)
+            for drawn in ((prediction.ids, prediction.segments), (ids, coco_segments(record)))
         ]
-        pred_segments = segments_info(prediction)
-        self._panoptic.update(
-            ids,
-            gt_segments,
-            prediction[schema.PANOPTIC_MAP],
-            pred_segments,
-            image=record.file_name,
-        )
-        results = []
-        if schema.SEMANTIC_MAP in prediction:
-            self._has_semantic = True
-            gt_semantic = _semantic_map(ids, gt_segments, self._semantic_classes)
-            pred_semantic = prediction[schema.SEMANTIC_MAP]
-            self._semantic.update(gt_semantic, pred_semantic, image=record.file_name)
-        if schema.INSTANCES in prediction:
-            self._has_instances = True
-            results = self._instance_results(record, prediction[schema.INSTANCES])
-            self._instances.update(record.image_id, ids, gt_segments, results)
-        return gt_segments, pred_segments, results
-
-    def result(self):
-        return {
-            "panoptic": self._panoptic.result(),
-            **(self._instances.result() if self._has_instances else {}),
-            **({"semantic": self._semantic.result()} if self._has_semantic else {}),
-        }
-
-    def _instance_results(self, record, instances):
-        valid = slice(int(instances[schema.NUM_DETECTIONS]))
-        thing_ids = np.asarray(self._categories.thing_ids, np.int64)
-        return instance_results(
-            record.image_id,
-            instances[schema.BOXES][valid],
-            instances[schema.SCORES][valid],
-            thing_ids[instances[schema.CLASSES][valid]],
-            instances[schema.MASK_PROBS][valid],
-            (record.height, record.width),
-        )
+        picture = side_by_side(pictures, [f"prediction: {record.file_name}", "ground truth"])
+        path = self._files.folder / "overlays" / f"{stem}.jpg"
+        Image.fromarray(picture).save(path, quality=92)
 
 
-class _Output:
-    """The files of an evaluation."""
-
-    def __init__(self, output_dir, categories, num_overlays):
-        self._folder = pathlib.Path(output_dir)
-        self._categories = categories
-        self._overlays_left = num_overlays
-        self._images, self._annotations, self._results = [], [], []
-        self._stems = set()
-        (self._folder / "panoptic").mkdir(parents=True, exist_ok=True)
-        (self._folder / "overlays").mkdir(exist_ok=True)
-
-    def add(self, record, image, truth, prediction, results):
-        """Writes the PNG and the overlay of one image; `truth`, `prediction`: (ids, segments)."""
-        stem = self._unique_stem(record)
-        pred_ids, pred_segments = prediction
-        write_panoptic_png(pred_ids, self._folder / "panoptic" / f"{stem}.png")
-        self._images.append(
-            {
-                "id": record.image_id,
-                "file_name": record.file_name,
-                "height": record.height,
-                "width": record.width,
-            }
-        )
-        self._annotations.append(
-            {
-                "image_id": record.image_id,
-                "file_name": f"{stem}.png",
-                "segments_info": pred_segments,
-            }
-        )
-        self._results.extend(results)
-        if self._overlays_left > 0:
-            self._overlays_left -= 1
-            pictures = [
-                draw_panoptic(image, ids, segments, self._categories)
-                for ids, segments in (prediction, truth)
-            ]
-            picture = side_by_side(pictures, [f"prediction: {record.file_name}", "ground truth"])
-            Image.fromarray(picture).save(self._folder / "overlays" / f"{stem}.jpg", quality=92)
-
-    def write_json(self):
-        """Writes `panoptic.json` and `instances.json`."""
-        panoptic = {
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": self._categories.to_coco(),
-        }
-        (self._folder / "panoptic.json").write_text(json.dumps(panoptic))
-        (self._folder / "instances.json").write_text(json.dumps(self._results))
-
-    def _unique_stem(self, record):
-        """Flattens `folder/name.jpg` to `folder_name`, so that nothing lands outside the folder."""
-        stem = record.file_name.rsplit(".", 1)[0].strip("/").replace("/", "_")
-        if stem in self._stems:
-            stem = f"{stem}_{record.image_id}"
-        self._stems.add(stem)
-        return stem
+@contextlib.contextmanager
+def _threads(count):
+    """Threads that, after an error, begin nothing more."""
+    pool = concurrent.futures.ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def segments_info(prediction):
-    """Lists the segments of a merged prediction as COCO panoptic results do.
-
-    Args:
-        prediction: dict of arrays, the merge's part of `schema`.
-
-    Returns:
-        list of dicts `id`, `category_id`, `area`, `bbox` (xywh) and, for things, `score`.
-    """
-    segments = []
-    for row in range(int(prediction[schema.NUM_SEGMENTS])):
-        y1, x1, y2, x2 = (float(value) for value in prediction[schema.BOXES][row])
-        segment = {
-            "id": row + 1,
-            "category_id": int(prediction[schema.CATEGORY_IDS][row]),
-            "area": int(prediction[schema.AREAS][row]),
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-        }
-        if prediction[schema.IS_THING][row]:
-            segment["score"] = float(prediction[schema.SCORES][row])
-        segments.append(segment)
-    return segments
-
-
-def _semantic_map(ids, segments, semantic_class):
-    """Semantic classes `[H, W]` of a panoptic map; void, the id 0, is ignored."""
-    classes = {0: schema.IGNORED, **{s["id"]: semantic_class[s["category_id"]] for s in segments}}
-    keys = np.array(sorted(classes))
-    return np.array([classes[key] for key in keys.tolist()])[np.searchsorted(keys, ids)]
+def _timed(predictor, image):
+    """Returns what the predictor returns, and the seconds that it took."""
+    start = time.perf_counter()
+    outputs = predictor(image)
+    return outputs, time.perf_counter() - start

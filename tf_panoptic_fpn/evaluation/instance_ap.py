@@ -304,7 +304,8 @@ def paste_mask(mask_prob, box, image_size):
         return mask
     rows, row_weights = _window(y1, y2, mask_prob.shape[0], image_size[0])
     columns, column_weights = _window(x1, x2, mask_prob.shape[1], image_size[1])
-    mask[rows, columns] = row_weights @ mask_prob @ column_weights.T >= 0.5
+    # Column by column, the order in memory: several times as fast.
+    mask.T[columns, rows] = column_weights @ (row_weights @ mask_prob).T >= 0.5
     return mask
 
 

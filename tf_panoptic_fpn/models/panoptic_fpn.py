@@ -251,12 +251,13 @@ class PanopticFPN(keras.Model):
         inputs = {schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes}
         return super().call(inputs, training=training, mask=mask)
 
-    def dense_outputs(self, images, image_sizes=None):
+    def dense_outputs(self, images, image_sizes=None, training=True):
         """Everything that does not depend on proposals; what `call(training=True)` returns.
 
         Args:
             images: `[B, H, W, 3]`, RGB 0-255.
             image_sizes: int32 `[B, 2]`, or None for the whole canvas.
+            training: bool, for the backbone's normalisation.
 
         Returns:
             Dict: `features` (dict "P2".."P6", those of the instance branch) and `image_sizes`;
@@ -264,7 +265,7 @@ class PanopticFPN(keras.Model):
             "semantic", `semantic_logits`.
         """
         x, image_sizes = self.normalize(images, image_sizes)
-        pyramid = self.fpn(self.backbone(x, training=True))
+        pyramid = self.fpn(self.backbone(x, training=training))
         features, semantic_features = branch_features(pyramid, self.config["fpn_groups"])
         dense = {"features": features, "image_sizes": image_sizes}
         if self.rpn_head is not None:

@@ -1,0 +1,59 @@
+"""Writing results as Cityscapes' server and scripts take them."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_api
+
+IMAGE_SUFFIX = "_leftImg8bit"
+
+
+def write_cityscapes(folder, file_name, prediction, categories, semantic_things):
+    """Writes the semantic and the instance results of one image.
+
+    `semantic/CITY_SEQUENCE_FRAME_pred_labelIds.png` has the label id of each pixel;
+    `instances/CITY_SEQUENCE_FRAME_pred.txt` has a line for each instance: its mask's file, its
+    label id, its score; the masks are `instances/masks/*.png`, not 0 where the instance is.
+
+    Args:
+        folder: path; made if it does not exist.
+        file_name: of the image, `CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png`.
+        prediction: an `ImagePrediction`.
+        categories: `CategoryTable`, whose data-set ids are Cityscapes' label ids.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`. With "other" the
+            pixels of things are those of the panoptic map; one that is void there is 0, unlabeled.
+    """
+    folder = pathlib.Path(folder)
+    name = pathlib.PurePosixPath(file_name).stem.removesuffix(IMAGE_SUFFIX)
+    labels = _label_ids(prediction, categories, semantic_things)
+    _save(labels, folder / "semantic" / f"{name}_pred_labelIds.png")
+    if prediction.results is not None:
+        lines = []
+        for number, result in enumerate(prediction.results):
+            mask = f"masks/{name}_{number}.png"
+            _save(mask_api.decode(result["segmentation"]) * 255, folder / "instances" / mask)
+            lines.append(f"{mask} {result['category_id']} {result['score']!r}\n")
+        (folder / "instances" / "masks").mkdir(parents=True, exist_ok=True)
+        (folder / "instances" / f"{name}_pred.txt").write_text("".join(lines))
+
+
+def _label_ids(prediction, categories, semantic_things):
+    """uint8 `[H, W]`: the semantic branch's label, or else that of the panoptic map."""
+    category_ids = np.zeros(prediction.ids.max() + 1, np.uint8)
+    for segment in prediction.segments:
+        category_ids[segment["id"]] = segment["category_id"]
+    labels = category_ids[prediction.ids]
+    if prediction.semantic is None:
+        return labels
+    of_class = np.zeros(256, np.uint8)
+    for category_id, semantic_class in categories.semantic_classes(semantic_things).items():
+        if semantic_things == "all" or not categories.by_id[category_id].is_thing:
+            of_class[semantic_class] = category_id
+    semantic = of_class[prediction.semantic]
+    return np.where(semantic > 0, semantic, labels)
+
+
+def _save(array, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)

@@ -1,0 +1,327 @@
+"""The files of an evaluation: what is kept of each image, and the COCO results made of it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.data.images import read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.evaluation.instance_ap import instance_results
+
+FOLDERS = ("panoptic", "semantic", "detections", "overlays", "cityscapes")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePrediction:
+    """What was predicted for one image, as its files hold it.
+
+    `ids` int `[H, W]` and `segments`, the panoptic map and its list; `results`, COCO instance
+    results, or None; `semantic` int `[H, W]`, the semantic class of each pixel, or None;
+    `detections`, the predictor's INSTANCES where they are to be merged again, or None; `seconds`,
+    the predictor's time.
+    """
+
+    ids: np.ndarray
+    segments: list
+    results: list | None
+    semantic: np.ndarray | None
+    detections: dict | None
+    seconds: float
+
+
+def image_prediction(record, outputs, seconds, categories, keep_detections=False):
+    """Makes an `ImagePrediction` of what a predictor returns.
+
+    Args:
+        record: the image's, with `image_id`, `height` and `width`.
+        outputs: dict of arrays, see `evaluator.evaluate`.
+        seconds: float, the predictor's time.
+        categories: `CategoryTable`.
+        keep_detections: bool, whether they are to be merged again.
+    """
+    instances = outputs.get(schema.INSTANCES)
+    results = None
+    if instances is not None:
+        valid = slice(int(instances[schema.NUM_DETECTIONS]))
+        thing_ids = np.asarray(categories.thing_ids, np.int64)
+        results = instance_results(
+            record.image_id,
+            instances[schema.BOXES][valid],
+            instances[schema.SCORES][valid],
+            thing_ids[instances[schema.CLASSES][valid]],
+            instances[schema.MASK_PROBS][valid],
+            (record.height, record.width),
+        )
+    return ImagePrediction(
+        outputs[schema.PANOPTIC_MAP],
+        segments_info(outputs),
+        results,
+        outputs.get(schema.SEMANTIC_MAP),
+        instances if keep_detections else None,
+        seconds,
+    )
+
+
+def segments_info(prediction):
+    """Lists the segments of a merged prediction as COCO panoptic results do.
+
+    Args:
+        prediction: dict of arrays, the merge's part of `schema`.
+
+    Returns:
+        list of dicts `id`, `category_id`, `area`, `bbox` (xywh) and, for things, `score`.
+    """
+    segments = []
+    for row in range(int(prediction[schema.NUM_SEGMENTS])):
+        y1, x1, y2, x2 = (float(value) for value in prediction[schema.BOXES][row])
+        segment = {
+            "id": row + 1,
+            "category_id": int(prediction[schema.CATEGORY_IDS][row]),
+            "area": int(prediction[schema.AREAS][row]),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+        }
+        if prediction[schema.IS_THING][row]:
+            segment["score"] = float(prediction[schema.SCORES][row])
+        segments.append(segment)
+    return segments
+
+
+class ResultFiles:
+    """The folder of an evaluation.
+
+    A line of `records.jsonl` is written when all other files of its image are, so an evaluation
+    that was killed goes on with the images that have none, or whose file has changed since. What
+    the folder holds of another `identity` is deleted, and a line on stderr says so.
+
+    Args:
+        folder: path; made if it does not exist.
+        categories: `CategoryTable`.
+        identity: dict for JSON, what the predictions depend on beside the images: the model and
+            its settings. None: whatever the folder holds is deleted.
+    """
+
+    def __init__(self, folder, categories, identity=None):
+        self.folder = pathlib.Path(folder)
+        self._categories = categories
+        self._path = self.folder / "records.jsonl"
+        self._keep_or_delete(identity)
+        for name in ("panoptic", "semantic", "detections", "overlays"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._offsets = {}  # image id -> where its line starts
+        self._stems = {}  # stem -> image id
+        self._scan()
+        self._image_ids = []  # of this evaluation, in its order
+        self._file = self._path.open("ab")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def _keep_or_delete(self, identity):
+        path = self.folder / "identity.json"
+        identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
+        if self._path.exists():
+            known = json.loads(path.read_text()) if path.exists() else None
+            if identity is not None and known == identity:
+                return
+            self._delete(identity or {}, known or {})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(identity, indent=1))
+
+    def _delete(self, identity, known):
+        changed = [key for key, value in identity.items() if known.get(key) != value]
+        reason = f" of another {', '.join(changed)}" if changed else ""
+        print(f"{self.folder}: deleted the results{reason}, evaluating anew", file=sys.stderr)
+        self._path.unlink()
+        for name in FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _scan(self):
+        """Finds the lines; cuts off one that a kill left unfinished."""
+        end = 0
+        self._path.touch()
+        with self._path.open("r+b") as file:
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                line = json.loads(text)
+                self._offsets[line["image_id"]] = end
+                self._stems[line["stem"]] = line["image_id"]
+                end += len(text)
+            file.truncate(end)
+
+    def finished(self, record, needs_detections=False):
+        """Returns the line of an image, a dict, if all that is needed of it is there, or None."""
+        if record.image_id not in self._offsets:
+            return None
+        line = self._line(record.image_id)
+        lacks_detections = line["results"] is not None and not line["has_detections"]
+        if line["image_file"] != _stamp(record.image_path):
+            return None
+        if needs_detections and lacks_detections:
+            return None
+        return line if all(path.exists() for path in self._paths(line).values()) else None
+
+    def lines(self):
+        """Yields the lines of the images of this evaluation, in its order."""
+        for image_id in self._image_ids:
+            yield self._line(image_id)
+
+    def _line(self, image_id):
+        with self._path.open("rb") as file:
+            file.seek(self._offsets[image_id])
+            return json.loads(file.readline())
+
+    def unique_stem(self, record):
+        """Flattens `folder/name.jpg` to `folder_name`, so that nothing lands outside the folder."""
+        stem = record.file_name.rsplit(".", 1)[0].strip("/").replace("/", "_")
+        if self._stems.setdefault(stem, record.image_id) != record.image_id:
+            stem = f"{stem}_{record.image_id}"
+            self._stems[stem] = record.image_id
+        return stem
+
+    def write(self, stem, prediction):
+        """Writes the arrays of an `ImagePrediction`; several threads may."""
+        paths = self._paths(_contents(stem, prediction))
+        write_panoptic_png(prediction.ids, paths["panoptic"])
+        if "semantic" in paths:
+            Image.fromarray(prediction.semantic.astype(np.uint8)).save(paths["semantic"])
+        if "detections" in paths:
+            np.savez(paths["detections"], **prediction.detections)
+
+    def _paths(self, line):
+        """The files of an image, by folder."""
+        endings = {"panoptic": "png"}
+        if line["has_semantic"]:
+            endings["semantic"] = "png"
+        if line["has_detections"]:
+            endings["detections"] = "npz"
+        return {
+            name: self.folder / name / f"{line['stem']}.{ending}"
+            for name, ending in endings.items()
+        }
+
+    def keep(self, line):
+        """Counts an image that is finished to this evaluation."""
+        self._image_ids.append(line["image_id"])
+
+    def append(self, record, stem, prediction):
+        """Writes the line of an image whose arrays are written."""
+        line = {
+            "image_id": record.image_id,
+            "image_file": _stamp(record.image_path),
+            "file_name": record.file_name,
+            "height": record.height,
+            "width": record.width,
+            **_contents(stem, prediction),
+            "seconds": prediction.seconds,
+            "segments_info": prediction.segments,
+            "results": prediction.results,
+        }
+        self._offsets[record.image_id] = self._file.tell()
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        self.keep(line)
+
+    def read(self, line):
+        """Reads the `ImagePrediction` of a line; the inverse of `write` and `append`."""
+        paths = self._paths(line)
+        semantic = detections = None
+        if "semantic" in paths:
+            semantic = np.asarray(Image.open(paths["semantic"]))
+        if "detections" in paths:
+            with np.load(paths["detections"]) as arrays:
+                detections = dict(arrays)
+        return ImagePrediction(
+            read_panoptic_png(paths["panoptic"]),
+            line["segments_info"],
+            line["results"],
+            semantic,
+            detections,
+            line["seconds"],
+        )
+
+    def write_coco(self):
+        """Writes `panoptic.json` and `instances.json`, COCO's result formats."""
+        images, annotations, separator = [], [], ""
+        with (self.folder / "instances.json").open("w") as file:
+            file.write("[")
+            for line in self.lines():
+                images.append(
+                    {
+                        "id": line["image_id"],
+                        **{key: line[key] for key in ("file_name", "height", "width")},
+                    }
+                )
+                annotations.append(
+                    {
+                        "image_id": line["image_id"],
+                        "file_name": f"{line['stem']}.png",
+                        "segments_info": line["segments_info"],
+                    }
+                )
+                for result in line["results"] or ():
+                    file.write(separator + json.dumps(result))
+                    separator = ",\n"
+            file.write("]")
+        panoptic = {
+            "images": images,
+            "annotations": annotations,
+            "categories": self._categories.to_coco(),
+        }
+        (self.folder / "panoptic.json").write_text(json.dumps(panoptic))
+
+
+def _contents(stem, prediction):
+    """The part of an image's line that says which files it has."""
+    return {
+        "stem": stem,
+        "has_semantic": prediction.semantic is not None,
+        "has_detections": prediction.detections is not None,
+    }
+
+
+def _stamp(path):
+    """Tells whether a file has changed."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def write_submission(folder, name):
+    """Packs the COCO results of an evaluation as COCO's server takes them.
+
+    `panoptic_NAME_results.zip` holds `panoptic_NAME_results.json` and the folder of that name with
+    the PNGs; `detections_NAME_results.zip` holds `detections_NAME_results.json`.
+
+    Args:
+        folder: of the evaluation, with `panoptic.json`, `panoptic/` and `instances.json`.
+        name: test set and algorithm, such as "test-dev2017_panopticfpn".
+
+    Returns:
+        The paths of the two files.
+    """
+    folder = pathlib.Path(folder)
+    document = json.loads((folder / "panoptic.json").read_text())
+    stem = f"panoptic_{name}_results"
+    panoptic = folder / f"{stem}.zip"
+    with zipfile.ZipFile(panoptic, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{stem}.json", json.dumps({"annotations": document["annotations"]}))
+        for annotation in document["annotations"]:
+            file_name = annotation["file_name"]
+            archive.write(
+                folder / "panoptic" / file_name, f"{stem}/{file_name}", zipfile.ZIP_STORED
+            )
+    stem = f"detections_{name}_results"
+    detections = folder / f"{stem}.zip"
+    with zipfile.ZipFile(detections, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "instances.json", f"{stem}.json")
+    return panoptic, detections

@@ -1,0 +1,82 @@
+"""Median and spread of the results of several runs."""
+
+import json
+import pathlib
+import statistics
+
+from tf_panoptic_fpn.errors import DataError
+
+# Rows of the table: title and path in the results.
+HEADLINES = (
+    ("PQ", ("panoptic", "All", "PQ")),
+    ("SQ", ("panoptic", "All", "SQ")),
+    ("RQ", ("panoptic", "All", "RQ")),
+    ("PQ things", ("panoptic", "Things", "PQ")),
+    ("PQ stuff", ("panoptic", "Stuff", "PQ")),
+    ("Box AP", ("box_ap", "AP")),
+    ("Mask AP", ("mask_ap", "AP")),
+    ("mIoU", ("semantic", "mIoU")),
+    ("fIoU", ("semantic", "fIoU")),
+    ("iIoU", ("semantic", "iIoU")),
+)
+
+
+def summarize_trials(folders):
+    """Takes the median and the spread of every figure over several evaluations.
+
+    Args:
+        folders: two or more folders with a `results.json`.
+
+    Returns:
+        dict: `trials`, the folders; `figures`, a dict shaped as the results where each number is a
+        dict `median`, `min`, `max`, `std` (of the sample) and `values`, one for each folder that
+        has the figure. Lists, such as the sweep, are left out.
+
+    Raises:
+        DataError: if there are fewer than two folders, or a `results.json` cannot be read.
+    """
+    if len(folders) < 2:
+        raise DataError(f"Trials need two or more folders. Received: {len(folders)}")
+    trials = []
+    for folder in folders:
+        path = pathlib.Path(folder) / "results.json"
+        try:
+            trials.append(json.loads(path.read_text()))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise DataError(f"{path}: not JSON: {error}") from None
+        if not isinstance(trials[-1], dict):
+            raise DataError(f"{path}: must hold a JSON object, the results of an evaluation")
+    return {"trials": [str(folder) for folder in folders], "figures": _summarize(trials)}
+
+
+def format_trials(summary):
+    """Formats what `summarize_trials` returns as a table, in per cent."""
+    rows = []
+    for title, path in HEADLINES:
+        figure = summary["figures"]
+        for key in path:
+            figure = figure.get(key, {})
+        if figure:
+            cells = [f"{100 * figure[key]:6.1f}" for key in ("median", "min", "max", "std")]
+            rows.append(f"{title:<12}{''.join(cells)}{len(figure['values']):6}")
+    header = f"{'':<12}{'median':>6}{'min':>6}{'max':>6}{'std':>6}{'runs':>6}"
+    return "\n".join([header, *rows])
+
+
+def _summarize(trees):
+    summary = {}
+    for key in dict.fromkeys(key for tree in trees for key in tree):
+        found = [tree[key] for tree in trees if tree.get(key) is not None]
+        if found and all(isinstance(value, dict) for value in found):
+            summary[key] = _summarize(found)
+        elif found and all(isinstance(value, (int, float)) for value in found):
+            summary[key] = {
+                "median": statistics.median(found),
+                "min": min(found),
+                "max": max(found),
+                "std": statistics.stdev(found) if len(found) > 1 else 0.0,
+                "values": found,
+            }
+    return summary

@@ -1,0 +1,90 @@
+"""An exported SavedModel as a predictor."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.errors import ConfigError, DataError
+
+MERGED = (
+    schema.PANOPTIC_MAP,
+    schema.CATEGORY_IDS,
+    schema.IS_THING,
+    schema.SCORES,
+    schema.AREAS,
+    schema.BOXES,
+    schema.NUM_SEGMENTS,
+)
+CATEGORIES = "assets/categories.json"
+
+
+class SavedModelPredictor:
+    """Runs the signature `tensor` of an exported SavedModel; called as a `Predictor` is.
+
+    Args:
+        folder: of the SavedModel, such as `saved_model/1`.
+        categories: `CategoryTable` of the data set; None: the one that was exported with it.
+
+    Raises:
+        ConfigError: if the folder holds none, it cannot be loaded, or it lacks the signature or its
+            categories.
+    """
+
+    def __init__(self, folder, categories=None):
+        self._folder = folder
+        if not (pathlib.Path(folder) / "saved_model.pb").is_file():
+            raise ConfigError(f"{folder}: holds no saved_model.pb")
+        self.categories = categories or _exported_categories(folder)
+        self._thing_class = self.categories.thing_class
+        try:
+            self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
+        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{folder}: cannot be loaded: {reason}") from None
+        if "tensor" not in self._loaded.signatures:
+            names = list(self._loaded.signatures)
+            raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")
+
+    def __call__(self, image):
+        return self.predict_batch(image[None])[0]
+
+    def predict_batch(self, images):
+        """As `Predictor.predict_batch`."""
+        outputs = self._loaded.signatures["tensor"](images=tf.constant(images))
+        outputs = {name: value.numpy() for name, value in outputs.items()}
+        return [
+            self._prediction({name: value[row] for name, value in outputs.items()})
+            for row in range(len(images))
+        ]
+
+    def _prediction(self, outputs):
+        prediction = {name: outputs[name] for name in MERGED}
+        if schema.SEMANTIC_MAP in outputs:
+            prediction[schema.SEMANTIC_MAP] = outputs[schema.SEMANTIC_MAP]
+        if schema.NUM_DETECTIONS in outputs:
+            prediction[schema.INSTANCES] = {
+                schema.BOXES: outputs["detection_boxes"],
+                schema.SCORES: outputs["detection_scores"],
+                schema.CLASSES: self._classes(outputs["detection_category_ids"]),
+                schema.MASK_PROBS: outputs["detection_mask_probs"],
+                schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
+            }
+        return prediction
+
+    def _classes(self, category_ids):
+        unknown = set(category_ids[category_ids > 0].tolist()) - set(self._thing_class)
+        if unknown:
+            raise DataError(
+                f"{self._folder}: predicts category ids that the data set lacks: {sorted(unknown)}"
+            )
+        return np.array([self._thing_class.get(i, -1) for i in category_ids.tolist()], np.int32)
+
+
+def _exported_categories(folder):
+    file = pathlib.Path(folder) / CATEGORIES
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file; export the model again with its categories")
+    return CategoryTable.load(file)
