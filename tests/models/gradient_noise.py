@@ -50,9 +50,9 @@ def compute_in_float64():
 def replace(function, other):
     """In every module that has imported it."""
     for name, module in list(sys.modules.items()):
-        if name.startswith(("keras.src.backend.tensorflow", "tf_panoptic_fpn")):
-            if getattr(module, function.__name__, None) is function:
-                setattr(module, function.__name__, other)
+        ours = name.startswith(("keras.src.backend.tensorflow", "tf_panoptic_fpn"))
+        if ours and getattr(module, function.__name__, None) is function:
+            setattr(module, function.__name__, other)
 
 
 def resize_bilinear(x, size):
