@@ -84,6 +84,7 @@ def run_batch_norm(devices, batches):
     cpu = tf.config.list_physical_devices("CPU")[0]
     configurations = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, configurations)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # as conftest
     strategy = tf.distribute.MirroredStrategy(devices)
     with strategy.scope():
         model = make_model("sync_batch_norm", tasks=["semantic"])
