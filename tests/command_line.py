@@ -1,7 +1,8 @@
-"""Helpers for tests that run the commands in processes of their own."""
+"""Helpers for tests that run the commands, in processes of their own or in this one."""
 
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -22,6 +23,19 @@ def run(*arguments, check=True):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+def run_here(monkeypatch, program, *arguments):
+    """Runs a program of the project, or a module, in this process; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", [str(program), *map(str, arguments)])
+    try:
+        if str(program).endswith(".py"):
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        return error.code
+    return 0
 
 
 def weights(workdir):

@@ -10,12 +10,13 @@ import time
 
 import numpy as np
 import pytest
-from command_line import ROOT, TINY, TRAIN_ONLY, metrics, run, weights
+from command_line import ROOT, TINY, TRAIN_ONLY, metrics, run, run_here, weights
 from PIL import Image
 
-from tf_panoptic_fpn import schema
+from tf_panoptic_fpn import load_config, schema
 from tf_panoptic_fpn.data.images import read_image, read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.runs import load_predictor
+from tf_panoptic_fpn.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,9 @@ def test_a_run_leaves_everything(workdir):
 
 
 @pytest.mark.slow
-def test_evaluate_gives_the_same_results(workdir, tmp_path):
-    run("-m", "tf_panoptic_fpn", "evaluate", f"--workdir={workdir}", f"--output={tmp_path}")
+def test_evaluate_gives_the_same_results(workdir, tmp_path, monkeypatch):
+    arguments = ("evaluate", f"--workdir={workdir}", f"--output={tmp_path}")
+    assert run_here(monkeypatch, "tf_panoptic_fpn", *arguments) == 0
     results = [json.loads((f / "results.json").read_text()) for f in (workdir, tmp_path)]
     for result in results:
         del result["seconds_per_image"]
@@ -70,16 +72,16 @@ def test_evaluate_gives_the_same_results(workdir, tmp_path):
 
 
 @pytest.mark.slow
-def test_predict_writes_three_files_and_skips_a_damaged_image(workdir, images, tmp_path):
+def test_predict_writes_three_files_and_skips_a_damaged_image(
+    workdir, images, tmp_path, monkeypatch, capsys
+):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(images[0].read_bytes()[:200])
     arguments = [f"--workdir={workdir}", f"--output={tmp_path / 'out'}", broken, *images[:2]]
-    done = run("-m", "tf_panoptic_fpn", "predict", *arguments, check=False)
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
+    assert run_here(monkeypatch, "tf_panoptic_fpn", "predict", *arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "broken.jpg" in last
-    assert "Traceback" not in done.stderr
     for image in images[:2]:
         stem = tmp_path / "out" / image.stem
         ids = read_panoptic_png(f"{stem}_panoptic.png")
@@ -110,10 +112,11 @@ for i, png in enumerate(outputs["panoptic_png_bytes"].numpy()):
 
 
 @pytest.mark.slow
-def test_saved_model_equals_the_python_model(workdir, images, tmp_path):
+def test_saved_model_equals_the_python_model(workdir, images, tmp_path, monkeypatch):
     """Bytes of images of two sizes in a batch, in a process without Keras and this package."""
     exported = tmp_path / "model" / "1"
-    run("export/export_saved_model.py", f"--workdir={workdir}", f"--output={exported}")
+    arguments = (f"--workdir={workdir}", f"--output={exported}")
+    assert run_here(monkeypatch, "export/export_saved_model.py", *arguments) == 0
     larger = tmp_path / "larger.jpg"
     Image.open(images[1]).resize((120, 150)).save(larger)
     files = [images[0], larger]
@@ -157,33 +160,37 @@ def test_a_killed_run_ends_with_the_same_weights(workdir, tmp_path):
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
-@pytest.mark.slow
-def test_a_damaged_image_in_training_is_skipped_and_counted(workdir, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    shutil.copytree(workdir / "shapes", folder / "shapes")
-    image = sorted((folder / "shapes" / "train" / "images").iterdir())[0]
-    image.write_bytes(image.read_bytes()[:300])
-    done = run("-c", TRAIN_ONLY, TINY, folder)
-    assert metrics(folder)[-1]["damaged_images"] == 1
-    assert f"skipped a damaged image: {image}" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_map_with_ids_that_the_json_lacks_stops_training(workdir, tmp_path):
+@pytest.fixture
+def damaged(workdir, tmp_path):
+    """A copy of the data in a new workdir, to be damaged by a test."""
     shutil.copytree(workdir / "shapes", tmp_path / "shapes")
-    png = sorted((tmp_path / "shapes" / "train" / "panoptic").iterdir())[0]
-    ids = read_panoptic_png(png)
-    ids[:2, :2] = 777
-    write_panoptic_png(ids, png)
-    done = run("train.py", f"--config={TINY}", f"--workdir={tmp_path}", check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert f"{png}: the map holds ids that the JSON lacks: 777" in error
+    return tmp_path / "shapes" / "train"
 
 
-@pytest.mark.slow
+# Determinism, once on, stays on in the process of the tests.
+IN_PROCESS = "train.deterministic=false"
+
+
+def test_a_damaged_image_in_training_is_skipped_and_counted(damaged, tmp_path, caplog):
+    image = sorted((damaged / "images").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:300])
+    train(load_config(TINY, [IN_PROCESS, "train.steps=3"]), tmp_path)  # one epoch
+    assert metrics(tmp_path)[-1]["damaged_images"] == 1
+    assert f"skipped a damaged image: {image}" in caplog.text
+
+
+def test_a_map_with_ids_that_the_json_lacks_stops_training(damaged, tmp_path, monkeypatch, capsys):
+    maps = sorted((damaged / "panoptic").iterdir())
+    for path in maps:
+        ids = read_panoptic_png(path)
+        ids[:2, :2] = 777
+        write_panoptic_png(ids, path)
+    arguments = (f"--config={TINY}", f"--workdir={tmp_path}", f"--set={IN_PROCESS}")
+    assert run_here(monkeypatch, "train.py", *arguments) == 2
+    (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert any(f"{path}: the map holds ids that the JSON lacks: 777" in error for path in maps)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,11 +199,16 @@ def test_a_map_with_ids_that_the_json_lacks_stops_training(workdir, tmp_path):
         (["--workdir=/proc/nowhere"], "/proc/nowhere: the workdir cannot be written"),
     ],
 )
-def test_errors_of_the_command_line_are_one_line(tmp_path, arguments, message):
+def test_errors_of_the_command_line_are_one_line(tmp_path, arguments, message, monkeypatch, capsys):
     arguments = [f"--config={TINY}", f"--workdir={tmp_path}", *arguments]
-    done = run("train.py", *arguments, check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert run_here(monkeypatch, "train.py", *arguments) == 2
+    errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_an_error_of_a_program_is_no_traceback(tmp_path):
+    done = run("train.py", f"--config={tmp_path}/absent.yaml", check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")

@@ -1,6 +1,7 @@
 """Files of weights: every format is read, and nothing that a file names is run."""
 
 import collections
+import copyreg
 import os
 import pickle
 import struct
@@ -9,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tf_panoptic_fpn.weights import WeightsError
+from tf_panoptic_fpn.weights import WeightsError, files, unpickle
 from tf_panoptic_fpn.weights.files import read_checkpoint
 from tf_panoptic_fpn.weights.unpickle import LEGACY_MAGIC
 
@@ -91,10 +92,10 @@ def test_pickle(tmp_path, protocol, order):
             "name": "not an array",
         },
         "__author__": "someone",
-        "meta": [1, 2.5, None, True, ("a", {"b"}), collections.OrderedDict(c=1)],
+        "meta": [1, 2.5, None, True, ("a", {"b"}, frozenset()), collections.OrderedDict(c=1)],
+        "optimizer": {"state": {0: {"momentum": WEIGHT}}},
     }
-    if protocol < 4:
-        tree["meta"][4] = ("a", ["b"])  # sets are a global of builtins before protocol 4
+    tree["model"]["nothing"] = np.zeros((0, 3))
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps(tree, protocol))
     checkpoint = read_checkpoint(path)
@@ -102,7 +103,15 @@ def test_pickle(tmp_path, protocol, order):
     np.testing.assert_array_equal(checkpoint.arrays["weight"], WEIGHT)
     np.testing.assert_array_equal(checkpoint.arrays["big_endian"], WEIGHT)
     assert checkpoint.arrays["count"] == 7
+    assert checkpoint.arrays["nothing"].shape == (0, 3)
     assert "name" not in checkpoint.arrays
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state", "blobs"])
+def test_where_the_weights_are(tmp_path, key):
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps({"epoch": 3, key: {"module.weight": WEIGHT}}, 2))
+    np.testing.assert_array_equal(read_checkpoint(path).arrays["weight"], WEIGHT)
 
 
 def test_pickle_of_python_2(tmp_path):
@@ -240,6 +249,87 @@ def test_malicious_pickle_is_refused_by_name(tmp_path, attack, kind):
     assert not marker.exists()
 
 
+def refuse(path, data, message):
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=rf"{path.name}: .*{message}"):
+        read_checkpoint(path)
+
+
+def test_a_pickle_cannot_change_what_reads_it(tmp_path):
+    """BUILD would set attributes of the functions that a pickle may call."""
+    state = b"N}U\x0c__defaults__U\x05utf-8\x85s\x86b"
+    data = b"\x80\x02c_codecs\nencode\n" + state + b"."
+    refuse(tmp_path / "file.pkl", data, "change how arrays are read")
+    assert unpickle.encode_latin1.__defaults__ == ("latin1",)
+
+
+def test_a_pickle_cannot_take_an_object_from_the_extension_registry(tmp_path):
+    """An extension that was loaded once is returned without a question."""
+    marker = tmp_path / "marker"
+    copyreg.add_extension("os", "system", 240)
+    try:
+        assert pickle.loads(b"\x80\x02\x82\xf0.") is os.system
+        command = f"touch {marker}".encode()
+        data = b"\x80\x02\x82\xf0(U" + bytes([len(command)]) + command + b"tR."
+        refuse(tmp_path / "file.pkl", data, "asks for extension 240")
+    finally:
+        copyreg.remove_extension("os", "system", 240)
+        copyreg.clear_extension_cache()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("opcode", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
+def test_a_pickle_cannot_ask_for_a_huge_memo(tmp_path, opcode):
+    refuse(tmp_path / "file.pkl", b"\x80\x02}" + opcode + b".", "an object 2147483647")
+
+
+def test_lists_of_the_same_lists_are_not_unfolded(tmp_path):
+    """Twenty levels of ten: 10**20 numbers in some hundred bytes."""
+    laughs = [0]
+    for _ in range(20):
+        laughs = [laughs] * 10
+    itself = []
+    itself.append(itself)
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps({"model": {"w": WEIGHT, "a": laughs}, "b": laughs, "c": itself}))
+    assert list(read_checkpoint(path).arrays) == ["w"]
+
+
+def test_zip_bombs(tmp_path, monkeypatch):
+    path = tmp_path / "file.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data.pkl", torch_pickle(one_tensor()))
+        archive.writestr("weights/data/0", bytes(1 << 20))
+    with pytest.raises(WeightsError, match=r"file\.pth: is compressed"):
+        read_checkpoint(path)
+    path = tmp_path / "file.npz"
+    np.savez_compressed(path, weight=np.zeros(1 << 20))
+    assert read_checkpoint(path).arrays["weight"].shape == (1 << 20,)
+    monkeypatch.setattr(files, "EXPANDED_LIMIT", 1 << 20)
+    with pytest.raises(WeightsError, match=r"file\.npz: says that it holds 0\.0078 GiB"):
+        read_checkpoint(path)
+
+
+def test_a_name_in_a_zip_is_never_a_path(tmp_path):
+    (tmp_path / "secret").write_bytes(WEIGHT.tobytes())
+    state = one_tensor(key="../../secret")
+    path = write_torch_zip(tmp_path / "file.pth", state, {"0": WEIGHT.tobytes()})
+    with pytest.raises(WeightsError, match=r"no item named 'weights/data/\.\./\.\./secret'"):
+        read_checkpoint(path)
+
+
+def test_damage_inside_of_a_compressed_file(tmp_path):
+    path = tmp_path / "file.npz"
+    np.savez_compressed(path, weight=np.random.default_rng(0).normal(size=1000))
+    data = bytearray(path.read_bytes())
+    data[200:230] = bytes(30)
+    refuse(path, bytes(data), "truncated, or not a file of weights")
+    data = bytearray(path.read_bytes())
+    for start in (b"PK\x03\x04", b"PK\x01\x02"):  # says that it is encrypted
+        data[data.index(start) + (6 if start[2] == 3 else 8)] |= 1
+    refuse(path, bytes(data), "encrypted")
+
+
 def test_pickled_npz_is_refused(tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "file.npz"
     np.savez(path, weight=np.array([RunsCommand(marker)], dtype=object))
@@ -267,6 +357,53 @@ def write_h5(path):
 
 def write_npz(path):
     np.savez(path, weight=WEIGHT)
+
+
+H5 = {
+    "a link": lambda h5py, file, other: file.__setitem__(
+        "a/kernel", h5py.ExternalLink(str(other), "secret")
+    ),
+    "raw numbers": lambda h5py, file, other: file.create_dataset(
+        "a/kernel", (3, 4), "f4", external=[(str(other), 0, 48)]
+    ),
+    "a virtual dataset": lambda h5py, file, other: file.create_virtual_dataset(
+        "a/kernel", virtual_layout(h5py, other)
+    ),
+    "a shape without data": lambda h5py, file, other: file.create_dataset(
+        "a/kernel", (1 << 20, 1 << 20), "f4", chunks=(1 << 10, 1 << 10)
+    ),
+    "the same name twice": lambda h5py, file, other: [
+        file.create_dataset(f"{i}/vars/0", data=WEIGHT) for i in range(2)
+    ],
+}
+
+
+def virtual_layout(h5py, other):
+    layout = h5py.VirtualLayout((3, 4), "f4")
+    layout[:] = h5py.VirtualSource(str(other), "secret", (3, 4))
+    return layout
+
+
+@pytest.mark.parametrize("kind", H5)
+def test_hdf5_that_reads_other_files_or_takes_all_memory(tmp_path, kind):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["secret"] = WEIGHT
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        H5[kind](h5py, file, tmp_path / "other.h5")
+    with pytest.raises(WeightsError, match=r"file\.h5: (keeps|holds|says)"):
+        read_checkpoint(tmp_path / "file.h5")
+
+
+def test_hdf5_of_a_whole_model(tmp_path):
+    """What its optimizer remembers of a weight has the weight's name."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        file["model_weights/conv/conv/kernel:0"] = WEIGHT
+        file["optimizer_weights/adam/conv/kernel:0"] = -WEIGHT
+    np.testing.assert_array_equal(
+        read_checkpoint(tmp_path / "file.h5").arrays["conv/kernel"], WEIGHT
+    )
 
 
 WRITERS = {
@@ -324,3 +461,7 @@ def test_big_endian_and_unknown_persistent_objects(tmp_path):
     write_torch_zip(path, {}, {}, b"\x80\x02(X\x06\x00\x00\x00moduleNNNNtQ.")
     with pytest.raises(WeightsError, match="unknown persistent object, 'module'"):
         read_checkpoint(path)
+    legacy = pickle.dumps(LEGACY_MAGIC, 2) + 2 * pickle.dumps(0, 2)
+    view = b"(U\x01vK\x00K\x0ct"
+    pid = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x0c" + view + b"tQ."
+    refuse(path, legacy + b"\x80\x02" + pid, "views of storages")

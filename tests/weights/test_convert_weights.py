@@ -76,6 +76,21 @@ def test_patterns_on_the_command_line(monkeypatch, tmp_path, golden):
     assert tuple(config["pixel_std"]) == (58.395, 57.12, 57.375)
 
 
+def test_options_of_a_source(monkeypatch, tmp_path, golden, capsys):
+    np.savez(tmp_path / "mmdet.npz", **to_mmdet(golden, style="caffe"))
+    arguments = ("--source=mmdet", tmp_path / "mmdet.npz", tmp_path / "model.keras")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--norm-epsilon=0", *arguments)
+    assert "mmdet has no option `norm_epsilon`" in capsys.readouterr().err
+    run(monkeypatch, "--style=caffe", *arguments)
+    backbone = load_model(tmp_path / "model.keras").backbone
+    assert backbone.config["stride_in_1x1"]
+    stem = golden["backbone.bottom_up.stem.conv1.weight"]
+    np.testing.assert_array_equal(
+        backbone.stem.conv.kernel, np.transpose(stem, (2, 3, 1, 0))[:, :, ::-1]
+    )
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(WeightsError, match=r"must end in \.keras"):
         convert_weights("detectron2", "a.pkl", tmp_path / "model.h5")

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from foreign_checkpoints import STD, to_caffe2
+from foreign_checkpoints import STD, to_caffe2, to_detectron2
 from keras import ops
 from small_model import make_small_model
 
@@ -71,6 +71,25 @@ def test_rgb_checkpoint(model, golden, assert_loaded):
         load_detectron2(model, golden, channel_order="yuv")
 
 
+def test_rgb_is_read_off_the_mean(model, golden, assert_loaded):
+    stem = "backbone.bottom_up.stem.conv1.weight"
+    mean = np.float32([123.675, 116.28, 103.53]).reshape(3, 1, 1)
+    load_detectron2(model, {**golden, stem: golden[stem][:, ::-1], "pixel_mean": mean})
+    assert_loaded(rtol=0)
+
+
+def test_half_precision(model, golden):
+    """It is folded in float64: the only rounding is that of the file."""
+    source = {name: value.astype(np.float16) for name, value in golden.items()}
+    load_detectron2(model, source)
+    name = "backbone.bottom_up.res3.0.conv1.norm"
+    weight, variance = (
+        source[f"{name}.{end}"].astype(np.float64) for end in ("weight", "running_var")
+    )
+    scale = ops.convert_to_numpy(model.backbone.res3[0].conv1.norm.scale)
+    np.testing.assert_allclose(scale, weight / np.sqrt(variance + 1e-5), rtol=1e-7)
+
+
 def test_mask_rcnn(model, golden, assert_loaded):
     source = {n: v for n, v in golden.items() if not n.startswith("sem_seg_head")}
     with pytest.raises(WeightsError, match=r"allow_missing=\('semantic_head/\*',\)"):
@@ -104,9 +123,15 @@ def test_caffe2_backbone(model, golden, tmp_path, assert_loaded):
     source = to_caffe2(golden)
     assert "res2_0_branch2a_bn_beta" in source
     source |= {"fc1000_w": np.zeros((10, 128)), "fc1000_b": np.zeros(10), "conv1_b": np.ones(8)}
+    source["conv1_w_momentum"] = np.zeros((8, 3, 7, 7))
     report = load_detectron2(model, write_pkl(tmp_path / "R-50.pkl", source, "MSRA"))
     assert_loaded(kept=HEADS, rtol=0)
-    assert [name for name, _ in report.unused] == ["conv1_b", "fc1000_b", "fc1000_w"]
+    assert [name for name, _ in report.unused] == [
+        "conv1_b",
+        "conv1_w_momentum",
+        "fc1000_b",
+        "fc1000_w",
+    ]
     assert {path.split("/")[0] + "/" for path, _ in report.missing} == set(HEADS)
 
 
@@ -130,7 +155,10 @@ def test_backbone_converted_from_torchvision(model, golden, tmp_path, assert_loa
     source["stem.conv1.weight"] = rgb * STD[:, None, None]
     source["stem.fc.weight"] = np.zeros((10, 128))
     source["stem.conv1.norm.num_batches_tracked"] = np.array(3)
-    report = load_detectron2(model, write_pkl(tmp_path / "R-50.pkl", source, "torchvision"))
+    path = write_pkl(tmp_path / "R-50.pkl", source, "torchvision")
+    with pytest.raises(WeightsError, match="stride_in_1x1 False and the model has True"):
+        load_detectron2(model, path)
+    report = load_detectron2(model, path, allow_config=("stride_in_1x1",))
     assert_loaded(kept=HEADS)
     assert len(report.unused) == 2
     assert any("58.395" in note for note in report.notes)
@@ -203,6 +231,10 @@ BROKEN = {
     "deltas that are no fours": (
         lambda golden: {**golden, "roi_heads.box_predictor.bbox_pred.bias": np.zeros(21)},
         r"box_head/deltas/bias is \(20,\) and the source has \(21,\)",
+    ),
+    "a stem of another rank": (
+        lambda golden: {**golden, "backbone.bottom_up.stem.conv1.weight": np.float32(3)},
+        r"backbone/stem/conv/kernel is \(7, 7, 3, 8\) and the source has \(\)",
     ),
     "not a number": (
         lambda golden: {**golden, "backbone.fpn_lateral3.bias": np.full(16, np.nan)},
@@ -314,3 +346,38 @@ def test_checkpoint_that_fits_no_model(golden):
         infer_model(detectron2_source(Checkpoint(more_blocks(golden))))
     with pytest.raises(WeightsError, match="give --config"):
         infer_model(detectron2_source(Checkpoint(to_caffe2(golden))))
+
+
+VARIANTS = {
+    "Panoptic FPN": ({}, {}),
+    "Mask R-CNN, two anchors": ({}, {"tasks": ("instance",), "anchor_ratios": (0.5, 2.0)}),
+    "Semantic FPN of every class": ({}, {"tasks": ("semantic",), "semantic_things": "all"}),
+    "ResNeXt, grouped pyramid": (
+        {"depth": 50, "groups": 4, "group_width": 8, "stride_in_1x1": False},
+        {"fpn_groups": 2},
+    ),
+    "batch norms, the early semantic branch": (
+        {"depth": 50, "norm": "sync_batch_norm"},
+        {"semantic_design": "two_conv", "semantic_fuse": "concat", "semantic_channels": 64},
+    ),
+    "group norms": ({"norm": "group_norm"}, {}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_round_trip_is_exact(variant):
+    """A model's weights under detectron2's names, loaded again, are the same bits."""
+    backbone, options = VARIANTS[variant]
+    backbone = {"depth": 18, "stem_channels": 32, "width": 32, **backbone}
+    model = PanopticFPN(backbone=ResNet(**backbone, name="backbone"), **{**TINY, **options})
+    weights = [weight for layer in model.layers for weight in layer.weights]
+    rng = np.random.default_rng(0)
+    for weight in weights:
+        weight.assign(rng.uniform(0.01, 0.02, weight.shape))
+    first, source = [ops.convert_to_numpy(weight) for weight in weights], to_detectron2(model)
+    for weight in weights:
+        weight.assign(np.zeros(weight.shape))
+    report = load_detectron2(model, source)
+    assert not report.missing and not report.left_over
+    for weight, value in zip(weights, first, strict=True):
+        np.testing.assert_array_equal(weight, value, err_msg=weight.path)

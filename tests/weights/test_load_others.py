@@ -14,6 +14,9 @@ from tf_panoptic_fpn.weights import (
     load_mmdet,
     load_torchvision,
 )
+from tf_panoptic_fpn.weights.files import Checkpoint
+from tf_panoptic_fpn.weights.infer import infer_model
+from tf_panoptic_fpn.weights.torchvision import torchvision_source
 
 STRIDE = {"allow_config": ("stride_in_1x1",)}  # these networks stride in the 3x3, the golden not
 HEADS = ("fpn/", "semantic_head/", "rpn_head/", "box_head/", "mask_head/")
@@ -70,6 +73,34 @@ def test_torchvision_epsilon(model, golden):
     scale = source["layer1.0.bn1.weight"] / np.sqrt(source["layer1.0.bn1.running_var"])
     loaded = ops.convert_to_numpy(model.backbone.res2[0].conv1.norm.scale)
     np.testing.assert_allclose(loaded, scale, rtol=1e-6)
+
+
+def test_the_published_detector_has_no_epsilon(golden):
+    source = to_torchvision(golden)
+    predictor = "roi_heads.box_predictor.cls_score"
+    source[f"{predictor}.bias"] = np.zeros(91)
+    name = "backbone.bottom_up.res2.0.conv1.norm.running_var"
+    variance = source["backbone.body.layer1.0.bn1.running_var"]
+    converted = torchvision_source(Checkpoint(source))
+    np.testing.assert_allclose(converted.arrays[name], variance - 1e-5, rtol=1e-6)
+    assert any("COCO_V1" in note for note in converted.notes)
+    for other in (
+        {**source, "backbone.body.bn1.num_batches_tracked": np.array(3)},
+        to_torchvision(golden),
+        to_torchvision(golden, body=""),
+    ):
+        converted = torchvision_source(Checkpoint(other))
+        np.testing.assert_array_equal(converted.arrays[name], variance)
+    np.testing.assert_array_equal(
+        torchvision_source(Checkpoint(source), 1e-5).arrays[name], variance
+    )
+
+
+def test_torchvision_detector_is_inferred(golden):
+    """It samples each bin of RoIAlign twice along an axis."""
+    config = infer_model(torchvision_source(Checkpoint(to_torchvision(golden)))).config
+    assert (config["roi_sampling_ratio"], config["num_thing_classes"]) == (2, 5)
+    assert config["pixel_std"] == (58.395, 57.12, 57.375)
 
 
 def test_stride_and_mean_must_be_the_model_s(model, golden, unchanged):
@@ -168,6 +199,12 @@ def test_keras_applications(keras_resnet, keras_model, tmp_path, top):
         feature = ops.convert_to_numpy(feature)
         tolerance = 1e-5 * np.abs(feature).max()
         np.testing.assert_allclose(features[f"C{i + 2}"], feature, rtol=0, atol=tolerance)
+
+
+def test_keras_bias_of_another_shape_is_left_over(model, unchanged):
+    source = {"conv1_conv/bias": np.zeros(3), "conv1_bn/moving_mean": np.zeros(8)}
+    with pytest.raises(WeightsError, match="left over in the source: conv1_conv/bias"):
+        load_keras_applications(model, source)
 
 
 def test_keras_applications_mean(keras_resnet, tmp_path, model, unchanged):

@@ -154,6 +154,7 @@ def test_from_pretrained(server, tmp_path, goldens_dir, golden, monkeypatch, cap
         "licence": "CC BY-SA 3.0",
     }
     assert "licence CC BY-SA 3.0; published on COCO: PQ 39.4" in capsys.readouterr().out
+    next((tmp_path / name).glob("*.json")).chmod(0o444)  # a cache that others filled
     from_pretrained(name, tmp_path, server.url)
     assert len(server.ranges) == 1
 

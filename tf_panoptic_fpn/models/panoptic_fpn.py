@@ -1,7 +1,5 @@
 """Panoptic FPN as one Keras model (Kirillov et al., arXiv:1901.02446)."""
 
-import re
-
 import keras
 from keras import ops
 
@@ -9,8 +7,9 @@ from tf_panoptic_fpn import losses, schema
 from tf_panoptic_fpn.models.box_head import BoxHead, Detections
 from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.mask_head import MaskHead
+from tf_panoptic_fpn.models.normalize import Normalize
 from tf_panoptic_fpn.models.proposals import Proposals
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.models.resnet import make_backbone
 from tf_panoptic_fpn.models.rpn_head import RPNHead
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
 from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
@@ -22,46 +21,7 @@ LOSS_NAMES = {
 }
 TASKS = tuple(LOSS_NAMES)
 SEMANTIC_THINGS = ("other", "all")
-STRIDE = 32  # of the coarsest backbone feature; the canvas is padded to a multiple
-
-
-@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
-class Normalize(keras.layers.Layer):
-    """RGB 0-255 -> normalised input: (x - mean) / std, padding 0, sides multiples of 32.
-
-    Call: (images `[B, H, W, 3]`, image_sizes int32 `[B, 2]` or None, the whole canvas) -> float
-    `[B, ceil32(H), ceil32(W), 3]` and image_sizes int32 `[B, 2]`.
-    """
-
-    def __init__(self, mean, std, **kwargs):
-        super().__init__(trainable=False, **kwargs)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-
-    def call(self, images, image_sizes=None):
-        batch, height, width = ops.shape(images)[:3]
-        if image_sizes is None:
-            canvas = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
-            image_sizes = ops.broadcast_to(canvas, (batch, 2))
-        image_sizes = ops.cast(image_sizes, "int32")
-        x = (ops.cast(images, "float32") - ops.array(self.mean)) / ops.array(self.std)
-        rows = ops.arange(height, dtype="int32") < image_sizes[:, :1]
-        columns = ops.arange(width, dtype="int32") < image_sizes[:, 1:]
-        inside = rows[:, :, None, None] & columns[:, None, :, None]
-        x = ops.where(inside, x, 0.0)
-        x = ops.pad(x, ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE), (0, 0)))
-        return ops.cast(x, self.compute_dtype), image_sizes
-
-    def compute_output_spec(self, images, image_sizes=None):
-        batch, height, width, channels = images.shape
-        sizes = [None if size is None else size + -size % STRIDE for size in (height, width)]
-        return (
-            keras.KerasTensor((batch, *sizes, channels), dtype=self.compute_dtype),
-            keras.KerasTensor((batch, 2), dtype="int32"),
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "mean": self.mean, "std": self.std}
+ROI_LEVELS = ("P2", "P3", "P4", "P5")
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -165,33 +125,8 @@ class PanopticFPN(keras.Model):
             backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1)
         normalize = Normalize(pixel_mean, pixel_std, name="normalize")
         fpn = FPN(fpn_channels, fpn_groups, name="fpn")
-        semantic_head = None
-        if "semantic" in tasks:
-            semantic_head = SemanticHead(
-                num_stuff_classes + (1 if semantic_things == "other" else num_thing_classes),
-                semantic_channels,
-                semantic_design,
-                semantic_fuse,
-                name="semantic_head",
-            )
-        rpn_head = proposals = box_head = detections = mask_head = None
-        if "instance" in tasks:
-            rpn_head = RPNHead(len(anchor_ratios), name="rpn_head")
-            proposals = Proposals(
-                anchor_sizes,
-                anchor_ratios,
-                rpn_top_k_train,
-                rpn_top_k_test,
-                rpn_nms_iou,
-                name="proposals",
-            )
-            box_head = BoxHead(
-                num_thing_classes, box_head_units, roi_sampling_ratio, name="box_head"
-            )
-            detections = Detections(score_threshold, nms_iou, max_detections, name="detections")
-            mask_head = MaskHead(
-                num_thing_classes, mask_head_channels, roi_sampling_ratio, name="mask_head"
-            )
+        semantic_head = _make_semantic_head(config) if "semantic" in tasks else None
+        instance_layers = _make_instance_layers(config) if "instance" in tasks else [None] * 5
 
         # === Functional model ===
         images = keras.Input((None, None, 3), name=schema.IMAGES)
@@ -200,20 +135,7 @@ class PanopticFPN(keras.Model):
         features, semantic_features = branch_features(fpn(backbone(x)), fpn_groups)
         outputs = {}
         if "instance" in tasks:
-            rpn_logits, rpn_deltas = rpn_head(features)
-            rois, roi_scores, _ = proposals(features, rpn_logits, rpn_deltas, sizes)
-            roi_features = {name: features[name] for name in ("P2", "P3", "P4", "P5")}
-            class_logits, deltas = box_head(roi_features, rois)
-            boxes, scores, classes, count = detections(
-                rois, roi_scores, class_logits, deltas, sizes
-            )
-            outputs = {
-                schema.BOXES: boxes,
-                schema.SCORES: scores,
-                schema.CLASSES: classes,
-                schema.NUM_DETECTIONS: count,
-                schema.MASK_PROBS: ops.sigmoid(mask_head(roi_features, boxes, classes, count)),
-            }
+            outputs = _connect_instance_branch(features, sizes, *instance_layers)
         if "semantic" in tasks:
             outputs[schema.SEMANTIC_LOGITS] = semantic_head(semantic_features)
         super().__init__(
@@ -228,11 +150,8 @@ class PanopticFPN(keras.Model):
         self.backbone = backbone
         self.fpn = fpn
         self.semantic_head = semantic_head
-        self.rpn_head = rpn_head
-        self.proposals = proposals
-        self.box_head = box_head
-        self.detections = detections
-        self.mask_head = mask_head
+        self.rpn_head, self.proposals, self.box_head, *rest = instance_layers
+        self.detections, self.mask_head = rest
         self.seed_generator = keras.random.SeedGenerator(0)
         self.loss_trackers = [
             keras.metrics.Mean(name=name) for task in tasks for name in LOSS_NAMES[task]
@@ -332,7 +251,7 @@ class PanopticFPN(keras.Model):
 
     def roi_loss_terms(self, features, targets):
         """The heads' losses for sampled rois, see `targets.roi_targets`."""
-        features = {name: features[name] for name in ("P2", "P3", "P4", "P5")}
+        features = {name: features[name] for name in ROI_LEVELS}
         rois, classes = targets["rois"], targets["classes"]
         class_logits, deltas = self.box_head(features, rois)
         is_foreground = targets["is_foreground"]
@@ -391,32 +310,6 @@ class PanopticFPN(keras.Model):
         return cls(**config)
 
 
-def make_backbone(name, norm, freeze_at, stride_in_1x1):
-    """Returns the backbone layer for a name such as "resnet50" or "resnext101_32x8d".
-
-    Raises:
-        ValueError: if the name is unknown.
-    """
-    match = re.fullmatch(r"resnet(\d+)|resnext(\d+)_(\d+)x(\d+)d", name)
-    if not match:
-        raise ValueError(
-            f"`backbone` must be 'resnet50', 'resnext101_32x8d', ... Received: {name!r}"
-        )
-    depth, *resnext = match.groups()
-    if depth:
-        return ResNet(int(depth), norm, freeze_at, stride_in_1x1, name="backbone")
-    depth, groups, group_width = map(int, resnext)
-    return ResNet(
-        depth,
-        norm,
-        freeze_at,
-        stride_in_1x1=False,
-        groups=groups,
-        group_width=group_width,
-        name="backbone",
-    )
-
-
 def branch_features(features, groups):
     """Returns the feature maps of the instance branch and those of the semantic branch.
 
@@ -428,6 +321,58 @@ def branch_features(features, groups):
         return features, features
     halves = {name: ops.split(x, 2, axis=-1) for name, x in features.items()}
     return tuple({name: pair[i] for name, pair in halves.items()} for i in range(2))
+
+
+def _make_semantic_head(config):
+    others = 1 if config["semantic_things"] == "other" else config["num_thing_classes"]
+    return SemanticHead(
+        config["num_stuff_classes"] + others,
+        config["semantic_channels"],
+        config["semantic_design"],
+        config["semantic_fuse"],
+        name="semantic_head",
+    )
+
+
+def _make_instance_layers(config):
+    """RPN head, proposals, box head, detections and mask head."""
+    num_classes, sampling = config["num_thing_classes"], config["roi_sampling_ratio"]
+    return (
+        RPNHead(len(config["anchor_ratios"]), name="rpn_head"),
+        Proposals(
+            config["anchor_sizes"],
+            config["anchor_ratios"],
+            config["rpn_top_k_train"],
+            config["rpn_top_k_test"],
+            config["rpn_nms_iou"],
+            name="proposals",
+        ),
+        BoxHead(num_classes, config["box_head_units"], sampling, name="box_head"),
+        Detections(
+            config["score_threshold"],
+            config["nms_iou"],
+            config["max_detections"],
+            name="detections",
+        ),
+        MaskHead(num_classes, config["mask_head_channels"], sampling, name="mask_head"),
+    )
+
+
+def _connect_instance_branch(
+    features, image_sizes, rpn_head, proposals, box_head, detections, mask_head
+):
+    """Inference, from the feature maps to the detections and their masks."""
+    rois, roi_scores, _ = proposals(features, *rpn_head(features), image_sizes)
+    features = {name: features[name] for name in ROI_LEVELS}
+    class_logits, deltas = box_head(features, rois)
+    boxes, scores, classes, count = detections(rois, roi_scores, class_logits, deltas, image_sizes)
+    return {
+        schema.BOXES: boxes,
+        schema.SCORES: scores,
+        schema.CLASSES: classes,
+        schema.NUM_DETECTIONS: count,
+        schema.MASK_PROBS: ops.sigmoid(mask_head(features, boxes, classes, count)),
+    }
 
 
 def _check_choices(tasks, fpn_groups, semantic_things):

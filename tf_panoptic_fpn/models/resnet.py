@@ -1,5 +1,7 @@
 """ResNet backbone (He et al., arXiv:1512.03385) with the outputs C2..C5."""
 
+import re
+
 import keras
 from keras import ops
 
@@ -223,3 +225,29 @@ class ResNet(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), **self.config}
+
+
+def make_backbone(name, norm, freeze_at, stride_in_1x1):
+    """Returns the backbone layer for a name such as "resnet50" or "resnext101_32x8d".
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    match = re.fullmatch(r"resnet(\d+)|resnext(\d+)_(\d+)x(\d+)d", name)
+    if not match:
+        raise ValueError(
+            f"`backbone` must be 'resnet50', 'resnext101_32x8d', ... Received: {name!r}"
+        )
+    depth, *resnext = match.groups()
+    if depth:
+        return ResNet(int(depth), norm, freeze_at, stride_in_1x1, name="backbone")
+    depth, groups, group_width = map(int, resnext)
+    return ResNet(
+        depth,
+        norm,
+        freeze_at,
+        stride_in_1x1=False,
+        groups=groups,
+        group_width=group_width,
+        name="backbone",
+    )

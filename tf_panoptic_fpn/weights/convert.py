@@ -19,7 +19,11 @@ SOURCES = {
 }
 
 
-def convert_weights(source, input_path, output_path, model=None, **allowed):
+# What a file does not say about itself, and the loader of its source takes.
+OPTIONS = {"detectron2": "channel_order", "torchvision": "norm_epsilon", "mmdet": "style"}
+
+
+def convert_weights(source, input_path, output_path, model=None, options=None, **allowed):
     """Reads a checkpoint, prints the report and writes the model.
 
     Args:
@@ -27,6 +31,7 @@ def convert_weights(source, input_path, output_path, model=None, **allowed):
         input_path: the checkpoint.
         output_path: the `.keras` file to write.
         model: a `PanopticFPN`, by default the one that a checkpoint of a whole detector fits.
+        options: dict of the source's own options, such as {"style": "caffe"} of mmdet.
         **allowed: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of the loaders.
 
     Returns:
@@ -40,7 +45,10 @@ def convert_weights(source, input_path, output_path, model=None, **allowed):
     output = pathlib.Path(output_path)
     if output.suffix != ".keras":
         raise WeightsError(f"The output must end in .keras. Received: {output_path}")
-    checkpoint = SOURCES[source](read_checkpoint(input_path))
+    options = options or {}
+    for name in set(options) - {OPTIONS.get(source)}:
+        raise WeightsError(f"{source} has no option `{name}`")
+    checkpoint = SOURCES[source](read_checkpoint(input_path), **options)
     if model is None:
         model = infer_model(checkpoint)
     report = transfer(model, checkpoint, **allowed)

@@ -3,11 +3,10 @@
 import numpy as np
 
 from tf_panoptic_fpn.weights.files import read_checkpoint
-from tf_panoptic_fpn.weights.plan import BOTTOM_UP, STEM
+from tf_panoptic_fpn.weights.plan import BOTTOM_UP
+from tf_panoptic_fpn.weights.pytorch_names import IMAGENET_MEAN, IMAGENET_STD, flip_stem
 from tf_panoptic_fpn.weights.transfer import rename, transfer
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
-IMAGENET_STD = (58.395, 57.12, 57.375)
 CHANNEL_ORDERS = ("bgr", "rgb")
 
 _PARTS = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
@@ -37,37 +36,26 @@ _UNUSED = (
     "*.num_batches_tracked",
     "*anchor_generator.cell_anchors.*",
     "stem.fc.*",  # the classifier of a backbone
-    *("fc1000_*", "pred_[wb]"),
+    *("fc1000_*", "pred_[wb]", "*_momentum"),
     "conv1_b",  # detectron2 does not read it either
 )
 
 
-def load_detectron2(
-    model,
-    source,
-    allow_missing=(),
-    allow_left_over=(),
-    skip=(),
-    allow_config=(),
-    channel_order=None,
-):
+def load_detectron2(model, source, channel_order=None, **allowed):
     """Sets a model's weights from a checkpoint of detectron2.
 
     Reads Panoptic FPN, Mask R-CNN FPN, and backbones alone (which leave the heads as they are):
     in detectron2's names, in Caffe2's (`R-50.pkl`) or converted from torchvision. Where the stride
-    of a bottleneck is, no checkpoint says; it is the model's `stride_in_1x1`.
+    of a bottleneck is, no other checkpoint says; it is the model's `stride_in_1x1`.
 
     Args:
         model: a `PanopticFPN`.
         source: path of a `.pkl`, `.pth` or `.npz` file, or a dict of name -> array.
-        allow_missing: patterns (`fnmatch`) of the model's weights that may be absent from the
-            source, such as "semantic_head/*" for a Mask R-CNN.
-        allow_left_over: patterns of names in the source that may stay unused.
-        skip: patterns of the model's weights that keep their values whatever the source holds,
-            such as `weights.PREDICTORS` for other classes.
-        allow_config: "pixel_mean", where the file names one and the model has another.
         channel_order: "bgr" or "rgb", of the images that the source was trained on; by default RGB
-            for a backbone converted from torchvision and BGR for all else.
+            for a backbone converted from torchvision and for a file that holds ImageNet's mean in
+            that order, and BGR for all else.
+        **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
+            `transfer`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -77,8 +65,7 @@ def load_detectron2(
             match and is not allowed; the model is unchanged then.
         ValueError: if `channel_order` is unknown.
     """
-    source = detectron2_source(read_checkpoint(source), channel_order)
-    return transfer(model, source, allow_missing, allow_left_over, skip, allow_config)
+    return transfer(model, detectron2_source(read_checkpoint(source), channel_order), **allowed)
 
 
 def detectron2_source(checkpoint, channel_order=None):
@@ -86,7 +73,9 @@ def detectron2_source(checkpoint, channel_order=None):
     arrays = checkpoint.arrays
     from_torchvision = checkpoint.author == "torchvision"
     if channel_order is None:
-        channel_order = "rgb" if from_torchvision else "bgr"
+        mean = arrays.get("pixel_mean", np.zeros(0)).ravel()
+        has_rgb_mean = mean.size == 3 and np.allclose(mean, IMAGENET_MEAN, atol=0.01)
+        channel_order = "rgb" if from_torchvision or has_rgb_mean else "bgr"
     if channel_order not in CHANNEL_ORDERS:
         raise ValueError(
             f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: {channel_order!r}"
@@ -96,18 +85,16 @@ def detectron2_source(checkpoint, channel_order=None):
         flip_stem(source)
     _fill_frozen_statistics(source)
     if from_torchvision:
-        source.expects = {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
+        source.expects = {
+            "pixel_mean": IMAGENET_MEAN,
+            "pixel_std": IMAGENET_STD,
+            "stride_in_1x1": False,
+        }
     for key in ("pixel_mean", "pixel_std"):  # in their channel order
         if key in arrays and arrays[key].size == 3:
             values = tuple(float(value) for value in arrays[key].ravel())
             source.expects[key] = values if channel_order == "rgb" else values[::-1]
     return source
-
-
-def flip_stem(source):
-    """Reverses the input channels of the stem: a source on RGB becomes one on BGR."""
-    if STEM in source.arrays:
-        source.arrays[STEM] = source.arrays[STEM][:, ::-1]
 
 
 def _fill_frozen_statistics(source):

@@ -1,22 +1,20 @@
 """Files of weights, of any origin, as a flat dict of arrays."""
 
 import dataclasses
-import pickle
-import struct
+import os
 import zipfile
 
 import numpy as np
 
 from tf_panoptic_fpn.weights.report import WeightsError
-from tf_panoptic_fpn.weights.unpickle import load_pickle, load_torch_zip
+from tf_panoptic_fpn.weights.unpickle import Pending, load_pickle, load_torch_zip
 
-STATE_KEYS = ("model", "state_dict", "model_state_dict")  # where training frameworks put weights
+# Where training frameworks put weights; pycls has `model_state`, Caffe2's detectors `blobs`.
+STATE_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs")
 PICKLE_STARTS = (b"\x80", b"(", b"}", b"]", b"c")  # protocols 2 and later, then 0 and 1
-BROKEN = (
-    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OverflowError, RecursionError),
-    *(MemoryError, StopIteration, NotImplementedError),
-)
+# A compressed file may hold 4 GiB, or 20 times its size: weights do not compress that well.
+EXPANDED_LIMIT = 1 << 32
+EXPANSION_LIMIT = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,22 +51,19 @@ def read_checkpoint(source):
         return Checkpoint(_arrays(source))
     try:
         tree = _read_tree(source)
+        tree = tree if isinstance(tree, dict) else {}
+        states = (tree.get(key) for key in STATE_KEYS)
+        arrays = _arrays(next((state for state in states if isinstance(state, dict)), tree))
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
     except FileNotFoundError:
         raise WeightsError(f"{source}: no such file") from None
-    except BROKEN as error:
+    except Exception as error:  # a damaged file may raise anything in the libraries that read it
         text = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(f"{source}: truncated, or not a file of weights: {text}") from None
-    author = tree.get("__author__", "") if isinstance(tree, dict) else ""
-    state = tree
-    for key in STATE_KEYS:
-        if isinstance(tree, dict) and isinstance(tree.get(key), dict):
-            state = tree[key]
-            break
-    arrays = _arrays(state) if isinstance(state, dict) else {}
     if not arrays:
         raise WeightsError(f"{source}: holds no named arrays")
+    author = tree.get("__author__")
     return Checkpoint(arrays, author if isinstance(author, str) else "")
 
 
@@ -81,8 +76,10 @@ def _read_tree(path):
     if start[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
             is_torch = any(name.endswith("data.pkl") for name in archive.namelist())
+            size = sum(info.file_size for info in archive.infolist())
         if is_torch:
             return load_torch_zip(path)
+        _check_size(path, size)
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     if start == b"\x89HDF\r\n\x1a\n":
@@ -92,16 +89,32 @@ def _read_tree(path):
     )
 
 
+def _check_size(path, size):
+    """Raises `WeightsError` before a small file takes all memory."""
+    if size > max(EXPANDED_LIMIT, EXPANSION_LIMIT * os.path.getsize(path)):
+        raise WeightsError(f"says that it holds {size / 2**30:.2g} GiB, which no weights would")
+
+
 def _read_hdf5(path):
     """Datasets by their last two names, such as "conv1_conv/kernel"."""
     import h5py  # comes with Keras, which imports it only when it reads HDF5
 
-    arrays = {}
+    arrays, size = {}, 0
 
-    def visit(name, node):
-        if isinstance(node, h5py.Dataset) and node.dtype.kind in "fiub":
-            parts = [part.removesuffix(":0") for part in name.split("/")]
-            arrays["/".join(parts[-2:])] = node[()]
+    def visit(name, node):  # is not called for links, which may lead to other files
+        nonlocal size
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiub":
+            return
+        if name.startswith("optimizer_weights/"):
+            return
+        if node.external or node.is_virtual:
+            raise WeightsError(f"keeps {name} in another file")
+        size += node.nbytes
+        _check_size(path, size)
+        key = "/".join(part.removesuffix(":0") for part in name.split("/")[-2:])
+        if key in arrays:
+            raise WeightsError(f"holds {key} twice; it is not one of Keras Applications")
+        arrays[key] = node[()]
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
@@ -110,5 +123,9 @@ def _read_hdf5(path):
 
 def _arrays(state):
     """The arrays of a state dict, without the prefix that data-parallel training adds."""
-    arrays = {name: np.asarray(v) for name, v in state.items() if hasattr(v, "__array__")}
-    return {str(name).removeprefix("module."): value for name, value in arrays.items()}
+    arrays = {}
+    for name, value in state.items():
+        value = value.to_array() if isinstance(value, Pending) else value
+        if hasattr(value, "__array__"):
+            arrays[str(name).removeprefix("module.")] = np.asarray(value)
+    return arrays

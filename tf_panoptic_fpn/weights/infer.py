@@ -5,10 +5,8 @@ import re
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import BLOCKS, ResNet
 from tf_panoptic_fpn.weights.plan import BOTTOM_UP, STEM
+from tf_panoptic_fpn.weights.pytorch_names import IMAGENET_STD
 from tf_panoptic_fpn.weights.report import WeightsError
-
-# detectron2's ResNeXts: the deviations that its configurations give, RGB.
-RESNEXT_STD = (58.395, 57.12, 57.375)
 
 
 def infer_model(source):
@@ -48,7 +46,7 @@ def infer_model(source):
     if not arguments["tasks"]:
         size("roi_heads.box_predictor.cls_score.weight")
     arguments.update(_infer_backbone(shapes, size, source.expects))
-    for key in ("pixel_mean", "pixel_std"):
+    for key in ("pixel_mean", "pixel_std", "roi_sampling_ratio"):
         if key in source.expects:
             arguments[key] = source.expects[key]
     return PanopticFPN(name="panoptic_fpn", **arguments)
@@ -77,7 +75,7 @@ def _infer_backbone(shapes, size, expects):
         "stride_in_1x1": expects.get("stride_in_1x1", groups == 1),
     }
     if groups > 1:
-        arguments["pixel_std"] = RESNEXT_STD
+        arguments["pixel_std"] = IMAGENET_STD
     if (stem_channels, width) == (64, 64):
         name = f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{inner // groups}d"
         return {**arguments, "backbone": name}

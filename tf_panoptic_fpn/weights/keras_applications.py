@@ -35,9 +35,7 @@ _RULES = (
 _UNUSED = ("predictions/*", "probs/*", "fc1000/*")
 
 
-def load_keras_applications(
-    model, source, allow_missing=(), allow_left_over=(), skip=(), allow_config=()
-):
+def load_keras_applications(model, source, **allowed):
     """Sets a model's backbone from a ResNet of `keras.applications`; the heads keep their values.
 
     Its convolutions have biases, which the normalisation takes up, and its bottlenecks stride in
@@ -46,10 +44,8 @@ def load_keras_applications(
     Args:
         model: a `PanopticFPN`.
         source: path of an `.h5` file, or a dict of arrays such as "conv1_conv/kernel".
-        allow_missing: patterns (`fnmatch`) of the model's weights that may be absent.
-        allow_left_over: patterns of names in the source that may stay unused.
-        skip: patterns of the model's weights that keep their values.
-        allow_config: "pixel_mean" or "stride_in_1x1", where the model may differ from the source.
+        **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
+            `transfer`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -57,8 +53,7 @@ def load_keras_applications(
     Raises:
         WeightsError: on any mismatch that is not allowed; the model is unchanged then.
     """
-    source = keras_applications_source(read_checkpoint(source))
-    return transfer(model, source, allow_missing, allow_left_over, skip, allow_config)
+    return transfer(model, keras_applications_source(read_checkpoint(source)), **allowed)
 
 
 def keras_applications_source(checkpoint):
@@ -70,8 +65,8 @@ def keras_applications_source(checkpoint):
             source.arrays[name] = np.transpose(value, (3, 2, 0, 1))  # HWIO -> OIHW
         elif name.endswith(".conv_bias"):
             mean = f"{name.removesuffix('conv_bias')}norm.running_mean"
-            if mean in source.arrays:  # conv + bias - mean
-                source.arrays[mean] = source.arrays[mean] - value
+            if mean in source.arrays and source.arrays[mean].shape == value.shape:
+                source.arrays[mean] = source.arrays[mean].astype("f8") - value  # conv + bias - mean
                 source.origins[mean] += source.origins.pop(name)
                 del source.arrays[name]
     set_epsilon(source, EPSILON)

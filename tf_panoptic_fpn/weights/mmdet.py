@@ -1,10 +1,16 @@
 """Weights of mmdetection: Panoptic FPN and Mask R-CNN."""
 
-import numpy as np
-
-from tf_panoptic_fpn.weights.detectron2 import IMAGENET_MEAN, IMAGENET_STD, flip_stem
 from tf_panoptic_fpn.weights.files import read_checkpoint
-from tf_panoptic_fpn.weights.torchvision import RESNET_RULES
+from tf_panoptic_fpn.weights.pytorch_names import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    UNUSED,
+    flip_stem,
+    fpn_name,
+    mask_conv_name,
+    resnet_rules,
+    roll_classes,
+)
 from tf_panoptic_fpn.weights.transfer import rename, transfer
 
 STYLES = ("pytorch", "caffe")
@@ -13,14 +19,8 @@ _RPN = {"rpn_conv": "conv", "rpn_cls": "objectness_logits", "rpn_reg": "anchor_d
 _BOX = {"fc_cls": "cls_score", "fc_reg": "bbox_pred"}
 _MASK = {"upsample": "deconv", "conv_logits": "predictor"}
 _RULES = (
-    *((pattern.format(r"backbone\."), new) for pattern, new in RESNET_RULES),
-    (
-        r"neck\.(lateral|fpn)_convs\.(\d)\.conv\.(\w+)",
-        lambda match: (
-            f"backbone.fpn_{'lateral' if match[1] == 'lateral' else 'output'}"
-            f"{int(match[2]) + 2}.{match[3]}"
-        ),
-    ),
+    *resnet_rules(r"backbone\."),
+    (r"neck\.(lateral|fpn)_convs\.(\d)\.conv\.(\w+)", fpn_name),
     (
         r"rpn_head\.(rpn_conv|rpn_cls|rpn_reg)\.(\w+)",
         lambda match: f"proposal_generator.rpn_head.{_RPN[match[1]]}.{match[2]}",
@@ -33,10 +33,7 @@ _RULES = (
         r"roi_head\.bbox_head\.(fc_cls|fc_reg)\.(\w+)",
         lambda match: f"roi_heads.box_predictor.{_BOX[match[1]]}.{match[2]}",
     ),
-    (
-        r"roi_head\.mask_head\.convs\.(\d)\.conv\.(\w+)",
-        lambda match: f"roi_heads.mask_head.mask_fcn{int(match[1]) + 1}.{match[2]}",
-    ),
+    (r"roi_head\.mask_head\.convs\.(\d)\.conv\.(\w+)", mask_conv_name),
     (
         r"roi_head\.mask_head\.(upsample|conv_logits)\.(\w+)",
         lambda match: f"roi_heads.mask_head.{_MASK[match[1]]}.{match[2]}",
@@ -50,18 +47,10 @@ _RULES = (
     ),
     (r"semantic_head\.conv_logits\.(\w+)", r"sem_seg_head.predictor.\1"),
 )
-_UNUSED = ("*num_batches_tracked", "data_preprocessor.*")
+_UNUSED = (*UNUSED, "data_preprocessor.*")
 
 
-def load_mmdet(
-    model,
-    source,
-    allow_missing=(),
-    allow_left_over=(),
-    skip=(),
-    allow_config=(),
-    style="pytorch",
-):
+def load_mmdet(model, source, style="pytorch", **allowed):
     """Sets a model's weights from a checkpoint of mmdetection (2.x and 3.x).
 
     Reads Panoptic FPN, whose semantic branch has the things last, and Mask R-CNN. Background is the
@@ -70,12 +59,10 @@ def load_mmdet(
     Args:
         model: a `PanopticFPN`.
         source: path of a `.pth` or `.npz` file, or a dict of name -> array.
-        allow_missing: patterns (`fnmatch`) of the model's weights that may be absent.
-        allow_left_over: patterns of names in the source that may stay unused.
-        skip: patterns of the model's weights that keep their values.
-        allow_config: "pixel_mean" or "stride_in_1x1", where the model may differ from the source.
         style: the `style` of its backbone: "pytorch" (RGB, divided by a deviation, stride in the
             3x3) or "caffe" (BGR, stride in the first 1x1).
+        **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
+            `transfer`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -84,8 +71,7 @@ def load_mmdet(
         WeightsError: on any mismatch that is not allowed; the model is unchanged then.
         ValueError: if `style` is unknown.
     """
-    source = mmdet_source(read_checkpoint(source), style)
-    return transfer(model, source, allow_missing, allow_left_over, skip, allow_config)
+    return transfer(model, mmdet_source(read_checkpoint(source), style), **allowed)
 
 
 def mmdet_source(checkpoint, style="pytorch"):
@@ -98,7 +84,5 @@ def mmdet_source(checkpoint, style="pytorch"):
     if style == "pytorch":
         flip_stem(source)
         source.expects["pixel_std"] = IMAGENET_STD
-    for name in ("sem_seg_head.predictor.weight", "sem_seg_head.predictor.bias"):
-        if name in source.arrays:
-            source.arrays[name] = np.roll(source.arrays[name], 1, axis=0)  # things go first
+    roll_classes(source, "sem_seg_head.predictor", 1)  # things go first
     return source

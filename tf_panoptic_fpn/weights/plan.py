@@ -125,7 +125,8 @@ def _first_dense(weight):
 
 
 def _affine_scale(weight, variance):
-    return weight / np.sqrt(variance + NORM_EPSILON)
+    # In float64, so that the only rounding is that of the result.
+    return weight / np.sqrt(np.asarray(variance, "float64") + NORM_EPSILON)
 
 
 def _affine_shift(weight, bias, mean, variance):

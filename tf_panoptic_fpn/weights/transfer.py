@@ -23,7 +23,7 @@ class Source:
         origins: dict of name -> names in the file.
         unused: dict of name in the file -> shape; known, and of no use here.
         expects: dict of what the checkpoint was trained with: `pixel_mean` and `pixel_std` (RGB),
-            `stride_in_1x1`; a key that the file does not settle is absent.
+            `stride_in_1x1`, `roi_sampling_ratio`; a key that the file does not settle is absent.
         notes: list of sentences for the report.
     """
 
@@ -32,6 +32,12 @@ class Source:
     unused: dict[str, tuple[int, ...]]
     expects: dict[str, object]
     notes: list[str]
+
+    def change(self, names, function):
+        """Replaces the arrays of these names, where they are there and not single numbers."""
+        for name in names:
+            if name in self.arrays and self.arrays[name].ndim:
+                self.arrays[name] = function(self.arrays[name])
 
 
 def rename(arrays, rules, unused=()):
@@ -133,7 +139,7 @@ class _Match:
     misshapen: list = dataclasses.field(default_factory=list)  # (path, wanted, received, origins)
     missing: dict = dataclasses.field(default_factory=dict)  # path -> shape
     refused: list = dataclasses.field(default_factory=list)  # missing, and not allowed to be
-    not_finite: list = dataclasses.field(default_factory=list)  # names in the source
+    not_finite: dict = dataclasses.field(default_factory=dict)  # names in the source, in order
     used: set = dataclasses.field(default_factory=set)
 
 
@@ -158,7 +164,9 @@ def _match(model, source, allow_missing, skip):
         match.used.update(names)
         origins = tuple(origin for name in names for origin in source.origins[name])
         arrays = [source.arrays[name] for name in names]
-        match.not_finite += [o for o, a in zip(origins, arrays, strict=False) if not finite(a)]
+        for name in names:
+            if not finite(source.arrays[name]):
+                match.not_finite.update(dict.fromkeys(source.origins[name]))
         try:
             value = np.asarray(convert(*arrays))
         except ValueError:  # an array of another rank, or one that cannot be cut in groups

@@ -1,9 +1,10 @@
 """Unpicklers that build arrays and plain containers, and run nothing that a file names."""
 
-import collections
+import collections.abc
 import dataclasses
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 
@@ -30,7 +31,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of a file of PyTorch befor
 class PendingDtype:
     """A numpy dtype while its pickle is read."""
 
-    def __init__(self, code):
+    def __init__(self, code, *_):
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", code):
             raise WeightsError(f"asks for an array of dtype {code!r}; only numbers are read")
         self.dtype = np.dtype(code)
@@ -41,12 +42,19 @@ class PendingDtype:
             self.dtype = self.dtype.newbyteorder(order)
 
 
-class PendingArray:
+class Pending:
+    """An array or a tensor that a pickle describes; `to_array` makes it."""
+
+
+class PendingArray(Pending):
     """A numpy array while its pickle is read."""
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, data = state
         self.value = array_from_bytes(data, dtype, shape, "F" if fortran else "C")
+
+    def to_array(self):
+        return self.value
 
 
 class Storage:
@@ -68,7 +76,7 @@ class Storage:
 
 
 @dataclasses.dataclass
-class PendingTensor:
+class PendingTensor(Pending):
     """A PyTorch tensor: a strided view of a storage."""
 
     storage: Storage
@@ -91,6 +99,19 @@ class PendingTensor:
         return np.array(view)
 
 
+@dataclasses.dataclass(frozen=True)
+class Constructor:
+    """A function that a pickle may call, and do nothing else with."""
+
+    function: collections.abc.Callable
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+    def __setstate__(self, state):
+        raise WeightsError("asks to change how arrays are read; refused, nothing was run")
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Reads arrays, numbers, text and containers of them; refuses every other global by name.
 
@@ -106,32 +127,19 @@ class ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
-        allowed = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("_codecs", "encode"): encode_latin1,
-            ("numpy", "dtype"): make_dtype,
-            ("numpy", "ndarray"): "ndarray",
-            ("torch", "Size"): make_tuple,
-            ("torch._utils", "_rebuild_tensor"): make_tensor,
-            ("torch._utils", "_rebuild_tensor_v2"): make_tensor,
-            ("torch._utils", "_rebuild_parameter"): make_parameter,
-        }
-        for package in ("numpy.core", "numpy._core"):
-            allowed[f"{package}.multiarray", "_reconstruct"] = make_array
-            allowed[f"{package}.multiarray", "scalar"] = make_scalar
-            allowed[f"{package}.numeric", "_frombuffer"] = array_from_bytes
-        try:
-            return allowed[module, name]
-        except KeyError:
-            raise WeightsError(
-                f"asks for {module}.{name}, which is neither an array nor a plain container; "
-                f"refused, nothing was run"
-            ) from None
+        if (module, name) in ALLOWED:
+            return ALLOWED[module, name]
+        raise WeightsError(
+            f"asks for {module}.{name}, which is neither an array nor a plain container; "
+            f"refused, nothing was run"
+        )
 
     def persistent_load(self, pid):
-        kind, dtype, key, _, size = pid[:5]
+        kind, dtype, key, _, size, *view = pid
         if self.load_storage is None or kind != "storage" or dtype not in STORAGE_DTYPES.values():
             raise WeightsError(f"asks for an unknown persistent object, {kind!r}")
+        if any(part is not None for part in view):
+            raise WeightsError("holds views of storages, as PyTorch before 0.4 wrote them")
         return self.load_storage(key, dtype, size)
 
 
@@ -142,8 +150,9 @@ def encode_latin1(text, encoding="latin1"):
     return text.encode("latin1")
 
 
-def make_dtype(code, *_):
-    return PendingDtype(code)
+def empty_bytes():
+    """`bytes()`, as Python 3 writes it for protocol 2: the data of an empty array."""
+    return b""
 
 
 def make_tuple(values=()):
@@ -174,25 +183,50 @@ def array_from_bytes(data, dtype, shape, order="C"):
     return values.reshape(shape, order=order).copy(order="C")
 
 
-def resolve(value):
-    """Replaces pending arrays and tensors in nested containers by arrays."""
-    if isinstance(value, PendingTensor):
-        return value.to_array()
-    if isinstance(value, PendingArray):
-        return value.value
-    if isinstance(value, dict):
-        return {key: resolve(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [resolve(item) for item in value]
-    return value
+ALLOWED = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): Constructor(encode_latin1),
+    ("numpy", "dtype"): Constructor(PendingDtype),
+    ("numpy", "ndarray"): "ndarray",
+    ("torch", "Size"): Constructor(make_tuple),
+    ("torch._utils", "_rebuild_tensor"): Constructor(make_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(make_tensor),
+    ("torch._utils", "_rebuild_parameter"): Constructor(make_parameter),
+    **{
+        (module, name): Constructor(container)
+        for module in ("builtins", "__builtin__")
+        for name, container in {"set": set, "frozenset": frozenset, "bytes": empty_bytes}.items()
+    },
+    **{
+        (f"{package}.{module}", name): Constructor(function)
+        for package in ("numpy.core", "numpy._core")
+        for module, name, function in (
+            ("multiarray", "_reconstruct", make_array),
+            ("multiarray", "scalar", make_scalar),
+            ("numeric", "_frombuffer", array_from_bytes),
+        )
+    },
+}
+
+
+def unpickle(file, load_storage=None):
+    """Reads one pickle, and leaves the file after it; see `ArrayUnpickler`."""
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        # An extension is found in a registry of this process, past `find_class`.
+        if opcode.name.startswith("EXT"):
+            raise WeightsError(f"asks for extension {argument} of this process; refused")
+        # The memo is a list as long as the largest number in it.
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > file.tell():
+            raise WeightsError(f"numbers an object {argument}, more than it can hold")
+    file.seek(start)
+    return ArrayUnpickler(file, load_storage).load()
 
 
 def load_pickle(file):
-    """Reads a pickle of arrays, or a legacy PyTorch file, as nested containers of arrays."""
-    value = ArrayUnpickler(file).load()
-    if value == LEGACY_MAGIC:
-        return _load_legacy_torch(file)
-    return resolve(value)
+    """Reads a pickle of arrays, or a legacy PyTorch file: nested containers of `Pending`."""
+    value = unpickle(file)
+    return _load_legacy_torch(file) if value == LEGACY_MAGIC else value
 
 
 def _load_legacy_torch(file):
@@ -203,19 +237,21 @@ def _load_legacy_torch(file):
         return storages.setdefault(key, Storage(dtype, size))
 
     for _ in range(2):
-        ArrayUnpickler(file).load()
-    value = ArrayUnpickler(file, pending_storage).load()
-    for key in ArrayUnpickler(file).load():
+        unpickle(file)
+    value = unpickle(file, pending_storage)
+    for key in unpickle(file):
         storage = storages[key]
         itemsize = np.dtype("u2" if storage.dtype == BFLOAT16 else storage.dtype).itemsize
         storage.size = int.from_bytes(file.read(8), "little")
         storage.data = file.read(storage.size * itemsize)
-    return resolve(value)
+    return value
 
 
 def load_torch_zip(path):
     """Reads a PyTorch file (1.6 and later): a zip of a pickle and of raw storages."""
     with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise WeightsError("is compressed, which PyTorch's files are not")
         pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         folder = pickled.removesuffix("data.pkl")
         names = set(archive.namelist())
@@ -229,4 +265,4 @@ def load_torch_zip(path):
             return storages[key]
 
         with archive.open(pickled) as file:
-            return resolve(ArrayUnpickler(file, read_storage).load())
+            return unpickle(file, read_storage)

@@ -88,9 +88,11 @@ def from_pretrained(name, cache_dir=None, base_url=BASE_URL):
     url = base_url.rstrip("/") + "/" + published.path
     folder = pathlib.Path(cache_dir or default_cache_dir()) / name
     path = download(url, folder)
-    record = {"name": name, "url": url, **dataclasses.asdict(published)}
-    del record["path"]
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1))
+    record_path = path.with_suffix(".json")
+    if not record_path.exists():  # the folder may be one that others filled and only they write to
+        record = {"name": name, "url": url, **dataclasses.asdict(published)}
+        del record["path"]
+        record_path.write_text(json.dumps(record, indent=1))
     source = detectron2_source(read_checkpoint(path))
     figures = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
     source.notes.append(f"{name}: licence {published.licence}; published on COCO: {figures}.")

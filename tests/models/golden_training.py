@@ -1,0 +1,71 @@
+"""The golden training cases on our model: its losses and gradients for the stored samples."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from small_model import XY, stack_images
+
+from tf_panoptic_fpn import losses
+from tf_panoptic_fpn.ops.resize import upsample_bilinear
+
+
+def losses_and_gradients(model, golden):
+    """Returns the weighted losses, their sum, and path -> gradient, for a golden's sampled targets.
+
+    Args:
+        model: a `PanopticFPN` with the goldens' weights.
+        golden: `train_a.npz` or `train_b.npz` as a dict.
+    """
+    images, sizes = stack_images(golden)
+    semantic = np.full((2, 128, 160), 255, np.int32)
+    for i, (height, width) in enumerate(sizes):
+        semantic[i, :height, :width] = golden[f"sem_seg_{i}"]
+    labels = ops.convert_to_tensor(_stacked(golden, "rpn_labels").astype(np.int32))
+    matched_boxes = ops.convert_to_tensor(_stacked(golden, "rpn_matched_gt_boxes")[..., XY])
+    targets = keras.tree.map_structure(ops.convert_to_tensor, _load_targets(golden))
+
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            dense = model.dense_outputs(images, sizes)
+            logits = upsample_bilinear(dense["semantic_logits"], 4)
+            weighted = model.weighted_losses(
+                {
+                    **model.rpn_loss_terms(dense, labels, matched_boxes),
+                    **model.roi_loss_terms(dense["features"], targets),
+                    **losses.semantic_loss(logits, ops.convert_to_tensor(semantic)),
+                }
+            )
+            total = sum(weighted.values())
+        return weighted, total, tape.gradient(total, [v.value for v in model.trainable_variables])
+
+    weighted, total, gradients = compute()
+    paths = [v.path for v in model.trainable_variables]
+    return weighted, total, dict(zip(paths, gradients, strict=True))
+
+
+def _stacked(golden, key, shape=None):
+    rows = [golden.get(f"{key}_{i}", None) for i in range(2)]
+    return np.stack([np.zeros(shape, np.float32) if row is None else row for row in rows])
+
+
+def _load_targets(golden):
+    """The sampled targets of a golden in our layout; foreground rois come first there too."""
+    classes = _stacked(golden, "roi_classes").astype(np.int32)
+    masks, start = np.zeros((2, 128, 28, 28), np.float32), 0
+    for i in range(2):
+        count = len(golden[f"mask_fg_boxes_{i}"])
+        np.testing.assert_array_equal(
+            golden[f"mask_fg_boxes_{i}"], golden[f"roi_boxes_{i}"][:count]
+        )
+        masks[i, :count] = golden["mask_targets"][start : start + count]
+        start += count
+    return {
+        "rois": _stacked(golden, "roi_boxes")[..., XY],
+        "classes": classes,
+        "matched_boxes": _stacked(golden, "roi_gt_boxes", (512, 4))[..., XY],
+        "is_valid": np.ones((2, 512), bool),
+        "masks": masks,
+        "is_foreground": classes[:, :128] < 5,
+    }
