@@ -27,14 +27,14 @@ def main():
     arguments = parser.parse_args()
 
     config = load_config(arguments.config, arguments.set)
-    split = build.load_split(config.data, "train")
+    index = build.load_index(config.data, "train", config.model.semantic_things)
     strategy = build.build_strategy(1)
     with strategy.scope():
         model = build.build_model(config)
         optimizer = build.build_optimizer(config.optimizer)
         optimizer.build(model.trainable_variables)
     batch_size, warm_up = config.train.batch_size, 3
-    dataset = training_dataset(split, config.data, batch_size, arguments.steps + warm_up, seed=0)
+    dataset = training_dataset(index, config.data, batch_size, arguments.steps + warm_up, seed=0)
     spec = dataset.element_spec
     train_step = make_train_step(model, optimizer, strategy, spec, config.optimizer.clip_norm)
 

@@ -170,7 +170,9 @@ def _masks(loaded, kept, boxes):
         return instance_masks.masks_from_map(
             loaded["ids"], tf.gather(loaded["map_ids"], kept), boxes
         )
-    place = tf.scatter_nd(kept[:, None], tf.range(1, tf.size(kept) + 1), tf.shape(loaded["classes"]))
+    place = tf.scatter_nd(
+        kept[:, None], tf.range(1, tf.size(kept) + 1), tf.shape(loaded["classes"])
+    )
     owners = tf.gather(place - 1, loaded["run_owners"])  # -1 for those not kept
     runs = loaded["run_starts"], loaded["run_ends"], owners
     return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])
