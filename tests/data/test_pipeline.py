@@ -369,7 +369,7 @@ def test_training_stops_past_a_share_of_damaged_images(tiny):
 
     with pytest.raises((DataError, tf.errors.OpError)):
         read()
-    assert len(reports) == len(set(reports)) == 4
+    assert 4 <= len(reports) == len(set(reports)) <= 5  # some are read ahead
     assert "that makes 4 damaged images of 12, more than `data.max_damaged_share`" in str(errors[0])
 
 

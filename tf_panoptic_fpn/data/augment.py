@@ -80,7 +80,7 @@ class Augmentation:
         return self._geometry(loaded, self._draws(position, _IMAGE))
 
     def donor_row(self, position, num_images):
-        """Returns int32 `[]`: the image whose instances are pasted in at a position, -1 for none."""
+        """Returns int32 `[]`: the image whose instances are pasted in, -1 for none."""
         draws = self._draws(position, _DONOR)
         is_pasted = draws[0] < self.settings.copy_paste_probability
         return tf.where(is_pasted, uniform_int(draws[1], num_images), -1)

@@ -261,7 +261,7 @@ def resize_boxes(boxes, geometry):
 
 
 def flip_masks(masks, geometry):
-    """Applies a geometry to box-frame masks, `[n, size, size]`, of which only a flip changes any."""
+    """Applies a geometry to box-frame masks `[n, size, size]`, which only a flip changes."""
     return _flipped(masks, geometry.is_flipped, axis=-1)
 
 
