@@ -1,12 +1,15 @@
 """Builds and loads the index of a synthesised data set of COCO's size.
 
-python benchmarks/index.py [--images=118287 --instances=860001] [--folder=DIR]
+python benchmarks/index.py [--images=118287 --instances=860001] [--panoptic] [--folder=DIR]
 
-The polygons are circles with noise, as large as those of COCO and with as many points: on average
-the JSON has 560 bytes an annotation. The image files are hard links to a few JPEGs.
+With --panoptic, the instances lie beside a panoptic JSON with 11 segments an image. The polygons
+are circles with noise, as large as those of COCO and with as many points: the instances JSON has
+500 bytes an annotation. The image files are hard links to a few JPEGs, and the maps, of which no
+pixel is read, to a few PNGs. Memory is that beyond what importing the package takes.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -25,6 +28,8 @@ from tf_panoptic_fpn.config import DataConfig, SplitConfig
 
 SIZES = ((427, 640), (480, 640), (640, 480), (612, 612))
 NUM_CATEGORIES = 80
+NUM_STUFF = 53
+SEGMENTS_PER_IMAGE = 11
 
 
 def write_data_set(folder, num_images, num_instances):
@@ -48,6 +53,45 @@ def write_data_set(folder, num_images, num_instances):
             file.write((", " if i else "") + json.dumps(_annotation(rng, i, image)))
         categories = [{"id": i, "name": str(i)} for i in range(NUM_CATEGORIES)]
         file.write(f'], "categories": {json.dumps(categories)}}}')
+
+
+def write_panoptic(folder, num_images):
+    """Writes `panoptic.json` and `panoptic/` beside them."""
+    rng = np.random.default_rng(0)
+    maps = folder / "panoptic"
+    maps.mkdir()
+    for i in range(len(SIZES)):
+        Image.new("RGB", (8, 8)).save(folder / f"{i}.png")
+    categories = [
+        {"id": i, "name": str(i), "isthing": int(i < NUM_CATEGORIES)}
+        for i in range(NUM_CATEGORIES + NUM_STUFF)
+    ]
+    with open(folder / "panoptic.json", "w") as file:
+        file.write(f'{{"categories": {json.dumps(categories)}, "images": [')
+        for i in range(num_images):
+            os.link(folder / f"{i % len(SIZES)}.png", maps / f"{i:012}.png")
+            height, width = SIZES[i % len(SIZES)]
+            entry = {"id": i, "file_name": f"{i:012}.jpg", "height": height, "width": width}
+            file.write((", " if i else "") + json.dumps(entry))
+        file.write('], "annotations": [')
+        for i in range(num_images):
+            ids = np.arange(1, SEGMENTS_PER_IMAGE + 1) * int(rng.integers(1, 1 << 20))
+            numbers = rng.integers(0, 427, (SEGMENTS_PER_IMAGE, 6))
+            segments = [
+                {
+                    "id": segment_id,
+                    "category_id": category % len(categories),
+                    "area": area * 300,
+                    "bbox": box,
+                    "iscrowd": 0,
+                }
+                for segment_id, (category, area, *box) in zip(
+                    ids.tolist(), numbers.tolist(), strict=True
+                )
+            ]
+            entry = {"image_id": i, "file_name": f"{i:012}.png", "segments_info": segments}
+            file.write((", " if i else "") + json.dumps(entry))
+        file.write("]}")
 
 
 def _annotation(rng, number, image):
@@ -74,7 +118,7 @@ class PeakMemory:
     """The largest resident and the largest anonymous memory while it is entered, in MB."""
 
     def __enter__(self):
-        self.resident = self.anonymous = 0.0
+        self.resident, self.anonymous = memory()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -117,18 +161,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--images", type=int, default=118287)
     parser.add_argument("--instances", type=int, default=860001)
+    parser.add_argument("--panoptic", action="store_true")
     parser.add_argument("--folder", help="where to put the data set, by default a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = pathlib.Path(name)
         write_data_set(folder, arguments.images, arguments.instances)
         split = SplitConfig("coco_instances", images="images", instances_json="instances.json")
+        if arguments.panoptic:
+            write_panoptic(folder, arguments.images)
+            paths = {"panoptic_json": "panoptic.json", "panoptic_dir": "panoptic"}
+            split = dataclasses.replace(split, format="coco_panoptic", **paths)
         data = DataConfig(root=name, train=split)
         index, made = measure(data)
         sizes = {
-            "json_mb": round((folder / "instances.json").stat().st_size / 1e6),
+            "json_mb": round(sum(path.stat().st_size for path in folder.glob("*.json")) / 1e6),
             "images": len(index),
             "instances": len(index.instance_classes),
+            "segments": len(index.label_ids),
             "runs_mb": round(index.runs.nbytes / 1e6),
         }
         del index  # its memory is not that of the next

@@ -145,8 +145,8 @@ def load_split(data, name, skipped=None):
     Args:
         data: `DataConfig`.
         name: "train" or "validation".
-        skipped: a list that takes one line for each annotation that is left out because its mask
-            or box breaks a rule; by default that is an error.
+        skipped: a list that takes one line for each annotation that is left out because it is
+            empty or its mask or box breaks a rule; by default that is an error.
 
     Returns:
         A `PanopticSplit`.
@@ -156,16 +156,18 @@ def load_split(data, name, skipped=None):
     """
     split = getattr(data, name)
     paths = _split_paths(data, name)
+    if split.format == "label_maps":
+        return read_label_maps(**paths)
+    if split.format == "cityscapes" and split.label_dir:
+        return read_cityscapes(**paths)
+    if split.format == "cityscapes":
+        return read_cityscapes_panoptic(**paths, skipped=skipped)
     if split.format == "coco_instances":
         return read_coco_instances(**paths, skipped=skipped)
     if split.format == "coco_stuff":
         return read_coco_stuff(**paths, skipped=skipped)
-    if split.format == "label_maps":
-        return read_label_maps(**paths)
-    if split.format == "cityscapes":
-        return (read_cityscapes if split.label_dir else read_cityscapes_panoptic)(**paths)
     instances_json = paths.pop("instances_json", None)
-    panoptic = read_coco_panoptic(**paths)
+    panoptic = read_coco_panoptic(**paths, skipped=skipped)
     return with_coco_instances(panoptic, instances_json, skipped) if instances_json else panoptic
 
 
@@ -187,14 +189,17 @@ def load_index(data, name, semantic_things="other"):
     """
     if getattr(data, name).records:
         return load_records_index(records_folder(data), semantic_things)
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folders = [pathlib.Path(data.root) / index_cache.FOLDER, pathlib.Path(cache, "tf_panoptic_fpn")]
-    paths = _split_paths(data, name)
+    absolute = dataclasses.replace(data, root=os.path.abspath(data.root))
+    paths = _split_paths(absolute, name)
+    beside = pathlib.Path(absolute.root if data.root else paths["images_dir"].parent)
+    users = pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "tf_panoptic_fpn"
+    )
     return index_cache.cached_index(
-        lambda skipped: load_split(data, name, skipped),
-        [path.resolve() for path in paths.values()],
+        lambda skipped: load_split(absolute, name, skipped),
+        list(paths.values()),
         {"format": getattr(data, name).format, "keys": list(paths)},
-        [data.index_cache] if data.index_cache else folders,
+        [data.index_cache] if data.index_cache else [beside / index_cache.FOLDER, users],
         semantic_things,
     )
 

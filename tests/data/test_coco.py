@@ -154,6 +154,7 @@ def test_ids_must_agree(pair, ids, fault):
     [
         ("camvid/images/val", "camvid/panoptic_val", 101, 1418),
         ("coco_panoptic_2/images", "coco_panoptic_2/panoptic", 2, 50),
+        ("cocostuff_13/images", "cocostuff_13/panoptic", 13, 139),
     ],
 )
 def test_real_samples_hold_what_their_json_says(samples, images, panoptic, count, num_segments):

@@ -178,28 +178,36 @@ def test_a_json_that_contradicts_itself_is_always_an_error(folder, message, skip
     assert message in str(caught.value)
 
 
-def test_a_json_that_changes_under_the_reader(folder):
+@pytest.mark.parametrize("change", ["blank", "other", "gone"])
+def test_a_json_that_changes_under_the_reader(folder, change):
     folder.add([SQUARE])
     split = folder.read()
-    folder.json_path.write_text(" " * folder.json_path.stat().st_size)
+    if change == "gone":
+        folder.json_path.unlink()
+    else:
+        text = folder.json_path.read_text()
+        moved = text.replace('"image_id": 4', '"image_id": 5')
+        other = moved if change == "other" else " " * len(text)
+        folder.json_path.write_text(other)
     with pytest.raises(DataError, match=r"instances.json: has changed since it was opened"):
         split.images[0]
 
 
-@pytest.mark.parametrize(("name", "images", "count"), [("coco_instances", 56, 493)])
-def test_real_instances(samples, name, images, count):
-    """Crowds are 13, and the area in the JSON is that of the polygon, not of its pixels."""
-    split = read_coco_instances(samples / name / "images", samples / name / "instances.json")
-    assert len(split.images) == images
+def test_real_instances(samples):
+    """The area in the JSON is that of the polygon, not of its pixels."""
+    folder = samples / "coco_instances"
+    split = read_coco_instances(folder / "images", folder / "instances.json")
+    assert len(split.images) == 56
     instances = [instance for record in split.images for instance in record.instances]
-    assert len(instances) == count
+    assert len(instances) == 493
     assert sum(i.is_crowd for i in instances) == 13
     areas = np.array([(coco_mask.area(i.rle), i.area) for i in instances], float)
-    assert np.abs(areas[:, 0] / areas[:, 1] - 1)[areas[:, 1] > 1000].max() < 0.1
+    errors = np.abs(areas[:, 0] / areas[:, 1] - 1)[areas[:, 1] > 1000]
+    assert np.median(errors) < 0.005 and np.quantile(errors, 0.95) < 0.03
     index = build_index(split)
     starts = index.run_offsets[:-1]
     sums = np.add.reduceat(index.runs.astype(np.int64), starts)
-    heights, widths = index.sizes[np.repeat(np.arange(images), np.diff(index.instance_offsets))].T
+    heights, widths = index.sizes[np.repeat(np.arange(56), np.diff(index.instance_offsets))].T
     np.testing.assert_array_equal(sums, heights * widths)
 
 
@@ -208,10 +216,8 @@ def test_nuclei_hold_what_their_json_says(samples):
     split = read_coco_instances(folder / "images", folder / "instances.json")
     counts = [len(record.instances) for record in split.images]
     assert sorted(counts)[-3:] == [313, 369, 375]
-    for record in split.images[:1]:
-        assert [int(coco_mask.area(i.rle)) for i in record.instances] == [
-            i.area for i in record.instances
-        ]
+    instances = split.images[0].instances
+    assert [int(coco_mask.area(i.rle)) for i in instances] == [i.area for i in instances]
 
 
 def test_instances_beside_panoptic_maps(samples):

@@ -148,6 +148,23 @@ def test_leftovers_are_removed(data):
     assert "unfinished-new" in names and "unfinished-old" not in names
 
 
+def test_a_relative_root_is_the_same_from_everywhere(data, builds, monkeypatch):
+    root = pathlib.Path(data.root)
+    indices = []
+    for folder, relative in ((root, "."), (root.parent, root.name)):
+        monkeypatch.chdir(folder)
+        indices.append(build.load_index(dataclasses.replace(data, root=relative), "train"))
+    assert indices[1].image_paths.tolist() == [os.fsencode(root / f"images/{i}.png") for i in "01"]
+    assert len(builds) == 1
+
+
+def test_without_a_root_it_lies_beside_the_images(data, tmp_path):
+    keys = ("images", "panoptic_json", "panoptic_dir")
+    paths = {key: str(tmp_path / getattr(SPLIT, key)) for key in keys}
+    build.load_index(DataConfig(train=SplitConfig(**paths)), "train")
+    assert len(list((tmp_path / index_cache.FOLDER).iterdir())) == 1
+
+
 def test_the_folder_can_be_chosen(data, tmp_path):
     folder = tmp_path / "cache/index"
     build.load_index(dataclasses.replace(data, index_cache=str(folder)), "train")
@@ -193,6 +210,19 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, warnings):
     build.load_index(data, "train")
     with pytest.raises(DataError, match="annotation 1: `segmentation` is empty"):
         list(build.load_split(data, "train").images)
+
+
+def test_an_image_without_segments_is_left_out(tiny, data, warnings):
+    tiny.tree["annotations"][0]["segments_info"] = []
+    with pytest.raises(DataError, match=r"panoptic.json: 0.png: the annotation has no segments"):
+        tiny.read()
+    index = build.load_index(data, "train")
+    assert [os.path.basename(path) for path in index.image_paths.tolist()] == [b"1.png"]
+    assert len(warnings) == 1 and "0.png: the annotation has no segments" in warnings[0]
+    tiny.tree["annotations"][1]["segments_info"] = []
+    tiny.json_path.write_text(json.dumps(tiny.tree))
+    with pytest.raises(DataError, match=r"no image can be used: .*0.png: the annotation has no"):
+        build.load_index(data, "train")
 
 
 def test_an_image_whose_map_cannot_be_read_is_left_out(tmp_path, warnings):

@@ -149,7 +149,8 @@ def test_the_names_of_coco_stuff(samples, tmp_path):
     path = tmp_path / "instances.json"
     Image.new("RGB", (1, 1)).save(tmp_path / "1.png")
     image = {"id": 1, "file_name": "1.png", "height": 1, "width": 1}
-    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
+    things = [{"id": 1, "name": "person"}]
+    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": things}))
     split = read_coco_stuff(tmp_path, path, tmp_path)
     expected = {c["id"]: c["name"] for c in tree["categories"] if c["id"] > 91}
     assert {c.id: c.name for c in split.categories.stuff} == expected

@@ -92,7 +92,7 @@ def read_cityscapes(images_dir, label_dir):
     return PanopticSplit(CATEGORIES, LazyRecords(records, _with_segments))
 
 
-def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir):
+def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None):
     """Reads a split of Cityscapes whose maps were converted by cityscapesScripts, or by
     `convert_cityscapes`.
 
@@ -101,6 +101,7 @@ def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir):
             the JSON of cityscapesScripts are not those of the files.
         panoptic_json, panoptic_dir: e.g. `gtFine/cityscapes_panoptic_train.json` and the folder of
             that name; its categories have label ids or train ids.
+        skipped: see `read_coco_panoptic`.
 
     Returns:
         A `PanopticSplit`.
@@ -108,7 +109,7 @@ def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir):
     Raises:
         DataError: as `read_coco_panoptic`.
     """
-    return read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, _published_name)
+    return read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped, _published_name)
 
 
 def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
@@ -144,7 +145,8 @@ def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
         pathlib.Path(unfinished).write_text(json.dumps(tree))
         os.replace(unfinished, panoptic_json)
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        path = error.filename or panoptic_dir
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _names(folder, ending):

@@ -7,8 +7,10 @@ from tf_panoptic_fpn.data.json_file import field, list_entries, positive, read_l
 from tf_panoptic_fpn.data.split import ImageRecord, PanopticSplit, Segment, check_files, few
 from tf_panoptic_fpn.errors import DataError
 
+_MOST_PIXELS = (1 << 31) - 1  # that pycocotools' run lengths can count
 
-def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
+
+def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None, rename=None):
     """Reads the JSON of a COCO panoptic split and checks that it and its folders hold together.
 
     No image is opened here: `load_segments` compares what the files hold with the JSON.
@@ -17,6 +19,8 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
         images_dir: folder of the images.
         panoptic_json: file with `images`, `annotations` (each with `segments_info`), `categories`.
         panoptic_dir: folder of the panoptic PNGs.
+        skipped: a list that takes one line for each image that is left out because its annotation
+            has no segments; by default that is an error.
         rename: function of an image's id and its file name in the JSON; returns the file's name in
             `images_dir`. By default that of the JSON.
 
@@ -28,11 +32,11 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
             lists is missing.
     """
     lists = read_lists(panoptic_json, ("images", "categories"))
-    categories = CategoryTable.from_coco(lists["categories"], file=str(panoptic_json))
+    categories = category_table(lists["categories"], panoptic_json)
     images = images_by_id(lists["images"], panoptic_json)
     if rename is not None:
         images = {key: (rename(key, name), *size) for key, (name, *size) in images.items()}
-    annotations = _annotations_by_image(images, categories.by_id, panoptic_json)
+    annotations = _annotations_by_image(images, categories.by_id, panoptic_json, skipped)
     records = [
         ImageRecord(
             image_id=image_id,
@@ -44,10 +48,24 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, rename=None):
             segments=annotations[image_id][1],
         )
         for image_id, (file_name, height, width) in images.items()
+        if annotations[image_id][1]
     ]
+    if not records:
+        raise DataError(f"no image can be used: {skipped[0]}")
     check_files("image", [record.image_path for record in records], panoptic_json)
     check_files("panoptic map", [record.panoptic_path for record in records], panoptic_json)
     return PanopticSplit(categories, tuple(records))
+
+
+def category_table(entries, file):
+    """Returns the `CategoryTable` of the `categories` of a COCO JSON.
+
+    Raises:
+        DataError: naming the file, if there is none or one breaks a rule.
+    """
+    if not entries:
+        raise DataError(f"{file}: the data set has no categories")
+    return CategoryTable.from_coco(entries, file=str(file))
 
 
 def images_by_id(entries, file):
@@ -70,16 +88,22 @@ def images_by_id(entries, file):
         image_id = field(entry, "id", (int, str), file)
         if image_id in images:
             raise DataError(f"{file}: image ids must be unique. Received twice: {image_id}")
-        images[image_id] = (
-            field(entry, "file_name", str, file),
-            positive(entry, "height", file),
-            positive(entry, "width", file),
-        )
+        file_name = field(entry, "file_name", str, file)
+        height, width = positive(entry, "height", file), positive(entry, "width", file)
+        if height * width > _MOST_PIXELS:
+            raise DataError(
+                f"{file}: {file_name}: an image can have {_MOST_PIXELS} pixels at most. "
+                f"Received: {height}x{width}"
+            )
+        images[image_id] = (file_name, height, width)
     return images
 
 
-def _annotations_by_image(images, categories, file):
-    """Dict: image id -> (name of the PNG, segments) of its only annotation."""
+def _annotations_by_image(images, categories, file, skipped):
+    """Dict: image id -> (name of the PNG, segments) of its only annotation.
+
+    Only if `skipped` is a list can there be no segments; it takes a line then.
+    """
     by_image = {}
     for annotation, _ in list_entries(file, "annotations"):
         image_id = field(annotation, "image_id", (int, str), file)
@@ -90,7 +114,13 @@ def _annotations_by_image(images, categories, file):
         if image_id in by_image:
             raise DataError(f"{file}: image id {image_id} has more than one annotation")
         png_name = field(annotation, "file_name", str, file)
-        segments = _segments(annotation, categories, images[image_id][0], file)
+        file_name = images[image_id][0]
+        segments = _segments(annotation, categories, file_name, file)
+        if not segments:
+            message = f"{file}: {file_name}: the annotation has no segments"
+            if skipped is None:
+                raise DataError(message)
+            skipped.append(message)
         by_image[image_id] = (png_name, segments)
     bare = [image_id for image_id in images if image_id not in by_image]
     if bare:
@@ -127,6 +157,4 @@ def _segments(annotation, categories, file_name, file):
                 bbox_xywh=None if bbox is None else tuple(bbox),
             )
         )
-    if not segments:
-        raise DataError(f"{file}: {file_name}: the annotation has no segments")
     return tuple(segments)

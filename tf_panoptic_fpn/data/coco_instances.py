@@ -7,8 +7,7 @@ import os
 
 import numpy as np
 
-from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.data.coco import images_by_id
+from tf_panoptic_fpn.data.coco import category_table, images_by_id
 from tf_panoptic_fpn.data.json_file import field, list_entries, read_lists
 from tf_panoptic_fpn.data.rle import encode_segmentation, mask_area
 from tf_panoptic_fpn.data.split import (
@@ -108,7 +107,7 @@ class CocoInstances:
         self._path = path
         self._skipped = skipped
         lists = read_lists(path, ("images", "categories"))
-        own_categories = CategoryTable.from_coco(lists["categories"], file=str(path))
+        own_categories = category_table(lists["categories"], path)
         self.categories = categories or own_categories
         self.images = images_by_id(lists["images"], path)
         self._position = {image_id: i for i, image_id in enumerate(self.images)}
@@ -143,10 +142,11 @@ class CocoInstances:
         _check_unique(ids, self._path)
         boxes = np.array(boxes).reshape(-1, 4)
         valid = np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)
+        names = [file_name for file_name, _, _ in self.images.values()]
         for i in np.flatnonzero(~valid):
             self._reject(
-                f"{self._path}: {self._file_name(images[i])}: annotation {ids[i]}: `bbox` must be "
-                f"four finite numbers, width and height not negative"
+                f"{self._path}: {names[images[i]]}: annotation {ids[i]}: `bbox` must be four "
+                f"finite numbers, width and height not negative"
             )
         order = np.argsort(images[valid], kind="stable")
         self._spans = np.array(spans, np.int64).reshape(-1, 2)[valid][order]
@@ -159,32 +159,33 @@ class CocoInstances:
         if first == last:
             return ()
         instances = []
-        with open(self._path, "rb") as file:
-            for (start, stop), annotation_id in zip(
-                self._spans[first:last].tolist(), self._ids[first:last].tolist(), strict=True
-            ):
-                file.seek(start)
-                entry = self._decoded(file.read(stop - start))
-                try:
-                    instances.append(_instance(entry, annotation_id, size, self._skipped is None))
-                except DataError as error:
-                    where = f"{self._path}: {file_name}: annotation {annotation_id}"
-                    self._reject(f"{where}: {error}")
+        entries = self._entries(image_id, self._spans[first:last].tolist())
+        for entry, annotation_id in zip(entries, self._ids[first:last].tolist(), strict=True):
+            try:
+                instances.append(_instance(entry, annotation_id, size, self._skipped is None))
+            except DataError as error:
+                self._reject(f"{self._path}: {file_name}: annotation {annotation_id}: {error}")
         return tuple(instances)
 
-    def _decoded(self, text):
+    def _entries(self, image_id, spans):
+        """Reads annotations again, from their places in the file."""
+        entries = []
         try:
-            return json.loads(text)
-        except ValueError:
-            raise DataError(f"{self._path}: has changed since it was opened") from None
+            with open(self._path, "rb") as file:
+                for start, stop in spans:
+                    file.seek(start)
+                    entries.append(json.loads(file.read(stop - start)))
+            unchanged = all(entry["image_id"] == image_id for entry in entries)
+        except (OSError, ValueError, TypeError, KeyError):
+            unchanged = False
+        if not unchanged:
+            raise DataError(f"{self._path}: has changed since it was opened")
+        return entries
 
     def _reject(self, message):
         if self._skipped is None:
             raise DataError(message)
         self._skipped.append(message)
-
-    def _file_name(self, position):
-        return list(self.images.values())[position][0]
 
 
 def _annotation_id(entry, number, file):

@@ -49,7 +49,9 @@ def cached_index(read_split, sources, settings, folders, semantic_things="other"
     """
     folder = _writable(folders)  # before the signature: it may lie in one of the sources
     if folder is None:
-        logging.warning("no folder for the index can be written to: %s", ", ".join(folders))
+        logging.warning(
+            "no folder for the index can be written to: %s", ", ".join(map(str, folders))
+        )
         with tempfile.TemporaryDirectory(prefix="panoptic_index-") as temporary:
             return _make(read_split, pathlib.Path(temporary) / "index", semantic_things)
     place = _hash([str(source) for source in sources] + [settings])
@@ -165,8 +167,8 @@ def _load(path, semantic_things):
     """Maps the arrays into memory.
 
     Raises:
-        OSError, EOFError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of the runs,
-            which may be large, only the number is looked at.
+        OSError, EOFError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of
+            the runs, which may be large, only the number is looked at.
     """
     description = json.loads((path / "index.json").read_text())
     if description["version"] != _VERSION:
