@@ -17,7 +17,6 @@ from tf_panoptic_fpn.data.images import resize_image as resize_with_pillow
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.rle import runs_of
-from tf_panoptic_fpn.data.segment_map import semantic_labels
 from tf_panoptic_fpn.data.shapes import CATEGORIES, draw_shapes
 
 THINGS = {category.id for category in CATEGORIES if category.is_thing}
@@ -43,14 +42,12 @@ class Drawn:
         )
         self.images = [read_image(path.decode()) for path in self.index.image_paths]
         self.ids = [read_panoptic_png(path.decode()) for path in self.index.map_paths]
-        self.semantic = [
-            semantic_labels(
-                ids,
-                self.index.label_ids[slice(*self.index.label_offsets[i : i + 2])],
-                self.index.label_classes[slice(*self.index.label_offsets[i : i + 2])],
-            )
-            for i, ids in enumerate(self.ids)
-        ]
+        self.semantic = []
+        for i, ids in enumerate(self.ids):
+            labels = slice(*self.index.label_offsets[i : i + 2])
+            table = np.full(ids.max() + 1, 255)
+            table[self.index.label_ids[labels]] = self.index.label_classes[labels]
+            self.semantic.append(table[ids])
         self.masks = {
             instance: self.ids[i] == self.index.instance_map_ids[instance]
             for i in range(3)

@@ -9,8 +9,9 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
 from tf_panoptic_fpn.data.coco import read_coco_panoptic
+from tf_panoptic_fpn.data.coco_instances import read_coco_instances
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.images import resize_image, write_panoptic_png
 from tf_panoptic_fpn.data.index import build_index
@@ -221,17 +222,33 @@ def test_every_choice_is_made(tiny):
     assert seeds.min() >= 0
 
 
-def test_resuming_goes_on_with_the_same_batches(mixed):
+def test_batches_depend_on_seed_and_step_alone(mixed):
+    """Whether the run goes on there, how parallel it is, and how many workers share a batch."""
     config = _config(**RANDOM)
-    whole = _batches(mixed, config, num_steps=7)
-    _assert_equal(_batches(mixed, config, num_steps=7, start_step=4), whole[4:])
-    assert _batches(mixed, config, num_steps=7, start_step=7) == []
+    whole = _batches(mixed, config, batch_size=4, num_steps=6, parallel_calls=1)
+    resumed = _batches(mixed, config, 4, 6, start_step=3, parallel_calls=5)
+    _assert_equal(resumed, whole[3:])
+    for worker in (0, 1):
+        share = _batches(mixed, config, 4, 6, start_step=4, worker=worker, num_workers=2)
+        assert len(share) == 2
+        for batch, other in zip(share, whole[4:], strict=True):
+            mine = slice(2 * worker, 2 * worker + 2)
+            for key in ("image_seeds", "image_sizes"):
+                np.testing.assert_array_equal(batch[key], other[key][mine])
+            for i, (height, width) in enumerate(batch["image_sizes"]):
+                for key in ("images", "semantic"):
+                    np.testing.assert_array_equal(
+                        batch[key][i, :height, :width], other[key][mine][i, :height, :width]
+                    )
 
 
-def test_parallelism_changes_nothing(mixed):
-    config = _config(**RANDOM)
-    one = _batches(mixed, config, num_steps=6, parallel_calls=1)
-    _assert_equal(_batches(mixed, config, num_steps=6, parallel_calls=5), one)
+def test_nothing_is_left_after_the_last_step(mixed):
+    assert _batches(mixed, _config(), num_steps=7, start_step=7) == []
+
+
+def test_workers_must_share_a_batch_equally(mixed):
+    with pytest.raises(ConfigError, match=r"a multiple of the 2 workers. Received: 3"):
+        training_dataset(build_index(mixed), _config(), 3, 1, 0, num_workers=2)
 
 
 def test_another_seed_gives_other_batches(mixed):
@@ -323,9 +340,37 @@ def test_nothing_readable_is_an_error(tiny):
         _truncate(record.image_path)
     with pytest.raises(DataError, match="neither this nor any other image can be read"):
         training_dataset(
-            build_index(split), _config(), 2, 1, 0, on_damaged=lambda *report: reports.append(report)
+            build_index(split),
+            _config(),
+            2,
+            1,
+            0,
+            on_damaged=lambda *report: reports.append(report),
         )
     assert sorted(path for path, _ in reports) == sorted(r.image_path for r in split.images)
+
+
+def test_training_stops_past_a_share_of_damaged_images(tiny):
+    for width in range(50, 62):
+        tiny.add_plain(40, width)
+    split = tiny.read()
+    index = build_index(split)
+    reports, errors = [], []
+
+    def read():
+        settings = {"on_damaged": lambda path, _: reports.append(path), "on_error": errors.append}
+        dataset = training_dataset(index, _config(max_damaged_share=0.1), 2, 12, 0, **settings)
+        batches = iter(dataset)
+        next(batches)
+        for record in split.images[:5]:  # the folder changes under the running job
+            os.remove(record.image_path)
+        for _ in batches:
+            pass
+
+    with pytest.raises((DataError, tf.errors.OpError)):
+        read()
+    assert 4 <= len(reports) == len(set(reports)) <= 5  # some are read ahead
+    assert "that makes 4 damaged images of 12, more than `data.max_damaged_share`" in str(errors[0])
 
 
 def test_evaluation_samples_come_in_order(tiny):
@@ -377,6 +422,41 @@ def test_a_program_can_end_with_batches_under_way(tiny):
     assert done.stdout.strip() == "[[400, 500], [400, 500]]"
 
 
+def _check(batch):
+    """Checks what holds of every batch, whatever the augmentation."""
+    valid = batch["gt_classes"] >= 0
+    y1, x1, y2, x2 = np.moveaxis(batch["gt_boxes"], -1, 0)
+    height, width = np.moveaxis(batch["image_sizes"][:, None], -1, 0)
+    assert ((y1 < y2) & (x1 < x2))[valid].all()
+    assert (batch["gt_boxes"] >= 0).all()
+    assert ((y2 <= height + 1e-3) & (x2 <= width + 1e-3)).all()
+    assert batch["gt_masks"][valid].any((1, 2)).all()
+    return int(valid.sum())
+
+
+@pytest.mark.parametrize("name", ["coco_instances", "nuclei"])
+def test_instances_only(samples, name):
+    """Crops of real images with pasted instances, in one static canvas, without any map."""
+    folder = samples / name
+    split = read_coco_instances(folder / "images", folder / "instances.json")
+    augment = AugmentConfig(
+        scale_range=(0.1, 2.0),
+        scale_relative_to="crop",
+        crop_size=(256, 256),
+        crop_by_class_probability=0.5,
+        color_distortion=True,
+        copy_paste_probability=0.5,
+    )
+    config = _config(flip=0.5, canvases=((256, 256),), augment=augment)
+    counts = []
+    for batch in _batches(split, config, num_steps=6):
+        assert batch["images"].shape == (2, 256, 256, 3)
+        assert batch["gt_masks"].shape == (2, 100, 112, 112)
+        assert set(np.unique(batch["semantic"])) == {255}
+        counts.append(_check(batch))
+    assert min(counts) >= 1
+
+
 def test_camvid(samples):
     root = samples / "camvid"
     split = read_coco_panoptic(
@@ -384,11 +464,6 @@ def test_camvid(samples):
     )
     config = _config(short_sides=(288, 320, 352, 384), max_long_side=640, flip=0.5)
     for batch in _batches(split, config, num_steps=3):
-        valid = batch["gt_classes"] >= 0
-        y1, x1, y2, x2 = np.moveaxis(batch["gt_boxes"], -1, 0)
-        height, width = np.moveaxis(batch["image_sizes"][:, None], -1, 0)
-        assert ((y1 < y2) & (x1 < x2))[valid].all()
-        assert ((y2 <= height + 1e-3) & (x2 <= width + 1e-3)).all()
-        assert batch["gt_masks"][valid].any((1, 2)).all()
+        _check(batch)
         assert set(np.unique(batch["semantic"])) <= {*range(9), 255}
         assert batch["images"].max() > 200

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_panoptic_fpn.data.segment_map import semantic_labels, tight_boxes, unique_ids
+from tf_panoptic_fpn.data.segment_map import tight_boxes, unique_ids
 
 MAPS = hnp.arrays(
     np.int32,
@@ -30,14 +30,6 @@ def test_no_segments():
     boxes, areas = tight_boxes(np.ones((2, 3), int), [])
     assert boxes.shape == (0, 4)
     assert areas.shape == (0,)
-    assert semantic_labels(np.ones((2, 3), int), [], []).tolist() == [[255] * 3] * 2
-
-
-def test_semantic_labels_by_hand():
-    ids = np.array([[0, 7, 7], [2, 9, 2]])
-    labels = semantic_labels(ids, [7, 2], [0, 54])
-    assert labels.tolist() == [[255, 0, 0], [54, 255, 54]]
-    assert labels.dtype == np.uint8
 
 
 @settings(deadline=None)
@@ -49,17 +41,14 @@ def test_unique_ids_equals_numpy(ids):
 @settings(deadline=None)
 @given(MAPS)
 def test_everything_agrees_with_full_masks(ids):
-    segment_ids, classes = [5, 70000, 3], [1, 0, 7]
+    segment_ids = [5, 70000, 3]
     boxes, areas = tight_boxes(ids, segment_ids)
-    labels = semantic_labels(ids, segment_ids, classes)
-    for box, area, segment_id, label in zip(boxes, areas, segment_ids, classes, strict=True):
+    for box, area, segment_id in zip(boxes, areas, segment_ids, strict=True):
         mask = ids == segment_id
         assert area == mask.sum()
-        assert (labels[mask] == label).all()
         if area:
             (rows, columns), (y1, x1, y2, x2) = np.nonzero(mask), box
             assert (y1, x1, y2, x2) == (
                 *np.min([rows, columns], 1),
                 *np.max([rows, columns], 1) + 1,
             )
-    assert (labels[ids == 0] == 255).all()

@@ -43,19 +43,16 @@ def test_records_equal_the_folder_sample_for_sample(five, tmp_path, capsys):
     index = build_index(five.read())
     config = _write(five, tmp_path, "--shards=3")
     assert capsys.readouterr().out == f"5 images in 3 shards: {tmp_path / 'records'}\n"
-    folder_config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, records="")
-    )
+    folder_config = dataclasses.replace(config, train=dataclasses.replace(config.train, records=""))
     expected = _batches(index, folder_config)
     loaded = load_records_index(config.root + "/records", "other")
     for field in dataclasses.fields(index):
         value = getattr(index, field.name)
         np.testing.assert_array_equal(getattr(loaded, field.name), value, err_msg=field.name)
-    for start in (0, 3):
-        batches = _batches(loaded, config, start_step=start)
-        for batch, other in zip(batches, expected[start:], strict=True):
-            for key in batch:
-                np.testing.assert_array_equal(batch[key], other[key], err_msg=key)
+    batches = _batches(loaded, config, start_step=1)
+    for batch, other in zip(batches, expected[1:], strict=True):
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key], err_msg=key)
 
 
 def test_a_record_is_an_example_that_others_can_read(five, tmp_path):
@@ -92,7 +89,7 @@ def test_a_damaged_record_is_replaced(five, tmp_path):
 
 def test_errors_are_one_line(five, tmp_path):
     five.read()
-    with pytest.raises(ConfigError, match="--shards must be 1 or above. Received: 0"):
+    with pytest.raises(ConfigError, match=r"--shards must be 1 or above. Received: 0"):
         _write(five, tmp_path, "--shards=0")
     config = _write(five, tmp_path)
     folder = tmp_path / "records"

@@ -80,7 +80,7 @@ class Augmentation:
         return self._geometry(loaded, self._draws(position, _IMAGE))
 
     def donor_row(self, position, num_images):
-        """Returns int32 `[]`: the image whose instances are pasted in at a position, -1 for none."""
+        """Returns int32 `[]`: the image whose instances are pasted in, -1 for none."""
         draws = self._draws(position, _DONOR)
         is_pasted = draws[0] < self.settings.copy_paste_probability
         return tf.where(is_pasted, uniform_int(draws[1], num_images), -1)
@@ -170,7 +170,9 @@ def _masks(loaded, kept, boxes):
         return instance_masks.masks_from_map(
             loaded["ids"], tf.gather(loaded["map_ids"], kept), boxes
         )
-    place = tf.scatter_nd(kept[:, None], tf.range(1, tf.size(kept) + 1), tf.shape(loaded["classes"]))
+    place = tf.scatter_nd(
+        kept[:, None], tf.range(1, tf.size(kept) + 1), tf.shape(loaded["classes"])
+    )
     owners = tf.gather(place - 1, loaded["run_owners"])  # -1 for those not kept
     runs = loaded["run_starts"], loaded["run_ends"], owners
     return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])

@@ -33,7 +33,9 @@ def paste(sample, pasted, covered, max_instances):
     boxes, masks = _visible(sample[schema.GT_BOXES], sample[schema.GT_MASKS], covered)
     shown = {**sample, schema.GT_BOXES: boxes, schema.GT_MASKS: masks}
     merged = {key: tf.concat([shown[key], pasted[key]], 0) for key in _PER_INSTANCE}
-    heights, widths = tf.unstack(merged[schema.GT_BOXES][:, 2:] - merged[schema.GT_BOXES][:, :2], axis=-1)
+    heights, widths = tf.unstack(
+        merged[schema.GT_BOXES][:, 2:] - merged[schema.GT_BOXES][:, :2], axis=-1
+    )
     shares = tf.reduce_mean(tf.cast(merged[schema.GT_MASKS], tf.float32), [1, 2])
     kept = keep_largest(heights * widths * shares, max_instances)
     return {
@@ -61,8 +63,8 @@ def _visible(boxes, masks, covered):
     """Boxes and masks `[n, s, s]` of what is not covered; a mask may come out empty."""
     cells = masks.shape[1]
     extents = (boxes[:, 2:] - boxes[:, :2]) / cells  # of a cell
-    centres = boxes[:, None, :2] + (tf.range(cells, dtype=tf.float32)[:, None] + 0.5) * (
-        extents[:, None]
+    centres = (
+        boxes[:, None, :2] + (tf.range(cells, dtype=tf.float32)[:, None] + 0.5) * (extents[:, None])
     )
     limits = tf.shape(covered) - 1
     rows, columns = tf.unstack(tf.clip_by_value(tf.cast(centres, tf.int32), 0, limits), axis=-1)

@@ -77,7 +77,5 @@ def _upright(image, orientation):
     upside_down[[3, 4, 7, 8]] = mirrored[[2, 3, 6, 7]] = True
     for axis, is_reversed in enumerate((upside_down, mirrored)):
         reverse = tf.gather(is_reversed, tf.cast(orientation, tf.int32))
-        turned = tf.cond(
-            reverse, lambda x=turned, a=axis: tf.reverse(x, [a]), lambda x=turned: x
-        )
+        turned = tf.cond(reverse, lambda x=turned, a=axis: tf.reverse(x, [a]), lambda x=turned: x)
     return turned

@@ -86,7 +86,11 @@ def largest_size(sizes, split_config, augment):
     if not augment.scale_range and augment.short_side_sampling == "choice":
         count = len(split_config.short_sides)
         draws = (np.arange(count) + 0.5) / count
-    drawn = [draw_size(tf.constant(size, tf.int32), split_config, augment, d).numpy() for size in sizes for d in draws]
+    drawn = [
+        draw_size(tf.constant(size, tf.int32), split_config, augment, d).numpy()
+        for size in sizes
+        for d in draws
+    ]
     return tuple(np.minimum(np.max(drawn, 0), augment.crop_size or np.inf).astype(int).tolist())
 
 
@@ -222,7 +226,9 @@ def _source_pixels(geometry):
     """The row and the column of the image as read at the centre of each of the window's."""
     source_size, resized_size, window, _ = geometry
     return [
-        resize_point(tf.range(window[axis], window[axis + 2]), resized_size[axis], source_size[axis])
+        resize_point(
+            tf.range(window[axis], window[axis + 2]), resized_size[axis], source_size[axis]
+        )
         for axis in (0, 1)
     ]
 
@@ -255,7 +261,7 @@ def resize_boxes(boxes, geometry):
 
 
 def flip_masks(masks, geometry):
-    """Applies a geometry to box-frame masks, `[n, size, size]`, of which only a flip changes any."""
+    """Applies a geometry to box-frame masks `[n, size, size]`, which only a flip changes."""
     return _flipped(masks, geometry.is_flipped, axis=-1)
 
 

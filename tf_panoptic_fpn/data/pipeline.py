@@ -87,9 +87,7 @@ def training_dataset(
     schedule = batch_schedule(index.sizes, batch_size, num_steps, seed)
     records = data_config.train.records
     source = RecordSource(index, records_folder(data_config)) if records else FolderSource(index)
-    damaged = DamagedFiles(
-        index, source.check, data_config.max_damaged_share, on_damaged, on_error
-    )
+    damaged = DamagedFiles(index, source.check, data_config.max_damaged_share, on_damaged, on_error)
     # An error inside the pipeline would reach the user as one of TensorFlow's.
     damaged.first_readable(schedule[min(start_step, num_steps - 1), 0])
 

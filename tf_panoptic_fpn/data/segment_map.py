@@ -6,8 +6,6 @@ little more than one comparison of neighbours.
 
 import numpy as np
 
-from tf_panoptic_fpn import schema
-
 
 def unique_ids(ids):
     """Returns the ids that occur in a map, sorted.
@@ -50,24 +48,6 @@ def tight_boxes(ids, segment_ids):
     np.maximum.at(high[1], segment, column + lengths)
     boxes = np.where(areas > 0, np.concatenate([low, high]), 0).T
     return boxes.astype(np.float32), areas
-
-
-def semantic_labels(ids, segment_ids, classes):
-    """Replaces each segment id by its class.
-
-    Args:
-        ids: int `[H, W]`.
-        segment_ids: int `[n]`, unique.
-        classes: int `[n]`, the semantic class of each segment, below 255.
-
-    Returns:
-        uint8 `[H, W]`; 255 for void and for ids that are not in `segment_ids`.
-    """
-    _, lengths, run_ids = _runs(ids)
-    labels = np.append(np.asarray(classes, np.uint8), np.uint8(schema.IGNORED))
-    return np.repeat(labels[_positions(run_ids, np.asarray(segment_ids))], lengths).reshape(
-        ids.shape
-    )
 
 
 def _runs(ids):

@@ -223,7 +223,9 @@ def _shard_path(folder, shard, num_shards):
 
 def _array_names():
     return [
-        name for name in DatasetIndex.__dataclass_fields__ if name not in ("categories", "map_format")
+        name
+        for name in DatasetIndex.__dataclass_fields__
+        if name not in ("categories", "map_format")
     ]
 
 
