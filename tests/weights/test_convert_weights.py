@@ -65,30 +65,23 @@ def test_configuration_for_a_backbone(monkeypatch, tmp_path, golden, capsys):
     assert not (tmp_path / "model.keras").exists()
 
 
-def test_patterns_on_the_command_line(monkeypatch, tmp_path, golden):
-    source = to_mmdet(golden) | {"ema.weight": np.zeros(3)}
+def test_patterns_and_options_on_the_command_line(monkeypatch, tmp_path, golden, capsys):
+    source = to_mmdet(golden, style="caffe") | {"ema.weight": np.zeros(3)}
     np.savez(tmp_path / "mmdet.npz", **source)
     arguments = ("--source=mmdet", tmp_path / "mmdet.npz", tmp_path / "model.keras")
-    with pytest.raises(SystemExit):
-        run(monkeypatch, *arguments)
-    run(monkeypatch, "--allow-left-over=ema.*", *arguments)
-    config = load_model(tmp_path / "model.keras").config
-    assert tuple(config["pixel_std"]) == (58.395, 57.12, 57.375)
-
-
-def test_options_of_a_source(monkeypatch, tmp_path, golden, capsys):
-    np.savez(tmp_path / "mmdet.npz", **to_mmdet(golden, style="caffe"))
-    arguments = ("--source=mmdet", tmp_path / "mmdet.npz", tmp_path / "model.keras")
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "--norm-epsilon=0", *arguments)
-    assert "mmdet has no option `norm_epsilon`" in capsys.readouterr().err
-    run(monkeypatch, "--style=caffe", *arguments)
-    backbone = load_model(tmp_path / "model.keras").backbone
-    assert backbone.config["stride_in_1x1"]
-    stem = golden["backbone.bottom_up.stem.conv1.weight"]
-    np.testing.assert_array_equal(
-        backbone.stem.conv.kernel, np.transpose(stem, (2, 3, 1, 0))[:, :, ::-1]
-    )
+    for options, message in (
+        (("--style=caffe",), "left over in the source: ema.weight"),
+        (("--norm-epsilon=0",), "mmdet has no option `norm_epsilon`"),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *options, *arguments)
+        assert message in capsys.readouterr().err
+    run(monkeypatch, "--allow-left-over=ema.*", "--style=caffe", *arguments)
+    model = load_model(tmp_path / "model.keras")
+    assert tuple(model.config["pixel_std"]) == (1, 1, 1)
+    assert model.backbone.config["stride_in_1x1"]
+    stem = np.transpose(golden["backbone.bottom_up.stem.conv1.weight"], (2, 3, 1, 0))
+    np.testing.assert_array_equal(model.backbone.stem.conv.kernel, stem[:, :, ::-1])
 
 
 def test_bad_arguments(tmp_path):

@@ -87,10 +87,12 @@ def transfer(model, source, allow_missing=(), allow_left_over=(), skip=(), allow
     Args:
         model: a `PanopticFPN`.
         source: a `Source`.
-        allow_missing: patterns of the model's weights that may be absent from the source.
+        allow_missing: patterns (`fnmatch`) of the model's weights that may be absent from the
+            source, such as "semantic_head/*" for a Mask R-CNN.
         allow_left_over: patterns of names in the source that may stay unused.
-        skip: patterns of the model's weights that keep their values whatever the source holds.
-        allow_config: keys of `Source.expects` in which the model may differ.
+        skip: patterns of the model's weights that keep their values whatever the source holds,
+            such as `weights.PREDICTORS` for other classes.
+        allow_config: "pixel_mean" or "stride_in_1x1", where the model may differ from the source.
 
     Returns:
         An `ImportReport`.
