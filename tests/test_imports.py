@@ -8,11 +8,12 @@ import pytest
 import tf_panoptic_fpn
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
-BASE = {"errors", "schema", "categories", "config"}
+BASE = {"errors", "schema", "categories", "cityscapes_labels", "config"}
 LAYERS = {
     "errors": set(),
     "schema": set(),
     "categories": {"errors"},
+    "cityscapes_labels": set(),
     "config": {"errors", "config_rules"},
     "config_rules": {"errors"},
     "workdir": {"errors"},

@@ -11,12 +11,12 @@ import tensorflow as tf
 from tf_panoptic_fpn import build_model, load_config, schema
 from tf_panoptic_fpn.build import load_initial_weights
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.commands.evaluate import evaluate_run
 from tf_panoptic_fpn.data.images import read_image
 from tf_panoptic_fpn.data.split import ImageRecord, Segment
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import format_table
-from tf_panoptic_fpn.runs import load_predictor
+from tf_panoptic_fpn.run_evaluation import evaluate_run
+from tf_panoptic_fpn.runs import ModelSource, load_predictor
 from tf_panoptic_fpn.serving import PANOPTIC_PNG, Predictor
 from tf_panoptic_fpn.training.loop import MetricsLog, train
 from tf_panoptic_fpn.training.optimizer import SGD
@@ -105,7 +105,7 @@ def test_semantic_fpn_alone_with_every_class(tmp_path):
     overrides = ["model.tasks=[semantic]", "model.semantic_things=all", "train.steps=2"]
     overrides.append("train.deterministic=false")  # it would hold for the tests that follow
     train(load_config(TINY, [*overrides, *IN_PROCESS]), tmp_path)
-    results = evaluate_run(tmp_path)
+    results = evaluate_run(ModelSource(tmp_path))
     predictor, config = load_predictor(tmp_path)
     assert not {"box_ap", "mask_ap"} & set(results)
     names = [category.name for category in predictor.categories.things]

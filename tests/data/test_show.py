@@ -12,14 +12,14 @@ from tf_panoptic_fpn.commands import show_data
 from tf_panoptic_fpn.data.segment_map import tight_boxes
 from tf_panoptic_fpn.data.show import (
     GAP,
-    OTHER,
     SHEET_WIDTH,
     SHORT_SIDE,
     contact_sheet,
-    draw_instances,
+    draw_sample_instances,
     paste_bitmap,
 )
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.visualize.segments import OTHER
 
 RED, GREEN = (255, 0, 0), (0, 200, 0)
 CATEGORIES = CategoryTable(
@@ -81,7 +81,7 @@ def make_batch(sizes, canvas=(64, 96)):
 def test_instances_are_tinted_and_crowds_hatched():
     sample = {key: value[0] for key, value in make_batch([(64, 96)]).items()}
     image = np.full((480, 720, 3), 100, np.uint8)
-    picture = draw_instances(image, sample, CATEGORIES, (7.5, 7.5)).astype(int)
+    picture = draw_sample_instances(image, sample, CATEGORIES, (7.5, 7.5)).astype(int)
     assert picture.shape == image.shape
     inside, beside = picture[60:220, 60:180], picture[60:220, 210:340]
     assert (inside == (170, 55, 55)).all()  # 100 + 0.45 (255 - 100), 100 - 0.45 * 100
@@ -107,11 +107,9 @@ def test_a_sheet_has_every_sample_once():
     # The semantic labels of the first sample: other, road, and ignored ground that stays clear.
     top, left = GAP + 30, GAP + 720 + 8
     label = sheet[top : top + 480, left : left + 720].astype(int)
-    colors = {
-        (int((100 + c[0]) / 2 + 0.5), int((100 + c[1]) / 2 + 0.5)) for c in (OTHER.color, GREEN)
-    }
-    assert colors == {(105, 105), (50, 150)}
-    assert tuple(label[20, 20]) == (105, 105, 105)
+    colors = {(int((100 + c[0]) / 2 + 0.5), int((100 + c[1]) / 2 + 0.5)) for c in (OTHER, GREEN)}
+    assert colors == {(114, 114), (50, 150)}
+    assert tuple(label[20, 20]) == (114, 114, 114)
     assert tuple(label[20, 700]) == (50, 150, 50)
     assert (label[260:470, 10:350] == 100).all()
 

@@ -434,7 +434,8 @@ def test_other_formats_are_checked_through_their_reader(pair):
     assert findings.examples == {"other": [f"{pair.json_path}: the data set has no images"]}
 
 
-def test_label_maps_have_classes_only(tmp_path, capsys):
+def test_label_maps_have_classes_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # the table cuts long lines
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for i, label in enumerate((1, 9)):
@@ -444,9 +445,9 @@ def test_label_maps_have_classes_only(tmp_path, capsys):
     split = "{format: label_maps, images: images, label_dir: labels, categories: classes.yaml}"
     (tmp_path / "config.yaml").write_text(
         "model: {num_thing_classes: 0, num_stuff_classes: 2, tasks: [semantic]}\n"
-        f"data: {{root: {tmp_path}, train: {split}, validation: {split}}}"
+        f"data: {{train: {split}, validation: {split}}}"
     )
-    assert command(f"--config={tmp_path / 'config.yaml'}") == 1
+    assert command("--config=config.yaml") == 1
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith("train error 1 the reader refuses the data 1.png: ")
     assert "labels/1.png: the map holds unknown labels: 9 note 1 a category is never used" in text

@@ -9,10 +9,10 @@ import pytest
 from cityscapes_scene import file_pairs, official, write_scenes  # noqa: F401
 from PIL import Image
 
+from tf_panoptic_fpn.cityscapes_labels import LABELS
 from tf_panoptic_fpn.commands import cityscapes_iou as command
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.cityscapes_iou import AVERAGE_SIZES, CityscapesIoU
-from tf_panoptic_fpn.evaluation.cityscapes_labels import LABELS
 
 SKY, CAR, PERSON, ROAD = (
     [label.name for label in LABELS].index(n) for n in ("sky", "car", "person", "road")

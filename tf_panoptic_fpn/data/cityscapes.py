@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.cityscapes_labels import FIRST_INSTANCE_ID, LABELS
 from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.images import read_label_png, write_panoptic_png
 from tf_panoptic_fpn.data.segment_map import tight_boxes, unique_ids
@@ -23,31 +24,14 @@ from tf_panoptic_fpn.data.split import (
 )
 from tf_panoptic_fpn.errors import DataError
 
-# The classes that are evaluated, by label id; helpers/labels.py of cityscapesScripts.
+# The classes that are evaluated; the other labels are void.
 CATEGORIES = CategoryTable(
-    (
-        Category(7, "road", False, (128, 64, 128)),
-        Category(8, "sidewalk", False, (244, 35, 232)),
-        Category(11, "building", False, (70, 70, 70)),
-        Category(12, "wall", False, (102, 102, 156)),
-        Category(13, "fence", False, (190, 153, 153)),
-        Category(17, "pole", False, (153, 153, 153)),
-        Category(19, "traffic light", False, (250, 170, 30)),
-        Category(20, "traffic sign", False, (220, 220, 0)),
-        Category(21, "vegetation", False, (107, 142, 35)),
-        Category(22, "terrain", False, (152, 251, 152)),
-        Category(23, "sky", False, (70, 130, 180)),
-        Category(24, "person", True, (220, 20, 60)),
-        Category(25, "rider", True, (255, 0, 0)),
-        Category(26, "car", True, (0, 0, 142)),
-        Category(27, "truck", True, (0, 0, 70)),
-        Category(28, "bus", True, (0, 60, 100)),
-        Category(31, "train", True, (0, 80, 100)),
-        Category(32, "motorcycle", True, (0, 0, 230)),
-        Category(33, "bicycle", True, (119, 11, 32)),
+    tuple(
+        Category(label_id, label.name, label.has_instances, label.color)
+        for label_id, label in enumerate(LABELS)
+        if not label.is_ignored
     )
 )
-_NUM_LABELS = 34  # those of 0..33 that are not evaluated are void
 _IMAGE_ENDING = "_leftImg8bit.png"
 _MAP_ENDING = "_gtFine_instanceIds.png"
 
@@ -167,11 +151,13 @@ def _annotated(record, values):
     """A record with its size, segments and void values, from its map int [H, W]."""
     segments, void_values, unknown = [], [], []
     for value in unique_ids(values).tolist():
-        label = value if value < 1000 else value // 1000
+        label = value if value < FIRST_INSTANCE_ID else value // FIRST_INSTANCE_ID
         category = CATEGORIES.by_id.get(label)
         if category is not None:
-            segments.append(Segment(value + 1, label, category.is_thing and value < 1000))
-        elif label < _NUM_LABELS:
+            segments.append(
+                Segment(value + 1, label, category.is_thing and value < FIRST_INSTANCE_ID)
+            )
+        elif label < len(LABELS):
             void_values.append(value)
         else:
             unknown.append(value)

@@ -4,19 +4,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.visualize import (
-    draw_panoptic,
-    place_labels,
-    segment_colors,
-    side_by_side,
-    text_color,
-)
+from tf_panoptic_fpn.visualize import draw_semantic, side_by_side
+from tf_panoptic_fpn.visualize.colors import segment_colors, text_color
+from tf_panoptic_fpn.visualize.labels import place_labels
 
 SHORT_SIDE = 480  # pixels of a sample on the sheet
 SHEET_WIDTH = 2700  # pixels, or one sample
 TINT = 0.45
-OTHER = Category(-1, "other", False, (110, 110, 110))
 GAP = 16
 FONT_SIZE = 14
 MAX_LABELLED = 0.15  # share of a picture that labels may hide
@@ -46,7 +40,7 @@ def contact_sheet(batches, categories, semantic_things):
     return _sheet(pictures)
 
 
-def draw_instances(image, sample, categories, scale):
+def draw_sample_instances(image, sample, categories, scale):
     """Draws the boxes and masks of a sample.
 
     Args:
@@ -112,10 +106,10 @@ def _draw_sample(sample, number, categories, semantic_things):
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
     pixels = sample[schema.IMAGES][:height, :width].clip(0, 255).astype(np.uint8)
     image = np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS))
-    instances = draw_instances(image, sample, categories, np.divide(size, (height, width)))
+    instances = draw_sample_instances(image, sample, categories, np.divide(size, (height, width)))
     labels = sample[schema.SEMANTIC][:height, :width].astype(np.int32)
     labels = np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
-    semantic = _draw_semantic(image, labels, categories, semantic_things)
+    semantic = draw_semantic(image, labels, categories, semantic_things)
     real = sample[schema.GT_CLASSES] >= 0
     num_crowds = int((real & sample[schema.GT_IS_CROWD]).sum())
     counts = f"instances {int(real.sum()) - num_crowds}"
@@ -123,19 +117,6 @@ def _draw_sample(sample, number, categories, semantic_things):
         counts += f", crowds {num_crowds}"
     title = "semantic labels" if (labels != schema.IGNORED).any() else "semantic labels: none"
     return side_by_side([instances, semantic], [f"{number}: {height}x{width}, {counts}", title])
-
-
-def _draw_semantic(image, labels, categories, semantic_things):
-    """The labels as a panoptic map whose segments are the classes, counted from 1."""
-    category_of = {}
-    for category_id, label in categories.semantic_classes(semantic_things).items():
-        category_of.setdefault(label, category_id)
-    if semantic_things == "other" and categories.things:
-        category_of[0] = OTHER.id
-    present = [label for label in np.unique(labels).tolist() if label != schema.IGNORED]
-    segments = [{"id": label + 1, "category_id": category_of[label]} for label in present]
-    table = CategoryTable((*categories.categories, OTHER))
-    return draw_panoptic(image, np.where(labels == schema.IGNORED, 0, labels + 1), segments, table)
 
 
 def _paste(picture, bitmap, box, color, is_crowd):

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from tf_panoptic_fpn.cityscapes_labels import FIRST_INSTANCE_ID, LABELS, label_ids
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.cityscapes_labels import FIRST_INSTANCE_ID, LABELS, label_ids
 
 IOU_THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 MIN_AREA = 100  # pixels; a smaller instance need not be found

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tf_panoptic_fpn.cityscapes_labels import FIRST_INSTANCE_ID, LABELS, label_ids
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.cityscapes_labels import FIRST_INSTANCE_ID, LABELS, label_ids
 
 AVERAGE_SIZES = {  # pixels of an instance in the training set
     "person": 3462.4756337644,
