@@ -1,5 +1,6 @@
 """The served graph's preprocessing against the data pipeline's."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +20,7 @@ CATEGORIES = CategoryTable(
 
 @pytest.fixture(scope="module")
 def model():
+    keras.utils.set_random_seed(0)
     return make_small_model()
 
 

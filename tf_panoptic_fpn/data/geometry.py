@@ -128,7 +128,7 @@ def draw_pixel_of_class(rectangles, classes, draws):
     Returns:
         `(is_drawn, pixel)`: bool, False where there is no class; and int32 `[2]`, (row, column).
 
-    Reference: class-uniform sampling, arXiv:1712.02616, section 4.2; the images themselves are
+    Reference: class-uniform sampling, arXiv:1712.02616; the images themselves are
     taken in their usual order here.
     """
     extents = rectangles[:, 2:] - rectangles[:, :2]
