@@ -37,7 +37,7 @@ LAYERS = {
         "ops",
         *BASE,
     },
-    "serving": {"build", "models", "ops", *BASE},
+    "serving": {"build", "models", "ops", "data.decode", *BASE},
     "saved_model": BASE,
     "prediction_inputs": {"data.video", *BASE},
     "prediction_files": {"prediction_inputs", "data", "evaluation", "visualize", "workdir", *BASE},

@@ -10,7 +10,7 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.data.images import read_image, resize_image, resized_size
-from tf_panoptic_fpn.serving import Merger, Predictor, balance_classes, decode_image
+from tf_panoptic_fpn.serving import Merger, Predictor, balance_classes
 
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
@@ -27,15 +27,6 @@ def model():
 def make_predictor(model, short_side, max_long_side):
     split = SplitConfig(short_sides=(short_side,), max_long_side=max_long_side)
     return Predictor(model, CATEGORIES, MergeConfig(stuff_area=64), split)
-
-
-def test_decoding_equals_pillow(samples):
-    files = sorted(samples.glob("coco_instances/images/*.jpg"))
-    files += sorted(samples.glob("nuclei/images/*.png"))[:4]
-    assert len(files) > 50
-    for file in files:
-        decoded = decode_image(tf.io.read_file(str(file))).numpy()
-        np.testing.assert_array_equal(decoded, read_image(file), err_msg=file.name)
 
 
 @pytest.mark.parametrize("limits", [(800, 1333), (640, 1333), (360, 640)])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.config import MergeConfig
+from tf_panoptic_fpn.data.decode import decode_plain_image, exif_orientation
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
@@ -179,8 +180,9 @@ class Predictor:
     def serve_bytes(self, image_bytes):
         """Endpoint `serving_default`: encoded images, string `[B]` -> as `serve_images`.
 
-        Images may differ in size; each is run by itself, so its result does not depend on the
-        others, and the maps are padded with 0 at the right and bottom to the largest.
+        JPEGs are turned upright by their EXIF orientation. Images may differ in size; each is run
+        by itself, so its result does not depend on the others, and the maps are padded with 0 at
+        the right and bottom to the largest.
         """
         signature = self._served_signature()
         maps = [m for m in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP) if m in signature]
@@ -188,7 +190,8 @@ class Predictor:
             signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
 
         def serve_one(encoded):
-            outputs = self.serve_images(decode_image(encoded)[None])
+            image = decode_plain_image(encoded, exif_orientation(encoded))
+            outputs = self.serve_images(image[None])
             row = {name: value[0] for name, value in outputs.items()}
             for name in maps:
                 row[name] = tf.RaggedTensor.from_tensor(row[name], ragged_rank=1)
@@ -314,12 +317,6 @@ def _served_detections(instances):
         "num_detections": schema.NUM_DETECTIONS,
     }
     return {served: instances[name] for served, name in names.items()}
-
-
-def decode_image(encoded):
-    """Decodes a JPEG or PNG to uint8 `[H, W, 3]` RGB, with the arithmetic of Pillow."""
-    # The op reads PNG too; only with this method do its JPEGs equal Pillow's.
-    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def export_saved_model(predictor, output):

@@ -5,7 +5,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
+from tf_panoptic_fpn.data.decode import (
+    decode_id_map,
+    decode_image,
+    decode_plain_image,
+    exif_orientation,
+)
 from tf_panoptic_fpn.data.images import read_header, read_image
 
 
@@ -24,6 +29,33 @@ def test_an_image_comes_out_upright(tmp_path, orientation):
     path = tmp_path / "a.jpg"
     image.save(path, exif=exif, quality=95)
     np.testing.assert_array_equal(_decoded(path), read_image(path))
+    data = tf.io.read_file(str(path))
+    assert exif_orientation(data).numpy() == orientation
+    served = tf.function(lambda d: decode_plain_image(d, exif_orientation(d)))(data)
+    np.testing.assert_array_equal(served, read_image(path))
+
+
+EXIF = b"Exif\0\0"
+BIG_ENDIAN = b"MM\0*\0\0\0\x08\0\x02" + b"\x01\x00\0\x03\0\0\0\x01\0\x07\0\0"
+BIG_ENDIAN += b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("exif", "orientation"),
+    [
+        (EXIF + BIG_ENDIAN, 6),
+        (EXIF + BIG_ENDIAN[:10], 1),  # the directory is cut short
+        (EXIF + BIG_ENDIAN.replace(b"\0\x06\0\0", b"\0\x09\0\0"), 1),  # no orientation is 9
+        (EXIF + BIG_ENDIAN.replace(b"\0\0\0\x08", b"\xff\xff\xff\xff"), 1),  # beyond the end
+        (EXIF + b"MM", 1),
+        (b"", 1),
+    ],
+)
+def test_orientation_of_any_header(exif, orientation):
+    data = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(data, format="JPEG", exif=exif)
+    assert exif_orientation(tf.constant(data.getvalue())).numpy() == orientation
+    assert exif_orientation(tf.constant(b"")).numpy() == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "I;16", "1"])

@@ -25,14 +25,57 @@ def decode_image(data, orientation, with_pillow):
         return python_function(lambda d: read_image(_file(d)), [data], tf.uint8)
 
     def plain():
-        image = tf.cond(
-            tf.io.is_jpeg(data),
-            lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_png(data, channels=3),
-        )
-        return tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
+        return decode_plain_image(data, orientation)
 
     return tf.ensure_shape(tf.cond(with_pillow, pillow, plain), [None, None, 3])
+
+
+def decode_plain_image(data, orientation):
+    """`decode_image` of a JPEG or PNG that TensorFlow reads as Pillow does; no Python is run."""
+    image = tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_png(data, channels=3),
+    )
+    return tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
+
+
+def exif_orientation(data):
+    """Reads the EXIF orientation in the first 64 KiB of a JPEG.
+
+    Args:
+        data: string `[]`, the file.
+
+    Returns:
+        uint8 `[]`, 1 to 8; 1, upright, where there is none or it breaks the format.
+
+    Reference: Exif 2.3, section 4.7.2 (the APP1 segment); TIFF 6.0, section 2.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(data, 0, 1 << 16), tf.uint8)
+    head = tf.pad(tf.cast(head, tf.int64), [[0, 1]])  # what is beyond the end is 0
+    end = tf.size(head, tf.int64) - 1
+
+    def byte(position):
+        return tf.gather(head, tf.minimum(position, end))
+
+    positions = tf.range(end)
+    marker = {0: 0xFF, 1: 0xE1} | dict(enumerate(b"Exif\0\0", start=4))
+    is_start = tf.reduce_all([byte(positions + i) == value for i, value in marker.items()], 0)
+    tiff = tf.concat([tf.boolean_mask(positions, is_start), [end]], 0)[0] + 10
+    is_little = byte(tiff) == ord("I")
+
+    def number(position, size):
+        digits = [byte(position + i) for i in range(size)]
+        little = sum(digit * 256**i for i, digit in enumerate(digits))
+        big = sum(digit * 256**i for i, digit in enumerate(reversed(digits)))
+        return tf.where(is_little, little, big)
+
+    directory = tiff + number(tiff + 4, 4)
+    entries = directory + 2 + 12 * tf.range(number(directory, 2))
+    is_orientation = number(entries, 2) == 0x0112
+    found = tf.boolean_mask(number(entries + 8, 2), is_orientation)
+    value = tf.concat([found, [1]], 0)[0]
+    return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.uint8)
 
 
 def decode_id_map(data, map_format, with_pillow):
