@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from pillow_resize import resize_image
 from small_model import make_small_model
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
-from tf_panoptic_fpn.data.images import read_image, resize_image, resized_size
+from tf_panoptic_fpn.data.images import read_image, resized_size
 from tf_panoptic_fpn.serving import Merger, Predictor, balance_classes
 
 CATEGORIES = CategoryTable(

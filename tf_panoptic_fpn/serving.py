@@ -86,7 +86,7 @@ class Predictor:
 
     @staticmethod
     def resize(images, size):
-        """`data.images.resize_image` on a tensor `[B, H, W, 3]`: antialiased bilinear."""
+        """Pillow's bilinear resizing, antialiased, of a tensor `[B, H, W, 3]`."""
         x = tf.cast(images, tf.float32)
         # Pillow resizes the rows first and rounds to whole levels after each pass.
         for shape in ([tf.shape(images)[1], size[1]], size):

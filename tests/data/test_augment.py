@@ -8,12 +8,12 @@ import tensorflow as tf
 from conftest import TinyDataset
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from pillow_resize import resize_image as resize_with_pillow
 from pycocotools import mask as coco_masks
 
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
-from tf_panoptic_fpn.data.images import resize_image as resize_with_pillow
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.rle import runs_of

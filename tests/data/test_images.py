@@ -4,12 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from pillow_resize import resize_image, resize_labels
 
 from tf_panoptic_fpn.data.images import (
     read_image,
     read_panoptic_png,
-    resize_image,
-    resize_labels,
     resized_size,
     write_panoptic_png,
 )

@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 from absl import logging
 from PIL import Image
+from pillow_resize import resize_image
 
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
 from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.coco_instances import read_coco_instances
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.data.images import resize_image, write_panoptic_png
+from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError

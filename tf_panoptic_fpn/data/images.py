@@ -167,34 +167,6 @@ def resized_size(height, width, short_side, max_long_side):
     return (short, long) if height < width else (long, short)
 
 
-def resize_image(image, size):
-    """Resizes an image bilinearly, antialiased when shrinking.
-
-    Args:
-        image: uint8 `[H, W, 3]`.
-        size: `(height, width)`, ints.
-
-    Returns:
-        uint8 `[height, width, 3]`.
-    """
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def resize_labels(labels, size):
-    """Resizes a label map to the label at each new pixel's centre.
-
-    Args:
-        labels: uint8 `[H, W]`.
-        size: `(height, width)`, ints.
-
-    Returns:
-        uint8 `[height, width]`.
-    """
-    height, width = size
-    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
-
-
 @contextlib.contextmanager
 def _decoding(path, what):
     """Turns whatever a decoder raises into one line that names the file."""
