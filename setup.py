@@ -17,11 +17,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["tf_panoptic_fpn", "tf_panoptic_fpn.*"]),
-    package_data={"tf_panoptic_fpn.evaluation": ["report.html.jinja"]},
+    package_data={
+        "tf_panoptic_fpn": ["__init__.pyi", "py.typed"],
+        "tf_panoptic_fpn.evaluation": ["report.html.jinja"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "jinja2>=3.1",
         "keras>=3.15",
+        "lazy-loader>=0.4",
         "numpy>=2.0",
         "pillow>=10.4",
         "pycocotools>=2.0.8",

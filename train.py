@@ -11,11 +11,12 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from tf_panoptic_fpn import runs
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.errors import exit_on_error
+from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
 from tf_panoptic_fpn.evaluation.report import format_table
-from tf_panoptic_fpn.run_evaluation import evaluate_run
+from tf_panoptic_fpn.export.saved_model import export_run
+from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.training.loop import train
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -40,8 +41,8 @@ def main():
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
     train(config, workdir)
-    results = evaluate_run(runs.ModelSource(workdir))
-    runs.export_run(workdir)
+    results = evaluate_run(ModelSource(workdir))
+    export_run(workdir)
 
     files = Workdir(workdir)
     print(format_table(results))

@@ -22,11 +22,11 @@ from pycocotools.coco import COCO
 
 from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.config import SplitConfig
-from tf_panoptic_fpn.data.coco import read_coco_panoptic
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
-from tf_panoptic_fpn.serving import Predictor
+from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
+from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.inference.predictor import Predictor
 
 NUM_STUFF = 53
 
@@ -82,7 +82,7 @@ def main():
     config = load_config(arguments.config, overrides)
     keras.utils.set_random_seed(0)
     predictor = Predictor(
-        build_model(config),
+        build_model(config.model),
         split.categories,
         config.merge,
         SplitConfig(short_sides=(arguments.short_side,)),

@@ -23,8 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from PIL import Image
 
-from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.data.splits import load_index
 
 SIZES = ((427, 640), (480, 640), (640, 480), (612, 612))
 NUM_CATEGORIES = 80
@@ -146,7 +146,7 @@ def memory():
 def measure(data):
     start, cpu, before = time.perf_counter(), time.process_time(), memory()
     with PeakMemory() as peak:
-        index = build.load_index(data, "train")
+        index = load_index(data, "train")
     return index, {
         "seconds": round(time.perf_counter() - start, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),

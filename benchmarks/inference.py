@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import build_model, load_config, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.serving import Predictor
+from tf_panoptic_fpn.inference.predictor import Predictor
 
 
 def median_seconds(function, *arguments, runs=5):
@@ -37,7 +37,7 @@ def main():
     arguments = parser.parse_args()
 
     config = load_config(arguments.config)
-    model = build_model(config)
+    model = build_model(config.model)
     things, stuff = config.model.num_thing_classes, config.model.num_stuff_classes
     categories = CategoryTable(
         tuple(Category(i + 1, str(i), i < things) for i in range(things + stuff))

@@ -25,14 +25,14 @@ from pycocotools import mask as coco_masks
 
 from tf_panoptic_fpn.config import DataConfig, SplitConfig
 from tf_panoptic_fpn.data.augment import Augmentation
-from tf_panoptic_fpn.data.coco import read_coco_panoptic
-from tf_panoptic_fpn.data.coco_instances import read_coco_instances
 from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
 from tf_panoptic_fpn.data.geometry import resize_image
-from tf_panoptic_fpn.data.images import resized_size
 from tf_panoptic_fpn.data.index import batch_schedule, build_index
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.pipeline import training_dataset
+from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
+from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
+from tf_panoptic_fpn.formats.images import resized_size
 
 SIDES = (640, 672, 704, 736, 768, 800)
 CONFIG = DataConfig(train=SplitConfig(short_sides=SIDES, flip_probability=0.5))

@@ -13,9 +13,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-from tf_panoptic_fpn import build, load_config
+from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
+from tf_panoptic_fpn.data.splits import load_index
 from tf_panoptic_fpn.errors import exit_on_error
+from tf_panoptic_fpn.training.optimizer import build_optimizer
+from tf_panoptic_fpn.training.replicas import build_strategy
 from tf_panoptic_fpn.training.step import MODEL_INPUTS, make_train_step
 
 
@@ -27,11 +30,11 @@ def main():
     arguments = parser.parse_args()
 
     config = load_config(arguments.config, arguments.set)
-    index = build.load_index(config.data, "train", config.model.semantic_things)
-    strategy = build.build_strategy(1)
+    index = load_index(config.data, "train", config.model.semantic_things)
+    strategy = build_strategy(1)
     with strategy.scope():
-        model = build.build_model(config)
-        optimizer = build.build_optimizer(config.optimizer)
+        model = build_model(config.model)
+        optimizer = build_optimizer(config.optimizer)
         optimizer.build(model.trainable_variables)
     batch_size, warm_up = config.train.batch_size, 3
     dataset = training_dataset(index, config.data, batch_size, arguments.steps + warm_up, seed=0)

@@ -8,8 +8,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from tf_panoptic_fpn import runs
 from tf_panoptic_fpn.errors import exit_on_error
+from tf_panoptic_fpn.export.saved_model import export_run
 
 
 def main():
@@ -21,7 +21,7 @@ def main():
         help="folder of the SavedModel; TF Serving wants a number, MODEL/1",
     )
     arguments = parser.parse_args()
-    print(runs.export_run(arguments.workdir, arguments.output))
+    print(export_run(arguments.workdir, arguments.output))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import pytest
+from tiny_dataset import TinyDataset
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # XLA compiles sooner, to slower code.
@@ -36,3 +37,9 @@ def samples():
 def goldens_dir():
     """Folder of the reference numbers."""
     return ROOT / "tests" / "goldens"
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """An empty `TinyDataset`."""
+    return TinyDataset(tmp_path)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 from tf_panoptic_fpn.errors import exit_on_error
@@ -24,6 +25,7 @@ COMMANDS = (
 
 
 def main():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     parser = argparse.ArgumentParser(prog="python -m tf_panoptic_fpn", allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", required=True)
     named = [argument for argument in sys.argv[1:2] if argument in COMMANDS]

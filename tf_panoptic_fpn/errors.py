@@ -19,6 +19,10 @@ class DamagedFileError(DataError):
     """An image or a map cannot be decoded; training goes on without it."""
 
 
+class TrainingError(PanopticError):
+    """Training cannot go on."""
+
+
 def exit_on_error(main):
     """Runs `main()`; an error that the user can mend becomes one line and exit status 2."""
     try:

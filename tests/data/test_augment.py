@@ -5,19 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TinyDataset
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pillow_resize import resize_image as resize_with_pillow
 from pycocotools import mask as coco_masks
+from tiny_dataset import TinyDataset
 
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
 from tf_panoptic_fpn.data.augment import Augmentation
-from tf_panoptic_fpn.data.images import read_image, read_panoptic_png
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
-from tf_panoptic_fpn.data.rle import runs_of
 from tf_panoptic_fpn.data.shapes import CATEGORIES, draw_shapes
+from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png
+from tf_panoptic_fpn.formats.rle import runs_of
 
 THINGS = {category.id for category in CATEGORIES if category.is_thing}
 

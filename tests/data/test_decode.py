@@ -11,7 +11,7 @@ from tf_panoptic_fpn.data.decode import (
     decode_plain_image,
     exif_orientation,
 )
-from tf_panoptic_fpn.data.images import read_header, read_image
+from tf_panoptic_fpn.formats.images import read_header, read_image
 
 
 def _decoded(path):

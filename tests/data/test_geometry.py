@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from tf_panoptic_fpn.config import AugmentConfig, SplitConfig
-from tf_panoptic_fpn.data import geometry, images
+from tf_panoptic_fpn.data import geometry
+from tf_panoptic_fpn.formats import images
 
 
 def _geometry(source, resized, window=None, flip=False):

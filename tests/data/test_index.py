@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
-from tf_panoptic_fpn.data.split import ImageRecord, PanopticSplit, Segment
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment
 
 CATEGORIES = CategoryTable(
     (

@@ -10,9 +10,8 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import DataConfig, SplitConfig
-from tf_panoptic_fpn.data import index_cache
+from tf_panoptic_fpn.data import index_cache, splits
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.errors import DataError
 
@@ -33,13 +32,13 @@ def data(tiny, tmp_path):
 def builds(monkeypatch):
     """The number of times that a split was read."""
     calls = []
-    load_split = build.load_split
+    load_split = splits.load_split
 
     def counted(*arguments):
         calls.append(arguments)
         return load_split(*arguments)
 
-    monkeypatch.setattr(build, "load_split", counted)
+    monkeypatch.setattr(splits, "load_split", counted)
     return calls
 
 
@@ -57,18 +56,18 @@ def _assert_equal(index, expected):
 
 @pytest.mark.parametrize("semantic_things", ["other", "all"])
 def test_the_index_of_the_cache_is_that_of_the_split(data, builds, semantic_things):
-    expected = build_index(build.load_split(data, "train"), semantic_things)
+    expected = build_index(splits.load_split(data, "train"), semantic_things)
     for number in (2, 2):
-        _assert_equal(build.load_index(data, "train", semantic_things), expected)
+        _assert_equal(splits.load_index(data, "train", semantic_things), expected)
         assert len(builds) == number
-    index = build.load_index(data, "train", semantic_things)
+    index = splits.load_index(data, "train", semantic_things)
     assert isinstance(index.label_ids, np.memmap)
     assert len(list(pathlib.Path(data.root, index_cache.FOLDER).iterdir())) == 1
 
 
 def test_the_things_are_classed_when_it_is_loaded(data, builds):
-    assert build.load_index(data, "train", "other").label_classes.tolist() == [2, 0, 0] * 2
-    assert build.load_index(data, "train", "all").label_classes.tolist() == [3, 0, 1] * 2
+    assert splits.load_index(data, "train", "other").label_classes.tolist() == [2, 0, 0] * 2
+    assert splits.load_index(data, "train", "all").label_classes.tolist() == [3, 0, 1] * 2
     assert len(builds) == 1
 
 
@@ -89,9 +88,9 @@ def _new_version(root):
 
 @pytest.mark.parametrize("change", [_touch_json, _add_an_image, _new_version])
 def test_it_is_made_anew_after_a_change(data, builds, change):
-    build.load_index(data, "train")
+    splits.load_index(data, "train")
     change(pathlib.Path(data.root))
-    build.load_index(data, "train")
+    splits.load_index(data, "train")
     assert len(builds) == 2
     assert len(list(pathlib.Path(data.root, index_cache.FOLDER).iterdir())) == 1
 
@@ -109,19 +108,19 @@ def _flip(path):
 @pytest.mark.parametrize("damage", [_truncate, pathlib.Path.unlink, _flip])
 @pytest.mark.parametrize("name", ["label_ids.npy", "index.json", "image_paths.npy"])
 def test_a_damaged_index_is_made_anew(data, builds, warnings, damage, name):
-    expected = build_index(build.load_split(data, "train"))
-    build.load_index(data, "train")
+    expected = build_index(splits.load_split(data, "train"))
+    splits.load_index(data, "train")
     (path,) = pathlib.Path(data.root, index_cache.FOLDER).iterdir()
     damage(path / name)
     for _ in range(2):
-        _assert_equal(build.load_index(data, "train"), expected)
+        _assert_equal(splits.load_index(data, "train"), expected)
         assert len(builds) == 3
     assert len(warnings) == 1 and "is damaged and made anew" in warnings[0]
 
 
 def test_several_at_once(data):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        indices = list(pool.map(lambda _: build.load_index(data, "train"), range(8)))
+        indices = list(pool.map(lambda _: splits.load_index(data, "train"), range(8)))
     for index in indices[1:]:
         _assert_equal(index, indices[0])
     assert len(list(pathlib.Path(data.root, index_cache.FOLDER).iterdir())) == 1
@@ -134,7 +133,7 @@ def test_an_images_folder_that_holds_the_cache(tiny, tmp_path, builds):
     split = dataclasses.replace(SPLIT, images=".", panoptic_json="../panoptic.json")
     split = dataclasses.replace(split, panoptic_dir="../panoptic")
     for _ in range(2):
-        build.load_index(DataConfig(root=str(tmp_path / "images"), train=split), "train")
+        splits.load_index(DataConfig(root=str(tmp_path / "images"), train=split), "train")
     assert len(builds) == 1
 
 
@@ -143,7 +142,7 @@ def test_leftovers_are_removed(data):
     for name, age in (("unfinished-old", 90000), ("unfinished-new", 10)):
         (folder / name).mkdir(parents=True)
         os.utime(folder / name, (time.time() - age,) * 2)
-    build.load_index(data, "train")
+    splits.load_index(data, "train")
     names = [path.name for path in folder.iterdir()]
     assert "unfinished-new" in names and "unfinished-old" not in names
 
@@ -153,7 +152,7 @@ def test_a_relative_root_is_the_same_from_everywhere(data, builds, monkeypatch):
     indices = []
     for folder, relative in ((root, "."), (root.parent, root.name)):
         monkeypatch.chdir(folder)
-        indices.append(build.load_index(dataclasses.replace(data, root=relative), "train"))
+        indices.append(splits.load_index(dataclasses.replace(data, root=relative), "train"))
     assert indices[1].image_paths.tolist() == [os.fsencode(root / f"images/{i}.png") for i in "01"]
     assert len(builds) == 1
 
@@ -161,28 +160,28 @@ def test_a_relative_root_is_the_same_from_everywhere(data, builds, monkeypatch):
 def test_without_a_root_it_lies_beside_the_images(data, tmp_path):
     keys = ("images", "panoptic_json", "panoptic_dir")
     paths = {key: str(tmp_path / getattr(SPLIT, key)) for key in keys}
-    build.load_index(DataConfig(train=SplitConfig(**paths)), "train")
+    splits.load_index(DataConfig(train=SplitConfig(**paths)), "train")
     assert len(list((tmp_path / index_cache.FOLDER).iterdir())) == 1
 
 
 def test_the_folder_can_be_chosen(data, tmp_path):
     folder = tmp_path / "cache/index"
-    build.load_index(dataclasses.replace(data, index_cache=str(folder)), "train")
+    splits.load_index(dataclasses.replace(data, index_cache=str(folder)), "train")
     assert len(list(folder.iterdir())) == 1
     assert not (tmp_path / index_cache.FOLDER).exists()
 
 
 def test_without_a_place_to_write(data, warnings, monkeypatch, tmp_path):
-    expected = build_index(build.load_split(data, "train"))
+    expected = build_index(splits.load_split(data, "train"))
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     (tmp_path / index_cache.FOLDER).write_text("")  # no folder can be made there
-    _assert_equal(build.load_index(data, "train"), expected)
+    _assert_equal(splits.load_index(data, "train"), expected)
     assert len(list((tmp_path / "home/tf_panoptic_fpn").iterdir())) == 1
     assert not warnings
     nowhere = dataclasses.replace(data, index_cache=str(file))
-    _assert_equal(build.load_index(nowhere, "train"), expected)
+    _assert_equal(splits.load_index(nowhere, "train"), expected)
     assert len(warnings) == 1 and "no folder for the index can be written to" in warnings[0]
 
 
@@ -201,28 +200,28 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, warnings):
     (tmp_path / "instances.json").write_text(json.dumps(tree))
     split = SplitConfig("coco_instances", images=".", instances_json="instances.json")
     data = DataConfig(root=str(tmp_path), train=split)
-    index = build.load_index(data, "train")
+    index = splits.load_index(data, "train")
     assert index.instance_offsets.tolist() == [0, 2]
     (line,) = warnings
     assert line.startswith("7 annotations or images are left out: ")
     assert "a.png: annotation 1: `segmentation` is empty" in line
     assert line.endswith("; and 2 more")
-    build.load_index(data, "train")
+    splits.load_index(data, "train")
     with pytest.raises(DataError, match="annotation 1: `segmentation` is empty"):
-        list(build.load_split(data, "train").images)
+        list(splits.load_split(data, "train").images)
 
 
 def test_an_image_without_segments_is_left_out(tiny, data, warnings):
     tiny.tree["annotations"][0]["segments_info"] = []
     with pytest.raises(DataError, match=r"panoptic.json: 0.png: the annotation has no segments"):
         tiny.read()
-    index = build.load_index(data, "train")
+    index = splits.load_index(data, "train")
     assert [os.path.basename(path) for path in index.image_paths.tolist()] == [b"1.png"]
     assert len(warnings) == 1 and "0.png: the annotation has no segments" in warnings[0]
     tiny.tree["annotations"][1]["segments_info"] = []
     tiny.json_path.write_text(json.dumps(tiny.tree))
     with pytest.raises(DataError, match=r"no image can be used: .*0.png: the annotation has no"):
-        build.load_index(data, "train")
+        splits.load_index(data, "train")
 
 
 def test_an_image_whose_map_cannot_be_read_is_left_out(tmp_path, warnings):
@@ -236,10 +235,10 @@ def test_an_image_whose_map_cannot_be_read_is_left_out(tmp_path, warnings):
         "label_maps", images="images", label_dir="labels", categories="classes.yaml"
     )
     data = DataConfig(root=str(tmp_path), train=split)
-    index = build.load_index(data, "train")
+    index = splits.load_index(data, "train")
     assert index.image_paths.tolist() == [os.fsencode(tmp_path / "images/2.png")]
     assert len(warnings) == 1 and "images/1.png: the image file is empty" in warnings[0]
     (tmp_path / "images/2.png").write_bytes(b"")
     (tmp_path / "images/3.txt").write_text("")  # the folder changes
     with pytest.raises(DataError, match=r"no image can be used: .*the image file is empty"):
-        build.load_index(data, "train")
+        splits.load_index(data, "train")

@@ -11,13 +11,13 @@ from PIL import Image
 from pillow_resize import resize_image
 
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
-from tf_panoptic_fpn.data.coco import read_coco_panoptic
-from tf_panoptic_fpn.data.coco_instances import read_coco_instances
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
+from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
+from tf_panoptic_fpn.formats.images import write_panoptic_png
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9
 SHAPES = {
@@ -404,7 +404,7 @@ def test_a_program_can_end_with_batches_under_way(tiny):
     program = """
         import sys
         from tf_panoptic_fpn.config import DataConfig, SplitConfig
-        from tf_panoptic_fpn.data.coco import read_coco_panoptic
+        from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
         from tf_panoptic_fpn.data.index import build_index
         from tf_panoptic_fpn.data.pipeline import training_dataset
         split = read_coco_panoptic(*sys.argv[1:])

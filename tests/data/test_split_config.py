@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import Config, DataConfig, SplitConfig, load_config
-from tf_panoptic_fpn.data.cityscapes import convert_cityscapes
+from tf_panoptic_fpn.data import splits
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.formats.cityscapes import convert_cityscapes
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ FORMATS = [
 def test_every_format(root, form, paths, category_id, instances):
     split_config = SplitConfig(form, **paths)
     data = DataConfig(root=str(root), train=split_config, validation=split_config)
-    assert build.resolve_data(Config(data=data), root).data == data
-    split = build.load_split(data, "validation")
+    assert splits.resolve_data(Config(data=data), root).data == data
+    split = splits.load_split(data, "validation")
     ((record, image, ids),) = evaluation_samples(split)
     assert image.shape == (1, 2, 3)
     categories = {0: 0, **{s.id: s.category_id for s in record.segments}}
     assert np.vectorize(categories.get)(ids).tolist() == [[category_id, 0]]
     assert (record.instances if instances is None else len(record.instances)) == instances
-    index = build.load_index(data, "train")
+    index = splits.load_index(data, "train")
     assert len(index) == 1
     assert len(index.instance_classes) == (1 if instances is None else instances)
     assert index.categories == split.categories
@@ -90,8 +90,8 @@ def test_real_samples(samples, tmp_path, name, paths, images, labels, instances)
     form = "coco_panoptic" if paths[1] else "coco_instances"
     split = SplitConfig(form, *paths)
     data = DataConfig(root=str(samples / name), index_cache=str(tmp_path), train=split)
-    index = build.load_index(data, "train")
-    assert len(index) == len(build.load_split(data, "train").images) == images
+    index = splits.load_index(data, "train")
+    assert len(index) == len(splits.load_split(data, "train").images) == images
     assert len(index.label_ids) == labels
     assert len(index.instance_classes) == instances
     assert not index.needs_pillow.any() and (index.orientations == 1).all()
@@ -116,7 +116,7 @@ def test_paths_that_a_format_does_not_have(form, paths, fault):
     good = SplitConfig(**PANOPTIC)
     config = Config(data=DataConfig(train=SplitConfig(form, **paths), validation=good))
     with pytest.raises(ConfigError) as caught:
-        build.resolve_data(config, "unused")
+        splits.resolve_data(config, "unused")
     assert fault in str(caught.value)
 
 

@@ -12,13 +12,14 @@ from pycocotools import mask as mask_api
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
-from tf_panoptic_fpn.data.images import read_panoptic_png
-from tf_panoptic_fpn.data.split import Instance
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.evaluator import evaluate, segments_info
-from tf_panoptic_fpn.evaluation.instance_ap import coco_ap
-from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
+from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
+from tf_panoptic_fpn.formats.images import read_panoptic_png
+from tf_panoptic_fpn.formats.records import Instance
+from tf_panoptic_fpn.inference.image_prediction import segments_info
+from tf_panoptic_fpn.metrics.instance_ap import coco_ap
+from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 SKY, CAT, ROAD, DOG = 3, 17, 40, 90
 TABLE = CategoryTable(

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tf_panoptic_fpn.commands import panoptic_quality as command
-from tf_panoptic_fpn.data.images import write_panoptic_png
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.evaluation.panoptic_files import evaluate_panoptic_files, format_pq_table
+from tf_panoptic_fpn.formats.images import write_panoptic_png
 
 CAT, SKY = 17, 92
 CATEGORIES = [{"id": CAT, "isthing": 1}, {"id": SKY, "isthing": 0, "name": "sky"}]

@@ -12,10 +12,10 @@ import pytest
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import PanopticError
 from tf_panoptic_fpn.evaluation import report
-from tf_panoptic_fpn.evaluation.instance_ap import METRICS
-from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.evaluation.plots import line_chart
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, format_table, write_report
+from tf_panoptic_fpn.metrics.instance_ap import METRICS
+from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 RESULTS = {
     "panoptic": {

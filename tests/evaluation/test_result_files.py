@@ -10,10 +10,11 @@ from pycocotools import mask as mask_api
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.evaluation.cityscapes_files import read_instance_results
-from tf_panoptic_fpn.evaluation.cityscapes_results import write_cityscapes
-from tf_panoptic_fpn.evaluation.result_files import ImagePrediction, write_submission
+from tf_panoptic_fpn.evaluation.result_files import write_submission
 from tf_panoptic_fpn.evaluation.threshold_sweep import sweep_overrides
+from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
+from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
+from tf_panoptic_fpn.inference.image_prediction import ImagePrediction
 
 ROAD, SKY, PERSON, CAR = 7, 23, 24, 26
 TABLE = CategoryTable(

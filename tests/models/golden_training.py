@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops
 from small_model import XY, stack_images
 
-from tf_panoptic_fpn import losses
+from tf_panoptic_fpn.models import losses
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 
 

@@ -10,11 +10,11 @@ from small_model import XY, stack_images
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
+from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.ops.boxes import box_areas, clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.masks import paste_masks
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 from tf_panoptic_fpn.ops.roi_align import roi_align, roi_levels
-from tf_panoptic_fpn.serving import Predictor
 
 CASES = ("infer_a", "infer_b")
 

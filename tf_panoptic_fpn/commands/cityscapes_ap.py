@@ -2,10 +2,10 @@
 
 from tqdm import tqdm
 
-from tf_panoptic_fpn.evaluation.cityscapes_ap import CityscapesAP
-from tf_panoptic_fpn.evaluation.cityscapes_files import read_instance_results
-from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
-from tf_panoptic_fpn.evaluation.label_maps import pair_cityscapes, read_label_map
+from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
+from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
+from tf_panoptic_fpn.metrics.cityscapes_ap import CityscapesAP
 
 SUMMARY = "AP of Cityscapes instance results"
 

@@ -2,9 +2,9 @@
 
 from tqdm import tqdm
 
-from tf_panoptic_fpn.evaluation.cityscapes_iou import CityscapesIoU
-from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
-from tf_panoptic_fpn.evaluation.label_maps import pair_cityscapes, read_label_map
+from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
+from tf_panoptic_fpn.metrics.cityscapes_iou import CityscapesIoU
 
 SUMMARY = "IoU and iIoU of Cityscapes semantic results"
 LABELS, INSTANCES = "_labelIds.png", "_instanceIds.png"

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from tf_panoptic_fpn.data.cityscapes import convert_cityscapes
+from tf_panoptic_fpn.formats.cityscapes import convert_cityscapes
 
 SUMMARY = "write Cityscapes in COCO's panoptic format"
 

@@ -3,12 +3,12 @@
 import dataclasses
 import pathlib
 
-from tf_panoptic_fpn.data.convert.coco_instances import read_coco_instances
-from tf_panoptic_fpn.data.convert.labelme import read_labelme
-from tf_panoptic_fpn.data.convert.png_pairs import read_png_pairs
-from tf_panoptic_fpn.data.convert.source import declare_stuff, read_categories
-from tf_panoptic_fpn.data.convert.voc import read_voc
-from tf_panoptic_fpn.data.convert.writer import IMAGE_FILES, write_panoptic
+from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
+from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
+from tf_panoptic_fpn.datatools.convert.png_pairs import read_png_pairs
+from tf_panoptic_fpn.datatools.convert.source import declare_stuff, read_categories
+from tf_panoptic_fpn.datatools.convert.voc import read_voc
+from tf_panoptic_fpn.datatools.convert.writer import IMAGE_FILES, write_panoptic
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "make a COCO panoptic data set from other annotations"

@@ -1,7 +1,7 @@
 """`convert-weights`: imports another framework's weights."""
 
-from tf_panoptic_fpn.build import build_model
 from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.weights.convert import OPTIONS, SOURCES, convert_weights
 from tf_panoptic_fpn.weights.detectron2 import CHANNEL_ORDERS
 from tf_panoptic_fpn.weights.mmdet import STYLES
@@ -31,7 +31,7 @@ def run(arguments):
         arguments.source,
         arguments.input,
         arguments.output,
-        build_model(load_config(config, arguments.set)) if config else None,
+        build_model(load_config(config, arguments.set).model) if config else None,
         options={name: value for name, value in options.items() if value is not None},
         allow_missing=arguments.allow_missing,
         allow_left_over=arguments.allow_left_over,

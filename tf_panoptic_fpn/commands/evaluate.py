@@ -4,10 +4,10 @@ import json
 import pathlib
 
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
 from tf_panoptic_fpn.evaluation.report import format_table
-from tf_panoptic_fpn.evaluation.trials import format_trials, summarize_trials
-from tf_panoptic_fpn.run_evaluation import evaluate_run
-from tf_panoptic_fpn.runs import ModelSource
+from tf_panoptic_fpn.evaluation.trial_statistics import format_trials, summarize_trials
+from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.workdir import Workdir
 
 SUMMARY = "score a model on its validation data"

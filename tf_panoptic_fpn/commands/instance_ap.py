@@ -1,12 +1,12 @@
 """`instance-ap`: scores COCO instance results."""
 
-from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
-from tf_panoptic_fpn.evaluation.instance_ap import FIGURES, METRICS, SIZE_RECALLS, coco_ap
-from tf_panoptic_fpn.evaluation.instance_files import (
+from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+from tf_panoptic_fpn.formats.coco_results import (
     count_doubled,
     read_ground_truth,
     read_results,
 )
+from tf_panoptic_fpn.metrics.instance_ap import FIGURES, METRICS, SIZE_RECALLS, coco_ap
 
 SUMMARY = "box, mask or boundary AP of COCO instance results"
 

@@ -4,7 +4,7 @@ import sys
 import time
 
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.evaluation.figures import write_figures
+from tf_panoptic_fpn.evaluation.metric_tables import write_figures
 from tf_panoptic_fpn.evaluation.panoptic_files import (
     default_dir,
     evaluate_panoptic_files,

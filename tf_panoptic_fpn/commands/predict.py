@@ -1,10 +1,10 @@
 """`predict`: segments images and videos."""
 
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.prediction_files import OUTPUTS, predict_files
-from tf_panoptic_fpn.prediction_inputs import find_inputs
-from tf_panoptic_fpn.runs import load_predictor
-from tf_panoptic_fpn.saved_model import SavedModelPredictor
+from tf_panoptic_fpn.inference.files import OUTPUTS, predict_files
+from tf_panoptic_fpn.inference.model_source import load_predictor
+from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
+from tf_panoptic_fpn.inference.sources import find_inputs
 
 SUMMARY = "segment images and videos"
 

@@ -4,10 +4,10 @@ from tqdm import tqdm
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation import semantic_files
-from tf_panoptic_fpn.evaluation.boundary_iou import BoundaryIoU
-from tf_panoptic_fpn.evaluation.figures import format_figures, write_figures
-from tf_panoptic_fpn.evaluation.label_maps import pair_by_path
-from tf_panoptic_fpn.evaluation.semantic_iou import SemanticIoU
+from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+from tf_panoptic_fpn.formats.label_pngs import pair_by_path
+from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU
+from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 
 SUMMARY = "IoU and accuracy of semantic label maps"
 

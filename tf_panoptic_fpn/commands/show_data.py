@@ -6,10 +6,10 @@ import tempfile
 
 from PIL import Image
 
-from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
-from tf_panoptic_fpn.data.show import contact_sheet
+from tf_panoptic_fpn.data.splits import load_index, resolve_data
+from tf_panoptic_fpn.datatools.show import contact_sheet
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "draw augmented training samples"
@@ -32,7 +32,7 @@ def run(arguments):
     if not pathlib.Path(arguments.output).absolute().parent.is_dir():
         raise ConfigError(f"{arguments.output}: its folder does not exist")
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
-        config = build.resolve_data(load_config(arguments.config, arguments.set), folder)
+        config = resolve_data(load_config(arguments.config, arguments.set), folder)
         sheet = draw_split(config, arguments.split, arguments.count)
     try:
         Image.fromarray(sheet).save(arguments.output)
@@ -55,6 +55,6 @@ def draw_split(config, name, count):
     # The pipeline reads `train`; one image a batch has no padding.
     data = dataclasses.replace(config.data, train=getattr(config.data, name), canvases=())
     things = config.model.semantic_things
-    index = build.load_index(data, "train", things)
+    index = load_index(data, "train", things)
     batches = training_dataset(index, data, 1, count, config.train.seed).as_numpy_iterator()
     return contact_sheet(batches, index.categories, things)

@@ -8,12 +8,12 @@ import warnings
 
 from PIL import Image
 
-from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.data.validate.instances import validate_instances
-from tf_panoptic_fpn.data.validate.panoptic import validate_panoptic
-from tf_panoptic_fpn.data.validate.rules import ERROR
-from tf_panoptic_fpn.data.validate.split import validate_split
+from tf_panoptic_fpn.data.splits import load_split, resolve_data
+from tf_panoptic_fpn.datatools.validate.instances import validate_instances
+from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
+from tf_panoptic_fpn.datatools.validate.rules import ERROR
+from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import ConfigError, DataError
 
 SUMMARY = "check a data set before it is trained on"
@@ -63,7 +63,7 @@ def run(arguments):
 def _validate_config(path, overrides):
     """Dict: title -> `Validation`; images in both splits count as errors of the second."""
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
-        data = build.resolve_data(load_config(path, overrides), folder).data
+        data = resolve_data(load_config(path, overrides), folder).data
         train = _validate_split(data, "train")
         validation = _validate_split(data, "validation")
     validation["validation"].check_leak(train["train"])
@@ -80,7 +80,7 @@ def _validate_split(data, name):
         keys = ("images", "panoptic_json", "panoptic_dir")
         validations[name] = _checking(validate_panoptic, *_paths(data, split, keys))
     elif split.format != "coco_instances":
-        validations[name] = _checking(validate_split, lambda: build.load_split(data, name))
+        validations[name] = _checking(validate_split, lambda: load_split(data, name))
     if split.instances_json:
         title = f"{name}, instances" if validations else name
         paths = _paths(data, split, ("images", "instances_json"))

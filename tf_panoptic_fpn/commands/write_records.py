@@ -1,8 +1,8 @@
 """`python -m tf_panoptic_fpn write-records`: a split as TFRecord shards."""
 
-from tf_panoptic_fpn import build
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.config_rules import check_paths
+from tf_panoptic_fpn.data.splits import load_index
 from tf_panoptic_fpn.data.tfrecords import write_records
 from tf_panoptic_fpn.errors import ConfigError
 
@@ -23,6 +23,6 @@ def run(arguments):
     config = load_config(arguments.config, arguments.set)
     check_paths(getattr(config.data, arguments.split), arguments.split)
     semantic_things = config.model.semantic_things
-    index = build.load_index(config.data, arguments.split, semantic_things)
+    index = load_index(config.data, arguments.split, semantic_things)
     count = write_records(index, arguments.output, arguments.shards, semantic_things)
     print(f"{len(index)} images in {count} shards: {arguments.output}")

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import tensorflow as tf
 
-from tf_panoptic_fpn.data.images import read_image, read_label_png
 from tf_panoptic_fpn.data.python_calls import python_function
+from tf_panoptic_fpn.formats.images import read_image, read_label_png
 
 
 def decode_image(data, orientation, with_pillow):

@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 
-from tf_panoptic_fpn.data.split import load_segments
+from tf_panoptic_fpn.formats.records import load_segments
 
 _READ_AHEAD = 4
 

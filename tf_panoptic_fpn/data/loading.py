@@ -11,7 +11,7 @@ from tf_panoptic_fpn.data.instance_masks import (
     foreground_runs,
     map_runs,
 )
-from tf_panoptic_fpn.data.split import ImageRecord, Segment, load_segments
+from tf_panoptic_fpn.formats.records import ImageRecord, Segment, load_segments
 
 _LOADED = {
     "row": ([], tf.int32),  # of the index; -1 where nothing could be read

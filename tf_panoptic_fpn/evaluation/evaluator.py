@@ -11,16 +11,11 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.cityscapes_results import write_cityscapes
-from tf_panoptic_fpn.evaluation.result_files import (
-    ResultFiles,
-    image_prediction,
-    segments_info,
-)
-from tf_panoptic_fpn.evaluation.scores import Scores, coco_segments
+from tf_panoptic_fpn.evaluation.result_files import ResultFiles
+from tf_panoptic_fpn.evaluation.running_metrics import Scores, coco_segments
+from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
+from tf_panoptic_fpn.inference.image_prediction import image_prediction
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
-
-__all__ = ["evaluate", "segments_info"]
 
 SCORING_THREADS = 4
 IMAGES_AHEAD = 2  # that wait for each predictor

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation.json_files import read_json
-from tf_panoptic_fpn.evaluation.panoptic_png import read_panoptic_ids
-from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
+from tf_panoptic_fpn.formats.json_tree import read_json
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_ids
+from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 _CHUNK = 16  # images that a worker scores before it reports
 

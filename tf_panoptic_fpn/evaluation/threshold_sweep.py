@@ -5,8 +5,8 @@ import itertools
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.evaluation.panoptic_quality import PanopticQuality
-from tf_panoptic_fpn.evaluation.result_files import segments_info
+from tf_panoptic_fpn.inference.image_prediction import segments_info
+from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 
 class ThresholdSweep:

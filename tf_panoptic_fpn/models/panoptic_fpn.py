@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from tf_panoptic_fpn import losses, schema
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.models import losses
 from tf_panoptic_fpn.models.box_head import BoxHead, Detections
 from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.mask_head import MaskHead

@@ -1,7 +1,9 @@
-"""Stochastic gradient descent in the PyTorch form, and its learning-rate schedule."""
+"""Stochastic gradient descent in the PyTorch form."""
 
 import keras
 from keras import ops
+
+from tf_panoptic_fpn.training.schedule import WarmupStepDecay
 
 NORM_WEIGHTS = ("gamma", "beta")
 MOMENTUM_STYLES = ("torch", "keras")
@@ -90,42 +92,19 @@ class SGD(keras.optimizers.Optimizer):
         }
 
 
-@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
-class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then a drop at each of some steps.
-
-    Args:
-        learning_rate: float, after the warm-up.
-        warmup_steps: int; the rate grows linearly from `warmup_factor` of itself over these.
-        warmup_factor: float.
-        drop_steps: steps from which on the rate is multiplied by `drop_factor` once more.
-        drop_factor: float.
-
-    Call: step, an int scalar, 0 for the first -> float32 scalar.
-    """
-
-    def __init__(
-        self, learning_rate, warmup_steps=0, warmup_factor=0.001, drop_steps=(), drop_factor=0.1
-    ):
-        super().__init__()
-        self.config = {
-            "learning_rate": learning_rate,
-            "warmup_steps": warmup_steps,
-            "warmup_factor": warmup_factor,
-            "drop_steps": tuple(drop_steps),
-            "drop_factor": drop_factor,
-        }
-
-    def __call__(self, step):
-        config = self.config
-        step = ops.cast(step, "float32")
-        rate = ops.convert_to_tensor(config["learning_rate"], "float32")
-        for drop_step in config["drop_steps"]:
-            rate = ops.where(step >= drop_step, rate * config["drop_factor"], rate)
-        if config["warmup_steps"]:
-            done = ops.minimum(step / config["warmup_steps"], 1.0)
-            rate = rate * (config["warmup_factor"] * (1.0 - done) + done)
-        return rate
-
-    def get_config(self):
-        return self.config
+def build_optimizer(config):
+    """Returns the optimizer of an `OptimizerConfig`, for gradients already summed over replicas."""
+    schedule = WarmupStepDecay(
+        config.learning_rate,
+        config.warmup_steps,
+        config.warmup_factor,
+        config.drop_steps,
+        config.drop_factor,
+    )
+    return SGD(
+        schedule,
+        config.momentum,
+        config.weight_decay,
+        config.momentum_style,
+        reduces_gradients=False,
+    )

@@ -1,0 +1,250 @@
+"""The command `instance-ap`: pycocotools' own figures, real annotations, and files gone wrong."""
+
+import argparse
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tf_panoptic_fpn.commands import instance_ap as command
+from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.coco_results import read_ground_truth, read_results
+from tf_panoptic_fpn.metrics.instance_ap import METRICS, SIZE_RECALLS
+
+
+def run_command(gt_json, results, output, iou_type="segm"):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    paths = [f"--gt-json={gt_json}", f"--results={results}", f"--json={output}"]
+    command.run(parser.parse_args([*paths, f"--iou-type={iou_type}"]))
+    return json.loads(output.read_text())
+
+
+def official(gt_json, results, iou_type):
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(str(gt_json))
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(str(results)), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def assert_equal_to_official(result, evaluation):
+    """To the last bit."""
+    expected = [None if value < 0 else value for value in evaluation.stats.tolist()]
+    assert [result[name] for name in METRICS + SIZE_RECALLS] == expected
+    for index, ap in enumerate(result["per_class"].values()):
+        precision = evaluation.eval["precision"][:, :, index, 0, 2]
+        assert ap == (pytest.approx(precision.mean()) if precision.max() > -1 else None)
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_published_results(samples, tmp_path, iou_type, capsys):
+    folder = samples / "metric_fixtures"
+    paths = [folder / f"instances_val2014_{n}.json" for n in ("100", "fakesegm100_results")]
+    result = run_command(*paths, tmp_path / "new" / "ap.json", iou_type)
+    assert_equal_to_official(result, official(*paths, iou_type))
+    printed = capsys.readouterr().out
+    if iou_type == "segm":
+        assert result["AP"] == pytest.approx(0.3195452758576433, rel=1e-12)
+        assert "All       31.95   56.23   29.89" in printed
+    assert (result["images"], result["images_without_results"]) == (100, 1)
+    assert "100 images, 1 of them without a result" in printed
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_real_annotations_against_perturbed_copies(samples, tmp_path, iou_type):
+    """Polygons, crowds as uncompressed RLE, and objects moved, doubled, missed and misnamed."""
+    gt_json = samples / "coco_instances" / "instances.json"
+    ground_truth, rng = read_ground_truth(gt_json, needs_masks=True), np.random.default_rng(0)
+    category_ids = [category["id"] for category in ground_truth["categories"]]
+    results = []
+    for annotation in ground_truth["annotations"]:
+        for _ in range(rng.integers(0, 3)):
+            mask = mask_api.decode(annotation["segmentation"])
+            rle = mask_api.encode(np.asfortranarray(np.roll(mask, rng.integers(-4, 5, 2), (0, 1))))
+            is_right = rng.random() < 0.9
+            results.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": annotation["category_id"] if is_right else category_ids[0],
+                    "score": round(float(rng.random()), 2),
+                    "segmentation": {**rle, "counts": rle["counts"].decode()},
+                }
+            )
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    result = run_command(gt_json, path, tmp_path / "ap.json", iou_type)
+    assert_equal_to_official(result, official(gt_json, path, iou_type))
+    assert 0.1 < result["AP"] < 0.9
+
+
+def rle_of(mask):
+    rle = mask_api.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+MASK = np.zeros((6, 9), np.uint8)
+MASK[1:4, 2:7] = 1
+
+
+def write_files(folder, results=None, **changes):
+    """A data set of one image of 6 x 9 pixels; `changes` are of its annotation."""
+    annotation = {"id": 11, "image_id": 1, "category_id": 3, "area": 15, "bbox": [2, 1, 5, 3]}
+    annotation |= {"segmentation": [[2, 1, 7, 1, 7, 4, 2, 4]], "iscrowd": 0, **changes}
+    ground_truth = {
+        "images": [{"id": 1, "height": 6, "width": 9, "file_name": "a.jpg"}],
+        "annotations": [{k: v for k, v in annotation.items() if v is not None}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "dog"}],
+    }
+    (folder / "gt.json").write_text(json.dumps(ground_truth))
+    result = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": rle_of(MASK)}
+    results = [{**result, **r} for r in (results if results is not None else [{}])]
+    kept = [{k: v for k, v in r.items() if v is not None} for r in results]
+    (folder / "results.json").write_text(json.dumps(kept))
+    return folder / "gt.json", folder / "results.json"
+
+
+def test_a_class_without_ground_truth_and_an_image_without_results(tmp_path):
+    result = run_command(*write_files(tmp_path), tmp_path / "ap.json")
+    assert result["AP"] == pytest.approx(1)
+    assert result["per_class"] == {"cat": pytest.approx(1), "dog": None}
+    result = run_command(*write_files(tmp_path, results=[]), tmp_path / "ap.json")
+    assert (result["AP"], result["images_without_results"]) == (0, 1)
+
+
+def test_doubled_results_are_false_and_counted(tmp_path, capsys):
+    results = [{}, {"score": 0.9}, {"score": 0.9}, {"score": 0.9, "bbox": [2, 1, 5, 3]}]
+    paths = write_files(tmp_path, results=results[:1])
+    assert run_command(*paths, tmp_path / "ap.json")["doubled_results"] == 0
+    assert "repeat" not in capsys.readouterr().out
+    paths = write_files(tmp_path, results=results)
+    assert run_command(*paths, tmp_path / "ap.json")["doubled_results"] == 1
+    assert "1 results repeat another one in full" in capsys.readouterr().out
+
+
+def test_results_of_boxes_alone(tmp_path):
+    boxes = [{"bbox": [2, 1, 5, 3], "segmentation": []}]
+    paths = write_files(tmp_path, results=boxes)
+    assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
+    boxes[0]["segmentation"] = None
+    paths = write_files(tmp_path, results=boxes, segmentation=[])
+    assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
+    with pytest.raises(DataError, match=r"annotation 11 \(image 1\): the mask cannot be decoded"):
+        run_command(*paths, tmp_path / "ap.json", "segm")
+    paths = write_files(tmp_path, results=boxes)
+    with pytest.raises(DataError, match=r"result 0: the key `segmentation` is missing"):
+        run_command(*paths, tmp_path / "ap.json", "segm")
+
+
+def test_an_output_that_cannot_be_written_does_not_lose_the_figures(tmp_path, capsys):
+    with pytest.raises(DataError, match=r"cannot be written"):
+        run_command(*write_files(tmp_path), tmp_path)
+    assert "cat    100.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"image_id": 2}, r"result 1 \(image 2\): the ground truth does not list this image"),
+        ({"image_id": [1]}, r"result 1 \(image \[1\]\): the ground truth does not list"),
+        ({"category_id": 5}, r"result 1 \(image 1\): unknown category id 5"),
+        ({"category_id": {}}, r"unknown category id {}"),
+        ({"score": None}, "result 1: the key `score` is missing"),
+        ({"score": "high"}, r"\(image 1\): `score` must be a number\. Received: 'high'"),
+        ({"score": float("nan")}, "`score` must be a number"),
+        ({"bbox": [1, 2, 3]}, r"`bbox` must be 4 numbers, .* Received: \[1, 2, 3\]"),
+        ({"segmentation": rle_of(MASK.T)}, r"\(image 1\): mask and image .* 9x6 and 6x9"),
+        ({"segmentation": {"size": [6, 9]}}, r"\(image 1\): the mask cannot be decoded: 'counts'"),
+        (
+            {"segmentation": {"size": [6, 9], "counts": rle_of(MASK)["counts"][:-1]}},
+            r"\(image 1\): the runs of a mask must add up to its 54 pixels.* Received: 40",
+        ),
+        ({"segmentation": {"size": [6, 9], "counts": ""}}, "not a run-length code"),
+        ({"segmentation": {"size": [6, 9], "counts": "~0"}}, "not a run-length code"),
+    ],
+)
+def test_wrong_results(tmp_path, result, message):
+    gt_json, results = write_files(tmp_path, results=[{}, result])
+    with pytest.raises(DataError, match=message):
+        read_results(results, read_ground_truth(gt_json, needs_masks=True), needs_masks=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 2}, r"annotation 11 \(image 2\): the ground truth does not list this image"),
+        ({"category_id": 5}, r"annotation 11 \(image 1\): unknown category id 5"),
+        ({"area": None}, "annotation 11: the key `area` is missing"),
+        ({"segmentation": []}, r"\(image 1\): the mask cannot be decoded"),
+        ({"segmentation": {"size": [6, 9], "counts": [6, 8]}}, "must add up to its 54 pixels"),
+    ],
+)
+def test_wrong_ground_truth(tmp_path, changes, message):
+    gt_json, _ = write_files(tmp_path, **changes)
+    with pytest.raises(DataError, match=message):
+        read_ground_truth(gt_json, needs_masks=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("images", [], "the data set has no images"),
+        ("images", [{"id": 1, "height": 6, "width": 9}] * 2, "Received twice: 1"),
+        ("images", [{"id": 1, "height": 6}], "an image: the key `width` is missing"),
+        ("images", [3], "an image: must be an object"),
+        ("images", [{"id": [], "height": 6, "width": 9}], "an image: `id` must be a number or"),
+        ("annotations", {}, "`annotations` must be a list"),
+        ("annotations", [{}], "an annotation: the key `id` is missing"),
+        ("categories", [{"id": 3}], "a category needs `id` and `name`"),
+    ],
+)
+def test_wrong_lists(tmp_path, key, value, message):
+    gt_json, _ = write_files(tmp_path)
+    tree = json.loads(gt_json.read_text())
+    gt_json.write_text(json.dumps({**tree, key: value}))
+    with pytest.raises(DataError, match=message):
+        read_ground_truth(gt_json, needs_masks=True)
+
+
+def test_doubled_annotations_and_files_cut_short(tmp_path):
+    gt_json, results = write_files(tmp_path)
+    ground_truth = read_ground_truth(gt_json, needs_masks=True)
+    tree = json.loads(gt_json.read_text())
+    gt_json.write_text(json.dumps({**tree, "annotations": tree["annotations"] * 2}))
+    with pytest.raises(DataError, match="annotation 11: the id occurs twice"):
+        read_ground_truth(gt_json, needs_masks=True)
+    results.write_text(results.read_text()[:-5])
+    with pytest.raises(DataError, match=r"results\.json: not JSON, or cut short"):
+        read_results(results, ground_truth, needs_masks=True)
+    with pytest.raises(DataError, match=r"none\.json: cannot be read: No such file"):
+        read_results(tmp_path / "none.json", ground_truth, needs_masks=True)
+    with pytest.raises(DataError, match=r"gt\.json: must hold a list\. Received: dict"):
+        read_results(gt_json, ground_truth, needs_masks=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    runs=st.lists(st.integers(0, 40000), min_size=1, max_size=12),
+    height=st.sampled_from([1, 7, 480]),
+)
+def test_any_run_lengths_are_read(tmp_path_factory, runs, height):
+    width = max(-(-sum(runs) // height), 1)
+    runs[-1] += height * width - sum(runs)
+    rle = mask_api.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    rle["counts"] = rle["counts"].decode()
+    folder = tmp_path_factory.getbasetemp()
+    image = {"id": 1, "height": height, "width": width}
+    ground_truth = {"images": [image], "categories": [{"id": 3, "name": "cat"}]}
+    result = {"image_id": 1, "category_id": 3, "score": 1, "segmentation": rle}
+    (folder / "results.json").write_text(json.dumps([result]))
+    read = read_results(folder / "results.json", ground_truth, needs_masks=True)
+    assert mask_api.area(read[0]["segmentation"]) == sum(runs[1::2])

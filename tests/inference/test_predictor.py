@@ -1,0 +1,104 @@
+"""The served graph's preprocessing against the data pipeline's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from pillow_resize import resize_image
+from small_model import make_small_model
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.config import MergeConfig, SplitConfig
+from tf_panoptic_fpn.formats.images import read_image, resized_size
+from tf_panoptic_fpn.inference.merge import Merger, balance_classes
+from tf_panoptic_fpn.inference.predictor import Predictor
+
+CATEGORIES = CategoryTable(
+    tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
+    + tuple(Category(k + 50, f"stuff {k}", False) for k in range(4))
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return make_small_model()
+
+
+def make_predictor(model, short_side, max_long_side):
+    split = SplitConfig(short_sides=(short_side,), max_long_side=max_long_side)
+    return Predictor(model, CATEGORIES, MergeConfig(stuff_area=64), split)
+
+
+@pytest.mark.parametrize("limits", [(800, 1333), (640, 1333), (360, 640)])
+def test_network_size_equals_the_pipelines(model, limits):
+    predictor = make_predictor(model, *limits)
+    for height, width in np.random.default_rng(0).integers(1, 2000, (300, 2)):
+        size = predictor.network_size(tf.constant([height, width])).numpy()
+        assert tuple(size) == resized_size(height, width, *limits)
+
+
+def test_resizing_equals_pillows_to_rounding(samples):
+    image = read_image(next(iter(sorted(samples.glob("camvid/images/val/*.jpg")))))
+    for size in ((180, 240), (288, 384), (384, 512)):
+        served = Predictor.resize(image[None], tf.constant(size))[0].numpy()
+        difference = np.abs(served - resize_image(image, size).astype(np.float32))
+        assert difference.max() <= 2
+        assert (difference > 0).mean() < 0.03
+
+
+def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent(model):
+    predictor = make_predictor(model, 64, 128)
+    images = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3)).astype(np.uint8)
+    for image, together in zip(images, predictor.predict_batch(images), strict=True):
+        alone = predictor(image)
+        for name in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP, schema.CATEGORY_IDS):
+            np.testing.assert_array_equal(together[name], alone[name])
+        count = int(alone[schema.NUM_SEGMENTS])
+        assert count > 0
+        ids = alone[schema.PANOPTIC_MAP]
+        areas = [(ids == k + 1).sum() for k in range(count)]
+        np.testing.assert_array_equal(alone[schema.AREAS][:count], areas)
+        assert set(alone[schema.CATEGORY_IDS][:count]) <= set(CATEGORIES.by_id)
+
+
+def test_balanced_classes_by_hand():
+    """Probabilities .6, .4 at shares .75, .25 are as .8 to 1.6; a class of share 0 is out."""
+    logits = tf.math.log([[0.6, 0.4, 0.0], [0.05, 0.05, 0.9]])
+    balanced = balance_classes(logits, [0.75, 0.25, 0.0]).numpy()
+    probs = np.exp(balanced) / np.exp(balanced).sum(-1, keepdims=True)
+    np.testing.assert_allclose(probs, [[1 / 3, 2 / 3, 0], [0.25, 0.75, 0]], rtol=1e-5)
+
+
+def test_shares_of_the_classes_rule_the_semantic_map(model):
+    image = np.random.default_rng(0).integers(0, 255, (1, 48, 80, 3)).astype(np.uint8)
+    shares = [0.5, 0.0, 0.5, 0.0, 0.0]
+    plain, balanced = (
+        Predictor(model, CATEGORIES, MergeConfig(), SplitConfig(short_sides=(64,)), s)
+        .predict_images(tf.constant(image))[schema.SEMANTIC_MAP]
+        .numpy()
+        for s in (None, shares)
+    )
+    assert len(np.unique(plain)) > 2
+    assert set(np.unique(balanced)) == {0, 2}
+    allowed = np.isin(plain, [0, 2])
+    np.testing.assert_array_equal(balanced[allowed], plain[allowed])
+
+
+def test_merging_again_equals_another_predictor(model):
+    image = np.random.default_rng(0).integers(0, 255, (1, 48, 80, 3)).astype(np.uint8)
+    split = SplitConfig(short_sides=(64,))
+    merger = Merger(CATEGORIES, "other")
+    for merge in (MergeConfig(0.0, 0.9, 0), MergeConfig(0.1, 0.5, 64)):
+        predictor = Predictor(model, CATEGORIES, merge, split)
+        expected = predictor.predict_images(tf.constant(image))
+        expected = tf.nest.map_structure(lambda value: value[0].numpy(), expected)
+        instances, semantic = expected.pop(schema.INSTANCES), expected.pop(schema.SEMANTIC_MAP)
+        merged = merger(instances, semantic.astype(np.uint8), (48, 80), merge)
+        assert merged[schema.NUM_SEGMENTS] > 0
+        tf.nest.map_structure(np.testing.assert_array_equal, merged, expected)
+    stuff = merger(None, semantic, (48, 80), MergeConfig(stuff_area=0))
+    np.testing.assert_array_equal(stuff[schema.PANOPTIC_MAP] > 0, semantic > 0)
+    things = merger(instances, None, (48, 80), MergeConfig(0.0, 0.9, 0))
+    assert things[schema.IS_THING][: things[schema.NUM_SEGMENTS]].all()

@@ -1,0 +1,122 @@
+"""The rooms of the package: who may import whom, how large they are, and what is shown."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import tf_panoptic_fpn
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
+# From the ground up: a room imports from rooms further up in this list and from nothing below.
+ROOMS = (
+    "errors",
+    "schema",
+    "workdir",
+    "ops",
+    "categories",
+    "formats",
+    "config_rules",
+    "config",
+    "visualize",
+    "models",
+    "weights",
+    "metrics",
+    "data",
+    "datatools",
+    "inference",
+    "evaluation",
+    "export",
+    "training",
+    "commands",
+)
+FILES_ALONE = {
+    "errors",
+    "schema",
+    "workdir",
+    "categories",
+    "formats",
+    "config_rules",
+    "config",
+    "visualize",
+    "metrics",
+}
+FRAMEWORKS = {"tensorflow", "keras"}
+LARGE = {"data", "evaluation"}
+MAX_ROOM, MAX_FILE, MAX_FUNCTION = 2500, 400, 60  # lines; a function's without its docstring
+
+
+def files_of(room):
+    file = PACKAGE / f"{room}.py"
+    return [file] if file.exists() else sorted((PACKAGE / room).rglob("*.py"))
+
+
+def imported(path):
+    """Dotted names of all modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
+            if node.module == "tf_panoptic_fpn":
+                yield from (f"tf_panoptic_fpn.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_every_file_is_in_a_room():
+    listed = {file for room in ROOMS for file in files_of(room)}
+    assert {PACKAGE / "__init__.py", PACKAGE / "__main__.py"} == set(PACKAGE.rglob("*.py")) - listed
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_down(room):
+    below = ROOMS[: ROOMS.index(room)]
+    assert files_of(room)
+    for file in files_of(room):
+        for module in imported(file):
+            package, _, rest = module.partition(".")
+            if package == "tf_panoptic_fpn":
+                assert rest.split(".")[0] in (*below, room), f"{file}: must not import {module}"
+
+
+@pytest.mark.parametrize("room", sorted(FILES_ALONE))
+def test_rooms_of_files_need_no_framework(room):
+    for file in files_of(room):
+        for module in imported(file):
+            package, _, rest = module.partition(".")
+            assert package not in FRAMEWORKS, f"{file}: must not import {module}"
+            if package == "tf_panoptic_fpn":
+                assert rest.split(".")[0] in FILES_ALONE, f"{file}: must not import {module}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_sizes(room):
+    total = 0
+    for file in files_of(room):
+        text = file.read_text(encoding="utf-8")
+        lines = len(text.splitlines())
+        total += lines
+        assert lines <= MAX_FILE, f"{file}: {lines} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = node.end_lineno - body[0].lineno + 1 if body else 0
+                assert length <= MAX_FUNCTION, f"{file}: {node.name} has {length} lines"
+    assert total <= MAX_ROOM or room in LARGE, f"{room}: {total} lines"
+
+
+def test_public_names():
+    assert all(hasattr(tf_panoptic_fpn, name) for name in tf_panoptic_fpn.__all__)
+    assert len(set(tf_panoptic_fpn.__all__)) == len(tf_panoptic_fpn.__all__)
+
+
+def test_import_brings_no_framework():
+    program = (
+        "import sys, tf_panoptic_fpn; from tf_panoptic_fpn import load_config; "
+        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,230 @@
+"""Writes annotated images as a COCO panoptic data set."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import yaml
+
+from tf_panoptic_fpn.datatools.convert.painting import fill_background
+from tf_panoptic_fpn.datatools.threads import map_in_threads
+from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.images import read_image, write_panoptic_png
+from tf_panoptic_fpn.formats.segment_map import tight_boxes
+
+IMAGE_FILES = ("link", "copy", "reference")
+
+
+@dataclasses.dataclass
+class Conversion:
+    """What `write_panoptic` did; what is left out is a dict of file name to reasons."""
+
+    num_images: dict[str, int] = dataclasses.field(default_factory=dict)  # by split
+    num_segments: int = 0
+    images_left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    annotations_left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+
+def write_panoptic(source, output, image_files="link", validation_share=0.0, background=None):
+    """Writes a `Source` in the COCO panoptic format.
+
+    `output` gets `panoptic/*.png`, `panoptic.json` (with a validation share `panoptic_train.json`
+    and `panoptic_validation.json`), `images/`, `config.yaml` with the model's classes and the
+    paths, and `conversion.json`, which names all that was left out. The folder appears when all of
+    it is written.
+
+    Args:
+        source: `Source`.
+        output: folder, which must not exist or be empty.
+        image_files: "link" for symbolic links to the images, "copy", or "reference" to leave them
+            where they are: then there is no `images/`.
+        validation_share: float in [0, 1), the share of the images that become the validation
+            split, drawn by a hash of their names.
+        background: name of the stuff category that takes what is not annotated; void without.
+
+    Returns:
+        A `Conversion`.
+
+    Raises:
+        ConfigError: if `output` is not empty or cannot be written.
+        DataError: if no image can be used.
+    """
+    output = pathlib.Path(output).absolute()
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ConfigError(f"{output}: the output must be a new or an empty folder")
+    partial = output.with_name(f".{output.name}.partial")  # of a run that was killed, if any
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        conversion = _write(source, partial, output, image_files, validation_share, background)
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ConfigError(f"{output}: cannot be written: {error}") from None
+        raise
+    return conversion
+
+
+def _write(source, partial, output, image_files, validation_share, background):
+    by_name = {category.name: category.id for category in source.categories.categories}
+    background_id = None if background is None else by_name[background]
+    conversion = Conversion(
+        images_left_out=dict(source.left_out),
+        annotations_left_out=dict(source.annotations_left_out),
+    )
+    images, names = [], set()
+    for image in source.images:
+        if image.file_name in names:
+            conversion.images_left_out[f"{image.file_name} (again)"] = "the file is listed twice"
+        else:
+            images.append(image)
+            names.add(image.file_name)
+    png_names = _png_names(images)
+    done = []
+
+    def convert(image):
+        try:
+            return _convert_image(
+                image, source, partial, png_names[image.file_name], image_files, background_id
+            )
+        except DataError as error:
+            return error
+
+    results = map_in_threads(convert, images, "convert")
+    for image, result in zip(images, results, strict=True):
+        if isinstance(result, DataError):
+            conversion.images_left_out[image.file_name] = str(result)
+            continue
+        image_entry, annotation, left_out = result
+        if left_out:
+            conversion.annotations_left_out[image.file_name] = list(left_out)
+        if annotation["segments_info"]:
+            done.append((image_entry, annotation))
+            conversion.num_segments += len(annotation["segments_info"])
+        else:
+            conversion.images_left_out[image.file_name] = "nothing is annotated"
+    if not done:
+        name, reason = next(iter(conversion.images_left_out.items()))
+        raise DataError(f"{name}: {reason} (and no other image can be used)")
+    images_dir = "images" if image_files != "reference" else os.path.abspath(source.images_dir)
+    splits = _splits(done, validation_share)
+    for file_name, entries in splits.items():
+        conversion.num_images[file_name] = len(entries)
+        tree = {
+            "images": [image for image, _ in entries],
+            "annotations": [annotation for _, annotation in entries],
+            "categories": source.categories.to_coco(),
+        }
+        (partial / file_name).write_text(json.dumps(tree), encoding="utf-8")
+    _write_config(partial / "config.yaml", output, source.categories, images_dir, list(splits))
+    report = json.dumps(dataclasses.asdict(conversion), indent=1)
+    (partial / "conversion.json").write_text(report, encoding="utf-8")
+    return conversion
+
+
+def _convert_image(image, source, folder, png_name, image_files, background_id):
+    """Writes the files of one image; returns its entries in the JSON and what is left out."""
+    _check_name(image.file_name)
+    image_path = os.path.join(source.images_dir, image.file_name)
+    size = read_image(image_path).shape[:2]
+    drawing = image.draw(size, source.categories)
+    if background_id is not None:
+        drawing = fill_background(drawing, background_id)
+    if drawing.segments:
+        png_path = folder / "panoptic" / png_name
+        png_path.parent.mkdir(parents=True, exist_ok=True)
+        write_panoptic_png(drawing.ids, png_path)
+        if image_files != "reference":
+            place = folder / "images" / image.file_name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if image_files == "link":
+                place.symlink_to(os.path.abspath(image_path))
+            else:
+                shutil.copyfile(image_path, place)
+    entry = {
+        "id": image.image_id,
+        "file_name": pathlib.PurePath(image.file_name).as_posix(),
+        "height": size[0],
+        "width": size[1],
+    }
+    annotation = {
+        "image_id": image.image_id,
+        "file_name": pathlib.PurePath(png_name).as_posix(),
+        "segments_info": _segments_info(drawing),
+    }
+    return entry, annotation, drawing.left_out
+
+
+def _segments_info(drawing):
+    boxes, areas = tight_boxes(drawing.ids, list(drawing.segments))
+    return [
+        {
+            "id": segment_id,
+            "category_id": category_id,
+            "iscrowd": int(is_crowd),
+            "area": int(area),
+            "bbox": [int(x1), int(y1), int(x2 - x1), int(y2 - y1)],
+        }
+        for (segment_id, (category_id, is_crowd)), (y1, x1, y2, x2), area in zip(
+            drawing.segments.items(), boxes, areas, strict=True
+        )
+    ]
+
+
+def _check_name(file_name):
+    """A name must not lead out of the folder that it is written to."""
+    path = pathlib.PurePath(file_name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise DataError(f"the file name must be a path below the folder. Received: {file_name!r}")
+
+
+def _png_names(images):
+    """Dict: file name of an image -> file name of its map; images may differ in extension only."""
+    stems = [os.path.splitext(image.file_name)[0] for image in images]
+    seen = set()
+    doubled = {stem for stem in stems if stem in seen or seen.add(stem)}
+    return {
+        image.file_name: f"{image.file_name if stem in doubled else stem}.png"
+        for image, stem in zip(images, stems, strict=True)
+    }
+
+
+def _splits(done, validation_share):
+    """Dict: JSON file -> entries of its images, in their order."""
+    if not validation_share:
+        return {"panoptic.json": done}
+
+    def digest(i):
+        return hashlib.sha256(done[i][0]["file_name"].encode()).digest()
+
+    count = min(max(round(validation_share * len(done)), 1), len(done) - 1)
+    chosen = set(sorted(range(len(done)), key=digest)[:count])
+    if not chosen:
+        raise DataError("a validation split takes 2 images or more. Received: 1")
+    return {
+        "panoptic_train.json": [entry for i, entry in enumerate(done) if i not in chosen],
+        "panoptic_validation.json": [entry for i, entry in enumerate(done) if i in chosen],
+    }
+
+
+def _write_config(path, root, categories, images_dir, json_names):
+    names = ("train", "validation")[: len(json_names)]
+    things, stuff = len(categories.things), len(categories.stuff)
+    tasks = [task for task, count in (("instance", things), ("semantic", stuff)) if count]
+    config = {
+        "model": {"num_thing_classes": things, "num_stuff_classes": stuff, "tasks": tasks},
+        "data": {
+            "root": str(root),
+            **{
+                name: {"images": images_dir, "panoptic_json": json_name, "panoptic_dir": "panoptic"}
+                for name, json_name in zip(names, json_names, strict=True)
+            },
+        },
+    }
+    path.write_text(yaml.safe_dump(config, sort_keys=False))

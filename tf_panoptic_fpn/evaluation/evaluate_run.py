@@ -1,0 +1,155 @@
+"""The evaluation of a trained model on its validation split, with all its files."""
+
+import dataclasses
+import json
+
+from tqdm import tqdm
+
+from tf_panoptic_fpn.config import format_config
+from tf_panoptic_fpn.data.class_shares import class_shares
+from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
+from tf_panoptic_fpn.data.splits import check_categories, load_split, resolve_data
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.evaluation.evaluator import evaluate
+from tf_panoptic_fpn.evaluation.report import GalleryEntry, write_report
+from tf_panoptic_fpn.evaluation.result_files import ResultFiles, write_submission
+from tf_panoptic_fpn.evaluation.running_metrics import (
+    check_occurring,
+    coco_segments,
+    occurring_categories,
+)
+from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
+from tf_panoptic_fpn.inference.merge import Merger
+from tf_panoptic_fpn.inference.model_source import load_predictors
+from tf_panoptic_fpn.workdir import Workdir
+
+GALLERY_IMAGES = 3  # of each kind
+
+
+def evaluate_run(
+    source, output=None, *, tta=False, balance_classes=False, sweep=(), submission=None
+):
+    """Evaluates a model on the validation split of its configuration.
+
+    Writes `results.json`, `report.html` and `predictions/` in `output`. Killed half-way, the same
+    call goes on with the images that are not done.
+
+    Args:
+        source: `ModelSource`.
+        output: folder, by default the workdir of the source.
+        tta: bool, whether to look at each image several times, by the section `tta`.
+        balance_classes: bool, whether to relate the probabilities of the semantic classes to their
+            shares in the training data.
+        sweep: strings `merge.KEY=VALUE,VALUE...`, see `sweep_overrides`.
+        submission: name, see `write_submission`, or None.
+
+    Returns:
+        The results, see `evaluation.evaluator.evaluate`.
+
+    Raises:
+        ConfigError: if the model cannot be loaded or does not fit, or a setting breaks a rule.
+        DataError: if the data set breaks a rule or has no ground truth.
+    """
+    if output is None and source.workdir is None:
+        raise ConfigError("--output must be given without --workdir")
+    config = source.load_config()
+    settings = [source.load_config(overrides).merge for overrides in sweep_overrides(sweep)]
+    files = Workdir(output or source.workdir)
+    files.create()
+    if source.config:
+        config = resolve_data(config, files.path)
+    split = load_split(config.data, "validation")
+    categories_file = config.data.validation.panoptic_json
+    check_categories(config, split.categories, categories_file)
+    check_occurring(any(map(occurring_categories, split.images)))
+    if settings and not split.has_panoptic:
+        raise ConfigError("--sweep needs panoptic ground truth, which the data set has not")
+    semantic_things = config.model.semantic_things
+    shares = None
+    if balance_classes:
+        shares = class_shares(load_split(config.data, "train"), semantic_things).tolist()
+    predictors = load_predictors(source, config, split.categories, tta, shares)
+    identity = _identity(source, config, split, tta, shares)
+    qualities = []
+    with tqdm(desc="evaluate", total=len(split.images), unit="image") as progress:
+
+        def count(quality):
+            qualities.append(quality)
+            progress.update()
+
+        results = evaluate(
+            predictors,
+            evaluation_samples(split),
+            split.categories,
+            files.predictions,
+            semantic_things=semantic_things,
+            has_panoptic=split.has_panoptic,
+            sweep=_sweep(settings, split.categories, semantic_things),
+            identity=identity,
+            cityscapes=config.data.validation.format == "cityscapes",
+            on_image=count,
+        )
+    files.results.write_text(json.dumps(results, indent=1))
+    gallery = _gallery(split, qualities, files.predictions, identity)
+    write_report(files.report, results, gallery, format_config(config), split.categories)
+    if submission:
+        write_submission(files.predictions, submission)
+    return results
+
+
+def _sweep(settings, categories, semantic_things):
+    if not settings:
+        return None
+    return ThresholdSweep(Merger(categories, semantic_things), settings, categories)
+
+
+def _identity(source, config, split, tta, shares):
+    """What the predictions depend on beside the images; the ground truth is read each time."""
+    validation = config.data.validation
+    return {
+        "model": source.fingerprint(),
+        "data": [config.data.root, validation.images],
+        "categories": split.categories.to_coco(),
+        "merge": dataclasses.asdict(config.merge),
+        "image size": [validation.short_sides[0], validation.max_long_side],
+        "test-time augmentation": dataclasses.asdict(config.tta) if tta else None,
+        "class shares": shares,
+    }
+
+
+def _gallery(split, qualities, predictions, identity):
+    """Reads the images of the best, the median and the worst PQ."""
+    kinds = _choose(qualities)
+    samples = evaluation_samples(
+        dataclasses.replace(split, images=[split.images[position] for position in kinds])
+    )
+    entries = []
+    with ResultFiles(predictions, split.categories, identity) as files:
+        for (position, kind), (record, image, ids) in zip(kinds.items(), samples, strict=True):
+            prediction = files.read(files.finished(record))
+            entries.append(
+                GalleryEntry(
+                    kind,
+                    record.file_name,
+                    qualities[position],
+                    image,
+                    ids,
+                    coco_segments(record),
+                    prediction.ids,
+                    prediction.segments,
+                )
+            )
+    return entries
+
+
+def _choose(qualities):
+    """Dict: position of an image -> "best", "median" or "worst"; none is listed twice."""
+    known = [position for position, quality in enumerate(qualities) if quality is not None]
+    ranked = sorted(known, key=lambda position: -qualities[position])
+    middle = max((len(ranked) - GALLERY_IMAGES) // 2, 0)
+    kinds = {
+        **dict.fromkeys(ranked[middle : middle + GALLERY_IMAGES], "median"),
+        **dict.fromkeys(ranked[-GALLERY_IMAGES:], "worst"),
+        **dict.fromkeys(ranked[:GALLERY_IMAGES], "best"),
+    }
+    return {position: kinds[position] for position in ranked if position in kinds}

@@ -1,0 +1,142 @@
+"""A SavedModel that serves a predictor: image bytes in, panoptic result out."""
+
+import pathlib
+import shutil
+
+import keras
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.data.decode import decode_plain_image, exif_orientation
+from tf_panoptic_fpn.inference.model_source import load_predictor
+from tf_panoptic_fpn.workdir import Workdir
+
+# Beside the keys of the merge, for each image. TF Serving's REST interface encodes strings in
+# base64 where the name ends in `_bytes`, and breaks otherwise.
+PANOPTIC_PNG = "panoptic_png_bytes"  # string [], a PNG, id = R + 256 G + 65536 B
+IMAGE_SIZE = "image_size"  # int32 [2], (H0, W0)
+
+
+class ServedGraph:
+    """The endpoints of a SavedModel.
+
+    Args:
+        predictor: a `Predictor`.
+    """
+
+    def __init__(self, predictor):
+        self.predictor = predictor
+
+    def serve_images(self, images):
+        """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
+        outputs = self.predictor.predict_images(images)
+        instances = outputs.pop(schema.INSTANCES, None)
+        outputs[PANOPTIC_PNG] = tf.map_fn(
+            _encode_ids, outputs[schema.PANOPTIC_MAP], fn_output_signature=tf.string
+        )
+        outputs[IMAGE_SIZE] = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
+        if instances is not None:
+            thing_ids = tf.constant(self.predictor.categories.thing_ids, tf.int32)
+            classes = instances.pop(schema.CLASSES)
+            instances[schema.CATEGORY_IDS] = tf.where(
+                classes >= 0, tf.gather(thing_ids, tf.maximum(classes, 0)), 0
+            )
+            outputs.update(_served_detections(instances))
+        return outputs
+
+    def serve_bytes(self, image_bytes):
+        """Endpoint `serving_default`: encoded images, string `[B]` -> as `serve_images`.
+
+        JPEGs are turned upright by their EXIF orientation. Images may differ in size; each is run
+        by itself, so its result does not depend on the others, and the maps are padded with 0 at
+        the right and bottom to the largest.
+        """
+        signature = self._served_signature()
+        maps = [m for m in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP) if m in signature]
+        for name in maps:
+            signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
+
+        def serve_one(encoded):
+            image = decode_plain_image(encoded, exif_orientation(encoded))
+            outputs = self.serve_images(image[None])
+            row = {name: value[0] for name, value in outputs.items()}
+            for name in maps:
+                row[name] = tf.RaggedTensor.from_tensor(row[name], ragged_rank=1)
+            return row
+
+        outputs = tf.map_fn(serve_one, image_bytes, fn_output_signature=signature)
+        return {
+            name: value.to_tensor() if name in maps else value for name, value in outputs.items()
+        }
+
+    def _served_signature(self):
+        signature = self.predictor.merged_signature()
+        instances = signature.pop(schema.INSTANCES, None)
+        signature[PANOPTIC_PNG] = tf.TensorSpec([], tf.string)
+        signature[IMAGE_SIZE] = tf.TensorSpec([2], tf.int32)
+        if instances is not None:
+            instances[schema.CATEGORY_IDS] = instances.pop(schema.CLASSES)
+            signature.update(_served_detections(instances))
+        return signature
+
+
+def export_run(workdir, output=None):
+    """Exports a finished run; returns the folder: `output` or `workdir/saved_model/1`."""
+    folder = pathlib.Path(output) if output else Workdir(workdir).saved_model
+    Workdir(folder.parent).create()
+    predictor, _ = load_predictor(workdir)
+    export_saved_model(predictor, folder)
+    return folder
+
+
+def export_saved_model(predictor, output):
+    """Writes a SavedModel that serves a predictor and needs neither Keras nor this package.
+
+    Signatures: `serving_default`, `image_bytes` string `[B]` of JPEG or PNG files; `tensor`,
+    `images` uint8 `[B, H, W, 3]`. Both return the keys of the merge, PANOPTIC_PNG, SEMANTIC_MAP,
+    IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
+    `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
+    model of one task lacks the keys of the other. `assets/categories.json` has the categories.
+
+    Args:
+        predictor: a `Predictor`.
+        output: the version's folder, such as `saved_model/1`; one that is there is replaced.
+    """
+    output = pathlib.Path(output)
+    partial = output.with_name(f"partial_{output.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+
+    graph = ServedGraph(predictor)
+    archive = keras.export.ExportArchive()
+    archive.track(predictor.model)
+    archive.add_endpoint(
+        "serving_default",
+        graph.serve_bytes,
+        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+    )
+    archive.add_endpoint(
+        "tensor",
+        graph.serve_images,
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
+    )
+    archive.write_out(str(partial), verbose=False)
+    predictor.categories.save(partial / "assets" / "categories.json")
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+
+
+def _served_detections(instances):
+    """The flat names under which detections are served."""
+    names = {
+        "detection_category_ids": schema.CATEGORY_IDS,
+        "detection_boxes": schema.BOXES,
+        "detection_scores": schema.SCORES,
+        "detection_mask_probs": schema.MASK_PROBS,
+        "num_detections": schema.NUM_DETECTIONS,
+    }
+    return {served: instances[name] for served, name in names.items()}
+
+
+def _encode_ids(panoptic_map):
+    channels = [panoptic_map % 256, panoptic_map // 256 % 256, panoptic_map // 65536]
+    return tf.io.encode_png(tf.cast(tf.stack(channels, axis=-1), tf.uint8))

@@ -1,0 +1,35 @@
+"""The devices that a model runs on."""
+
+import contextlib
+
+import tensorflow as tf
+
+from tf_panoptic_fpn.errors import ConfigError
+
+
+def replica_devices(replicas):
+    """Names all GPUs or, without any, logical CPU devices.
+
+    Args:
+        replicas: int, logical CPU devices to run on.
+
+    Raises:
+        ConfigError: if TensorFlow already runs with fewer logical CPU devices.
+    """
+    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
+    if gpus:
+        return [gpu.name for gpu in gpus]
+    if replicas > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        # Refused where TensorFlow runs already; what counts is how many devices there are.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+            )
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < replicas:
+        raise ConfigError(
+            f"`train.replicas` must be set before TensorFlow starts. Received: {replicas} replicas "
+            f"and {len(devices)} running CPU device(s)"
+        )
+    return [device.name for device in devices[:replicas]]

@@ -1,0 +1,273 @@
+"""Segments image and video files and writes what comes out."""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from tf_panoptic_fpn.errors import DamagedFileError, PanopticError
+from tf_panoptic_fpn.formats.images import read_image, write_panoptic_png
+from tf_panoptic_fpn.formats.video import VideoReader, VideoWriter
+from tf_panoptic_fpn.inference.image_prediction import image_prediction
+from tf_panoptic_fpn.visualize import draw_panoptic
+from tf_panoptic_fpn.workdir import Workdir
+
+OUTPUTS = ("overlay", "png", "json", "coco")
+WAITING_BATCHES = 4  # of images that wait for others of their size, and of results to be written
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """An image or a frame that was read; `stem` is that of its outputs."""
+
+    image_id: int
+    file_name: str
+    stem: str
+    image: np.ndarray
+
+    @property
+    def height(self):
+        return self.image.shape[0]
+
+    @property
+    def width(self):
+        return self.image.shape[1]
+
+
+def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "png", "json")):
+    """Segments images and videos.
+
+    Images of one size are run together. While the predictor works, one thread reads ahead and
+    another draws and writes; what they hold is bounded, whatever the number of files and frames.
+
+    Written for an image, by the names in `write`: "overlay", `STEM_overlay.png`; "png",
+    `STEM_panoptic.png` (ids, COCO's RGB code); "json", `STEM.json` (the segments). For a video:
+    "overlay", `STEM_overlay.mp4`, at its rate; the others as for images, `STEM_frames/000000...`.
+    "coco": for all together `panoptic.json` with `panoptic/*.png`, and `instances.json`.
+
+    Args:
+        predictor: a `Predictor` or `SavedModelPredictor`.
+        inputs: list of `sources.Input`.
+        output: folder to write to.
+        batch_size: int, images to run at once.
+        write: names of `OUTPUTS`.
+
+    Raises:
+        PanopticError: when all is done, if files could not be read; one line that names them. At
+            once, if an output cannot be written.
+    """
+    folder = Workdir(output)
+    folder.create()
+    failed, image_ids = [], itertools.count(1)
+    images = [entry for entry in inputs if not entry.is_video]
+    videos = [entry for entry in inputs if entry.is_video]
+    try:
+        with contextlib.ExitStack() as stack:
+            progress = stack.enter_context(tqdm(total=len(images), unit="image"))
+            files = stack.enter_context(_Files(folder.path, predictor.categories, write))
+            pictures = _read_images(images, image_ids, failed)
+            _run(predictor, pictures, batch_size, files.write_image, progress)
+            for entry in videos:
+                try:
+                    reader = VideoReader(entry.path)
+                except DamagedFileError as error:
+                    failed.append(str(error))
+                    continue
+                progress.total += reader.num_frames
+                pictures = _read_frames(entry, reader, image_ids, failed)
+                with reader, files.video(entry, reader.rate) as write_frame:
+                    _run(predictor, pictures, batch_size, write_frame, progress)
+    except OSError as error:
+        path = error.filename or output
+        raise PanopticError(f"{path}: cannot be written: {error.strerror or error}") from None
+    if failed:
+        raise PanopticError("; ".join(failed))
+
+
+def _run(predictor, pictures, batch_size, write, progress):
+    """Calls `write(picture, prediction)` for each picture, in a second thread, in order."""
+    pending = collections.deque()
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as reader,
+        concurrent.futures.ThreadPoolExecutor(1) as writer,
+    ):
+
+        def write_batch(batch, predictions):
+            for picture, outputs in zip(batch, predictions, strict=True):
+                write(picture, image_prediction(picture, outputs, None, predictor.categories))
+                progress.update()
+
+        for batch in _batches(_read_ahead(pictures, reader, batch_size), batch_size):
+            predictions = predictor.predict_batch(np.stack([p.image for p in batch]))
+            pending.append(writer.submit(write_batch, batch, predictions))
+            if len(pending) > WAITING_BATCHES:
+                pending.popleft().result()
+        for future in pending:
+            future.result()
+
+
+def _read_images(inputs, image_ids, failed):
+    for entry in inputs:
+        try:
+            image = read_image(entry.path)
+        except PanopticError as error:
+            failed.append(str(error))
+            continue
+        yield _Picture(next(image_ids), entry.file_name, entry.stem, image)
+
+
+def _read_frames(entry, reader, image_ids, failed):
+    try:
+        for number, image in enumerate(reader):
+            name = f"{number:06d}"
+            stem = f"{entry.stem}_frames/{name}"
+            yield _Picture(next(image_ids), f"{entry.file_name}/{name}", stem, image)
+    except DamagedFileError as error:
+        failed.append(str(error))
+
+
+def _read_ahead(pictures, reader, count):
+    """Yields the same, while a thread reads up to `count` ahead."""
+    pending = collections.deque(reader.submit(next, pictures, None) for _ in range(count))
+    while (picture := pending.popleft().result()) is not None:
+        pending.append(reader.submit(next, pictures, None))
+        yield picture
+
+
+def _batches(pictures, batch_size):
+    """Yields lists of up to `batch_size` pictures of one size, in order of reading."""
+    waiting = collections.defaultdict(list)  # size -> pictures
+    for picture in pictures:
+        same = waiting[picture.image.shape]
+        same.append(picture)
+        if len(same) == batch_size:
+            yield waiting.pop(picture.image.shape)
+        elif sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size:
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+    yield from waiting.values()
+
+
+class _Files:
+    """The folder that results are written to; a context manager."""
+
+    def __init__(self, folder, categories, write):
+        self._folder = folder
+        self._categories = categories
+        self._write = write
+        self._coco = None
+
+    def __enter__(self):
+        if "coco" in self._write:
+            self._coco = _CocoResults(self._folder, self._categories)
+        return self
+
+    def __exit__(self, error_type, *_):
+        if self._coco:
+            self._coco.close(error_type is None)
+
+    def write_image(self, picture, prediction):
+        self._write_results(picture, prediction)
+        if "overlay" in self._write:
+            path = self._path(f"{picture.stem}_overlay.png")
+            Image.fromarray(self._overlay(picture, prediction)).save(path)
+
+    @contextlib.contextmanager
+    def video(self, entry, rate):
+        """Opens the overlay of a video; yields what writes a frame of it."""
+        if "overlay" not in self._write:
+            yield self._write_results
+            return
+        with VideoWriter(self._path(f"{entry.stem}_overlay.mp4"), rate) as overlay:
+
+            def write_frame(picture, prediction):
+                self._write_results(picture, prediction)
+                overlay.write(self._overlay(picture, prediction))
+
+            yield write_frame
+
+    def _write_results(self, picture, prediction):
+        if "png" in self._write:
+            write_panoptic_png(prediction.ids, self._path(f"{picture.stem}_panoptic.png"))
+        if "json" in self._write:
+            document = {
+                "file_name": picture.file_name,
+                "height": picture.height,
+                "width": picture.width,
+                "segments_info": prediction.segments,
+            }
+            self._path(f"{picture.stem}.json").write_text(json.dumps(document, indent=1))
+        if self._coco:
+            write_panoptic_png(prediction.ids, self._path(f"panoptic/{picture.stem}.png"))
+            self._coco.add(picture, prediction)
+
+    def _overlay(self, picture, prediction):
+        return draw_panoptic(picture.image, prediction.ids, prediction.segments, self._categories)
+
+    def _path(self, name):
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class _CocoResults:
+    """`panoptic.json` and `instances.json`, whose long lists are written as they come."""
+
+    def __init__(self, folder, categories):
+        self._categories = categories
+        self._images = []
+        self._panoptic = _JsonList(folder / "panoptic.json", '{"annotations": ')
+        self._instances = _JsonList(folder / "instances.json", "")
+
+    def add(self, picture, prediction):
+        self._images.append(
+            {
+                "id": picture.image_id,
+                "file_name": picture.file_name,
+                "height": picture.height,
+                "width": picture.width,
+            }
+        )
+        self._panoptic.append(
+            {
+                "image_id": picture.image_id,
+                "file_name": f"{picture.stem}.png",
+                "segments_info": prediction.segments,
+            }
+        )
+        for result in prediction.results or []:
+            self._instances.append(result)
+
+    def close(self, is_complete):
+        """Gives the files their names, if `is_complete`; else they stay `NAME.partial`."""
+        images = sorted(self._images, key=lambda image: image["id"])
+        categories = self._categories.to_coco()
+        end = f', "images": {json.dumps(images)}, "categories": {json.dumps(categories)}}}'
+        self._panoptic.close(end, is_complete)
+        self._instances.close("", is_complete)
+
+
+class _JsonList:
+    """A JSON file with one long list, written entry by entry."""
+
+    def __init__(self, path, before):
+        self._path = path
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._file = self._partial.open("w")
+        self._file.write(f"{before}[")
+        self._separator = "\n"
+
+    def append(self, entry):
+        self._file.write(self._separator + json.dumps(entry))
+        self._separator = ",\n"
+
+    def close(self, after, is_complete):
+        self._file.write(f"]{after}")
+        self._file.close()
+        if is_complete:
+            self._partial.rename(self._path)

@@ -1,0 +1,96 @@
+"""The panoptic merge of what a model predicts."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.config import MergeConfig
+from tf_panoptic_fpn.models.mask_head import MASK_SIZE
+from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
+
+
+def balance_classes(logits, class_shares):
+    """Scales the probability of each class by the inverse of its share, in logits.
+
+    Args:
+        logits: float `[..., S]`.
+        class_shares: float `[S]`, shares of the pixels that add up to 1. A class of share 0, which
+            was never trained, is ruled out.
+
+    Returns:
+        float `[..., S]`, logits whose softmax is that of `logits` over the shares, normalised.
+
+    Reference: arXiv:2007.07314, section 4.1, with tau = 1.
+    """
+    shares = np.asarray(class_shares, np.float32)
+    return logits - tf.constant(np.log(np.where(shares > 0, shares, np.inf)), logits.dtype)
+
+
+def no_instances(count):
+    """Detections that are padding alone, for a model that does not detect."""
+    return {
+        schema.BOXES: tf.zeros([count, 4]),
+        schema.SCORES: tf.zeros([count]),
+        schema.CLASSES: tf.fill([count], -1),
+        schema.MASK_PROBS: tf.zeros([count, MASK_SIZE, MASK_SIZE]),
+    }
+
+
+def merge_outputs(instances, semantic, categories, semantic_things, merge):
+    """`panoptic_merge` of one image's INSTANCES and SEMANTIC_MAP.
+
+    Args:
+        instances: dict of tensors, in pixels of the image.
+        semantic: int32 `[H0, W0]`.
+        categories: `CategoryTable`.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+        merge: `MergeConfig`; its values may be tensors.
+    """
+    # The merge discards what the semantic branch says of things: `other`, or each of them.
+    things = len(categories.things) if semantic_things == "all" else 1
+    return panoptic_merge(
+        instances[schema.BOXES],
+        instances[schema.SCORES],
+        instances[schema.CLASSES],
+        instances[schema.MASK_PROBS],
+        tf.maximum(semantic - (things - 1), 0),
+        tf.constant(categories.thing_ids or [0], tf.int32),  # no instance reads it
+        tf.constant(categories.stuff_ids, tf.int32),
+        score_threshold=merge.score_threshold,
+        overlap_threshold=merge.overlap_threshold,
+        stuff_area=merge.stuff_area,
+    )
+
+
+class Merger:
+    """Merges what a predictor returned once more, at other thresholds.
+
+    Args:
+        categories: `CategoryTable`.
+        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+
+    Call: (INSTANCES, a dict of arrays, or None; SEMANTIC_MAP or None; (H0, W0); `MergeConfig`) ->
+    dict of arrays, the keys of the merge.
+    """
+
+    def __init__(self, categories, semantic_things):
+        def merge(instances, semantic, *thresholds):
+            thresholds = MergeConfig(*thresholds)
+            return merge_outputs(instances, semantic, categories, semantic_things, thresholds)
+
+        # One graph for images of all sizes.
+        self._merge = tf.function(merge, autograph=False, reduce_retracing=True)
+
+    def __call__(self, instances, semantic, image_size, merge):
+        if instances is None:
+            instances = no_instances(1)
+        if semantic is None:
+            semantic = np.zeros(image_size)
+        merged = self._merge(
+            {name: tf.constant(value) for name, value in instances.items()},
+            tf.constant(semantic, tf.int32),
+            tf.constant(merge.score_threshold),
+            tf.constant(merge.overlap_threshold),
+            tf.constant(merge.stuff_area),
+        )
+        return tf.nest.map_structure(np.asarray, merged)

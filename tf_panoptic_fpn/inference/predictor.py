@@ -1,0 +1,156 @@
+"""Image in, panoptic segmentation out, as one TensorFlow graph."""
+
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.inference.merge import balance_classes, merge_outputs, no_instances
+from tf_panoptic_fpn.models.mask_head import MASK_SIZE
+from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
+from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
+
+
+class Predictor:
+    """Runs a model on whole images: resize, model, merge at the original size.
+
+    Args:
+        model: a `PanopticFPN`.
+        categories: `CategoryTable` of the data set it was trained on.
+        merge: `MergeConfig`.
+        split: `SplitConfig`; its first short side and its long side say how images are resized.
+        class_shares: float `[S]`, the share of each semantic class in the training data, or None.
+            Given, a pixel's semantic class is the most probable one in relation to its share, see
+            `balance_classes`.
+
+    Call: uint8 `[H0, W0, 3]` RGB -> dict of numpy arrays: the keys of the merge (`schema`),
+    SEMANTIC_MAP and INSTANCES. With a model of one task the merge has its segments alone, and the
+    key of the other task is missing.
+    """
+
+    def __init__(self, model, categories, merge, split, class_shares=None):
+        self.model = model
+        self.categories = categories
+        self.merge = merge
+        self.class_shares = class_shares
+        self.short_side = split.short_sides[0]
+        self.max_long_side = split.max_long_side
+        self._predict = tf.function(
+            self.predict_images,
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+            autograph=False,
+        )
+
+    def __call__(self, image):
+        return self.predict_batch(image[None])[0]
+
+    def predict_batch(self, images):
+        """uint8 `[B, H0, W0, 3]`, images of one size -> list of B dicts, as a call returns one."""
+        outputs = tf.nest.map_structure(lambda value: value.numpy(), self._predict(images))
+        return [
+            tf.nest.map_structure(lambda value, row=row: value[row], outputs)
+            for row in range(len(images))
+        ]
+
+    def predict_images(self, images):
+        """The graph for images of one size.
+
+        Args:
+            images: uint8 `[B, H0, W0, 3]`, RGB.
+
+        Returns:
+            Dict of tensors with a leading B: the keys of the merge, SEMANTIC_MAP and INSTANCES.
+        """
+        original = tf.shape(images)[1:3]
+        size = self.network_size(original)
+        x = self.resize(images, size)
+        sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
+        outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
+        return tf.map_fn(
+            lambda row: self._merge_image(
+                self._semantic_logits(row, size, original), self._instances(row, size, original)
+            ),
+            outputs,
+            fn_output_signature=self.merged_signature(),
+        )
+
+    @staticmethod
+    def resize(images, size):
+        """Pillow's bilinear resizing, antialiased, of a tensor `[B, H, W, 3]`."""
+        x = tf.cast(images, tf.float32)
+        # Pillow resizes the rows first and rounds to whole levels after each pass.
+        for shape in ([tf.shape(images)[1], size[1]], size):
+            x = tf.floor(tf.image.resize(x, shape, antialias=True) + 0.5)
+        return tf.clip_by_value(x, 0.0, 255.0)
+
+    def network_size(self, original):
+        """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
+        return network_size(original, self.short_side, self.max_long_side)
+
+    def _merge_image(self, logits, instances):
+        """One image's semantic logits and detections, both at its size -> its dict."""
+        if self.class_shares is not None:
+            logits = balance_classes(logits, self.class_shares)
+        semantic = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        merged = merge_outputs(
+            instances, semantic, self.categories, self.semantic_things, self.merge
+        )
+        if "semantic" in self.tasks:
+            merged[schema.SEMANTIC_MAP] = semantic
+        if "instance" in self.tasks:
+            merged[schema.INSTANCES] = instances
+        return merged
+
+    @property
+    def tasks(self):
+        return self.model.config["tasks"]
+
+    @property
+    def semantic_things(self):
+        return self.model.config["semantic_things"]
+
+    def _semantic_logits(self, outputs, size, original):
+        """Float `[H0, W0, S]`; one class alone, where nothing is stuff, without the task."""
+        if "semantic" not in self.tasks:
+            return tf.zeros([original[0], original[1], 1])
+        logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
+        return resize_bilinear(logits[:, : size[0], : size[1]], original)[0]
+
+    def _instances(self, outputs, size, original):
+        """The detections in pixels of the original image; padding alone without the task."""
+        if "instance" not in self.tasks:
+            return no_instances(self.model.config["max_detections"])
+        scale = tf.cast(original, tf.float32) / tf.cast(size, tf.float32)
+        boxes = clip_boxes(scale_boxes(outputs[schema.BOXES], scale), original)
+        names = (schema.SCORES, schema.CLASSES, schema.MASK_PROBS, schema.NUM_DETECTIONS)
+        return {schema.BOXES: boxes, **{name: outputs[name] for name in names}}
+
+    def merged_signature(self):
+        detections = self.model.config["max_detections"]
+        segments = detections + len(self.categories.stuff)
+        signature = {
+            schema.PANOPTIC_MAP: tf.TensorSpec([None, None], tf.int32),
+            schema.CATEGORY_IDS: tf.TensorSpec([segments], tf.int32),
+            schema.IS_THING: tf.TensorSpec([segments], tf.bool),
+            schema.SCORES: tf.TensorSpec([segments], tf.float32),
+            schema.AREAS: tf.TensorSpec([segments], tf.int32),
+            schema.BOXES: tf.TensorSpec([segments, 4], tf.float32),
+            schema.NUM_SEGMENTS: tf.TensorSpec([], tf.int32),
+        }
+        if "semantic" in self.tasks:
+            signature[schema.SEMANTIC_MAP] = tf.TensorSpec([None, None], tf.int32)
+        if "instance" in self.tasks:
+            mask_shape = [detections, MASK_SIZE, MASK_SIZE]
+            signature[schema.INSTANCES] = {
+                schema.BOXES: tf.TensorSpec([detections, 4], tf.float32),
+                schema.SCORES: tf.TensorSpec([detections], tf.float32),
+                schema.CLASSES: tf.TensorSpec([detections], tf.int32),
+                schema.MASK_PROBS: tf.TensorSpec(mask_shape, tf.float32),
+                schema.NUM_DETECTIONS: tf.TensorSpec([], tf.int32),
+            }
+        return signature
+
+
+def network_size(original, short_side, max_long_side):
+    """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
+    sides = tf.cast(original, tf.float64)
+    scale = tf.minimum(short_side / tf.reduce_min(sides), max_long_side / tf.reduce_max(sides))
+    return tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)

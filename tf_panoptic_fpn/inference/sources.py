@@ -1,0 +1,88 @@
+"""Which files a prediction is asked for, and what its outputs are called."""
+
+import collections
+import dataclasses
+import glob
+import os
+import pathlib
+
+from PIL import Image
+
+from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.video import VIDEO_SUFFIXES
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One file: its path, its name in results, and the stem of its outputs, both with folders."""
+
+    path: pathlib.Path
+    file_name: str
+    stem: str
+
+    @property
+    def is_video(self):
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_inputs(patterns, output):
+    """Finds the files that are asked for.
+
+    A folder stands for the images and videos in it and in its folders, without what lies in
+    `output`. Outputs are named after the file, with the folders below the one that was given or
+    below a pattern's fixed part. Where two would share a name they get the folders below the one
+    that all inputs share, and then their suffix.
+
+    Args:
+        patterns: list of files, folders and globs (`**` for any folders).
+        output: folder that the outputs go to.
+
+    Returns:
+        list of `Input`, in the order given, each file once.
+
+    Raises:
+        DataError: if a pattern stands for no file.
+    """
+    roots = {}  # absolute path -> the folder that its name starts at
+    for pattern in patterns:
+        files, root = _expand(pattern, pathlib.Path(output).resolve())
+        for file in files:
+            roots.setdefault(pathlib.Path(os.path.abspath(file)), root)
+    names = [path.relative_to(root).as_posix() for path, root in roots.items()]
+    shared = os.path.commonpath([path.parent for path in roots])
+    longer = [path.relative_to(shared) for path in roots]
+    stems = [os.path.splitext(name)[0] for name in names]
+    for others in ([p.with_suffix("").as_posix() for p in longer], [p.as_posix() for p in longer]):
+        count = collections.Counter(stems)
+        stems = [
+            stem if count[stem] == 1 else other for stem, other in zip(stems, others, strict=True)
+        ]
+    return [Input(*entry) for entry in zip(roots, names, stems, strict=True)]
+
+
+def _expand(pattern, output):
+    """Returns the files of a pattern, sorted, and the folder that their names start at."""
+    path = pathlib.Path(os.path.abspath(pattern))
+    if path.is_file():
+        return [path], path.parent
+    if path.is_dir():
+        root, found = path, path.rglob("*")
+    elif glob.has_magic(str(pattern)):
+        fixed = [*path.parts]
+        while glob.has_magic(str(pathlib.Path(*fixed))):
+            fixed.pop()
+        root = pathlib.Path(*fixed)
+        found = map(pathlib.Path, glob.iglob(str(path), recursive=True))
+    else:
+        raise DataError(f"{pattern}: no such file or folder")
+    suffixes = VIDEO_SUFFIXES | set(Image.registered_extensions())
+    files = sorted(
+        file
+        for file in found
+        if file.suffix.lower() in suffixes
+        and file.is_file()
+        and output not in file.resolve().parents
+    )
+    if not files:
+        raise DataError(f"{pattern}: no image or video there")
+    return files, root

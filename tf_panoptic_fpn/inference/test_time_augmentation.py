@@ -1,0 +1,130 @@
+"""Prediction from several sizes of an image, each also mirrored."""
+
+import typing
+
+import tensorflow as tf
+
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.inference.predictor import Predictor, network_size
+from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
+from tf_panoptic_fpn.ops.nms import nms
+
+NO_SCORE = float("-inf")
+
+
+class View(typing.NamedTuple):
+    """One size of an image, mirrored or not: what the model makes of it before its heads."""
+
+    dense: dict
+    size: tf.Tensor
+    is_flipped: bool
+
+
+class AugmentedPredictor(Predictor):
+    """A `Predictor` that looks at an image several times.
+
+    - Semantic: the softmax of each view at the size of the image, averaged.
+    - Boxes: the detections of all views, thinned by the model's class-wise NMS to its number.
+    - Masks: the mask head reads the thinned boxes in each view; its probabilities are averaged.
+
+    Args:
+        model, categories, merge, split, class_shares: as in `Predictor`; the split is not read.
+        tta: `TTAConfig`.
+
+    Reference: `GeneralizedRCNNWithTTA` of detectron2, whose rules these are for boxes and masks.
+    """
+
+    def __init__(self, model, categories, merge, split, tta, class_shares=None):
+        super().__init__(model, categories, merge, split, class_shares)
+        self.tta = tta
+
+    def predict_images(self, images):
+        return tf.map_fn(self._predict_image, images, fn_output_signature=self.merged_signature())
+
+    def _predict_image(self, image):
+        original = tf.shape(image)[:2]
+        views = list(self._views(image, original))
+        instances = self._instances_of_views(views, original)
+        return self._merge_image(self._log_probs(views, original), instances)
+
+    def _views(self, image, original):
+        for short_side in self.tta.short_sides:
+            size = network_size(original, short_side, self.tta.max_long_side)
+            x = self.resize(image[None], size)
+            for is_flipped in (False, True) if self.tta.flip else (False,):
+                pixels = tf.reverse(x, [2]) if is_flipped else x
+                dense = self.model.dense_outputs(pixels, size[None], training=False)
+                yield View(dense, size, is_flipped)
+
+    def _log_probs(self, views, original):
+        """Float `[H0, W0, S]`, logarithms of the mean probabilities."""
+        probs = []
+        for view in views:
+            logits = view.dense.get(schema.SEMANTIC_LOGITS, [None])[0]
+            outputs = {schema.SEMANTIC_LOGITS: logits}
+            view_probs = tf.nn.softmax(self._semantic_logits(outputs, view.size, original))
+            probs.append(tf.reverse(view_probs, [1]) if view.is_flipped else view_probs)
+        return tf.math.log(tf.add_n(probs) / len(probs))
+
+    def _instances_of_views(self, views, original):
+        """The detections of one image, in its pixels; padding alone without the task."""
+        if "instance" not in self.tasks:
+            return self._instances({}, views[0].size, original)
+        detected = [self._detect(view, original) for view in views]
+        boxes, scores, classes = (tf.concat(parts, axis=1) for parts in zip(*detected, strict=True))
+        keep = nms(boxes, scores, self.model.config["nms_iou"], groups=classes)
+        scores = tf.where(keep, scores, NO_SCORE)
+        scores, best = tf.math.top_k(scores[0], self.model.config["max_detections"])
+        valid = scores > NO_SCORE
+        boxes = tf.where(valid[:, None], tf.gather(boxes[0], best), 0.0)
+        classes = tf.where(valid, tf.gather(classes[0], best), -1)
+        count = tf.reduce_sum(tf.cast(valid, tf.int32))
+        return {
+            schema.BOXES: boxes,
+            schema.SCORES: tf.where(valid, scores, 0.0),
+            schema.CLASSES: classes,
+            schema.MASK_PROBS: self._mean_masks(views, original, boxes, classes, count),
+            schema.NUM_DETECTIONS: count,
+        }
+
+    def _detect(self, view, original):
+        """Boxes `[1, D, 4]` in pixels of the image, scores (-inf is padding) and classes."""
+        model, dense = self.model, view.dense
+        sizes = view.size[None]
+        rois, roi_scores, _ = model.proposals(
+            dense["features"], dense["rpn_logits"], dense["rpn_deltas"], sizes
+        )
+        class_logits, deltas = model.box_head(_roi_features(dense), rois)
+        boxes, scores, classes, _ = model.detections(rois, roi_scores, class_logits, deltas, sizes)
+        boxes = clip_boxes(scale_boxes(boxes, _scale(view.size, original)), original)
+        if view.is_flipped:
+            boxes = _flip_boxes(boxes, original[1])
+        return boxes, tf.where(classes >= 0, scores, NO_SCORE), classes
+
+    def _mean_masks(self, views, original, boxes, classes, count):
+        """Mask probabilities `[D, 28, 28]`, the mean over the views."""
+        probs = []
+        for view in views:
+            view_boxes = _flip_boxes(boxes, original[1]) if view.is_flipped else boxes
+            view_boxes = scale_boxes(view_boxes, _scale(original, view.size))
+            logits = self.model.mask_head(
+                _roi_features(view.dense), view_boxes[None], classes[None], count[None]
+            )
+            view_probs = tf.sigmoid(tf.cast(logits[0], tf.float32))
+            probs.append(tf.reverse(view_probs, [2]) if view.is_flipped else view_probs)
+        return tf.add_n(probs) / len(probs)
+
+
+def _roi_features(dense):
+    return {name: dense["features"][name] for name in ("P2", "P3", "P4", "P5")}
+
+
+def _scale(size, other):
+    """Factors of y and x from pixels of an image of `size` to those of one of the size `other`."""
+    return tf.cast(other, tf.float32) / tf.cast(size, tf.float32)
+
+
+def _flip_boxes(boxes, width):
+    top, left, bottom, right = tf.unstack(boxes, axis=-1)
+    width = tf.cast(width, boxes.dtype)
+    return tf.stack([top, width - right, bottom, width - left], axis=-1)

@@ -1,0 +1,333 @@
+"""Average precision of boxes, masks and boundaries, by pycocotools."""
+
+import collections
+import contextlib
+import io
+
+import numpy as np
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.metrics.boundary_iou import BoundaryCOCOeval
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
+SIZE_RECALLS = ("ARs", "ARm", "ARl")  # at 100 detections
+FIGURES = {"bbox": "box_ap", "segm": "mask_ap", "boundary": "boundary_ap"}
+
+
+class InstanceAP:
+    """Streaming box, mask or boundary AP of instances, by pycocotools.
+
+    Only run-length codes are kept; the matching comes at the end.
+
+    Args:
+        categories: `CategoryTable`; only its things are scored.
+        iou_types: any of "bbox", "segm" and "boundary" (see `coco_ap`).
+    """
+
+    def __init__(self, categories, iou_types=("bbox", "segm")):
+        self.categories = categories
+        self._iou_types = tuple(iou_types)
+        self._images = {}  # by image id
+        self._annotations = []
+        self._results = []
+
+    def update(self, image_id, gt_ids, gt_segments, results):
+        """Adds one image, of which the things of a panoptic map are the instances.
+
+        Masks, boxes and areas of the ground truth are those of the map, where segments do not
+        overlap.
+
+        Args:
+            image_id: int or str, unique.
+            gt_ids: int `[H, W]`, segment id of each pixel.
+            gt_segments: list of dicts `id`, `category_id` and `iscrowd` (0 if left out).
+            results: COCO results of this image, as `instance_results` returns them.
+
+        Raises:
+            DataError: as `update_annotations`.
+        """
+        thing_ids = self.categories.thing_ids
+        image_size = gt_ids.shape
+        gt_ids = np.asfortranarray(gt_ids)  # the order that `encode` reads
+        annotations = []
+        for segment in gt_segments:
+            if segment["category_id"] in thing_ids:
+                rle = mask_api.encode((gt_ids == segment["id"]).view(np.uint8))
+                annotations.append(
+                    {
+                        "category_id": segment["category_id"],
+                        "iscrowd": int(segment.get("iscrowd", 0)),
+                        "segmentation": rle,
+                        "area": float(mask_api.area(rle)),
+                        "bbox": mask_api.toBbox(rle).tolist(),
+                    }
+                )
+        self.update_annotations(image_id, image_size, annotations, results)
+
+    def update_annotations(self, image_id, image_size, annotations, results):
+        """Adds one image with the instances of a COCO instance file, which may overlap.
+
+        Args:
+            image_id: int or str, unique.
+            image_size: (H, W).
+            annotations: list of dicts `category_id`, `iscrowd`, `segmentation` (RLE), `area` and
+                `bbox` (xywh); all are of things.
+            results: COCO results of this image, as `instance_results` returns them.
+
+        Raises:
+            DataError: if the image was added before, an annotation is not of a thing, a result is
+                of another image, or a mask of another size.
+        """
+        if image_id in self._images:
+            raise DataError(f"image {image_id} occurs twice")
+        unknown = {a["category_id"] for a in annotations} - set(self.categories.thing_ids)
+        if unknown:
+            raise DataError(f"image {image_id}: annotations must be of things. Received: {unknown}")
+        foreign = {result["image_id"] for result in results} - {image_id}
+        if foreign:
+            raise DataError(f"Results must be of image {image_id}. Received: {foreign}")
+        height, width = image_size
+        for entry in (*annotations, *results):
+            if "segmentation" in entry and [*entry["segmentation"]["size"]] != [height, width]:
+                raise DataError(
+                    f"image {image_id}: masks must have the image's size, {(height, width)}. "
+                    f"Received: {tuple(entry['segmentation']['size'])}"
+                )
+        self._images[image_id] = {"id": image_id, "height": height, "width": width}
+        self._annotations += [{**annotation, "image_id": image_id} for annotation in annotations]
+        self._results += results
+
+    def merge(self, other):
+        """Adds the images of another `InstanceAP` over the same categories.
+
+        Raises:
+            ValueError: if the categories differ.
+            DataError: if both have the same image.
+        """
+        if other.categories != self.categories:
+            raise ValueError("`merge` needs two metrics over the same categories")
+        doubled = self._images.keys() & other._images.keys()
+        if doubled:
+            raise DataError(f"image {min(doubled, key=str)} occurs twice")
+        self._images |= other._images
+        self._annotations += other._annotations
+        self._results += other._results
+
+    def result(self):
+        """Returns the figures of all images so far.
+
+        Returns:
+            dict `box_ap`, `mask_ap` and `boundary_ap`, as far as they are asked for, each as
+            `coco_ap` returns it; `precision_recall` is that of the masks (else of the last of
+            `iou_types`) and stands beside them.
+        """
+        names = self.categories.unique_names
+        categories = [{"id": c, "name": names[c]} for c in self.categories.thing_ids]
+        ground_truth = {
+            "images": list(self._images.values()),
+            "annotations": self._annotations,
+            "categories": categories,
+        }
+        figures = {
+            FIGURES[iou_type]: coco_ap(ground_truth, self._results, iou_type)
+            for iou_type in self._iou_types
+        }
+        curves = [figure.pop("precision_recall") for figure in figures.values()]
+        chosen = self._iou_types.index("segm") if "segm" in self._iou_types else -1
+        return {**figures, "precision_recall": curves[chosen]}
+
+
+def coco_ap(ground_truth, results, iou_type):
+    """Scores COCO results against COCO instance ground truth, with pycocotools.
+
+    The figures are those of pycocotools, but for this: the size of a result is that of its mask
+    when masks are scored, even if it has a box, too; the annotation of id 0 can be matched; and
+    results of unknown categories are an error.
+
+    Args:
+        ground_truth: dict `images`, `annotations`, `categories`, as in a COCO instance file.
+        results: list of dicts `image_id`, `category_id`, `score` and `bbox` (xywh) or
+            `segmentation` (RLE); a box that is left out is that of the mask.
+        iou_type: `"bbox"`, `"segm"` or `"boundary"`: the smaller of mask and boundary IoU, see
+            `BoundaryCOCOeval`.
+
+    Returns:
+        dict, fractions: `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`,
+        `ARm`, `ARl`; `per_class`, a dict class name -> AP; and `precision_recall`: `recall`, the
+        101 points 0, .01, ... 1, and the precision at each, mean over the classes, at IoU .5, .55,
+        ... .95 (`AP50`, `AP55`, ... `AP95`) and mean over these (`AP`). What no ground truth bears
+        on is None.
+
+    Raises:
+        DataError: if a result is of an image or a category that the ground truth lacks.
+    """
+    table = CategoryTable.from_coco(ground_truth["categories"])
+    for key, known in (
+        ("image", {image["id"] for image in ground_truth["images"]}),
+        ("category", set(table.by_id)),
+    ):
+        foreign = next((r for r in results if r[f"{key}_id"] not in known), None)
+        if foreign:
+            raise DataError(
+                f"image {foreign['image_id']}: the {key} of a result must be one of the ground "
+                f"truth. Received: {key}_id {foreign[f'{key}_id']}"
+            )
+    category_ids = sorted(table.by_id)
+    summary = COCOeval(iouType="segm")  # the type has no bearing on the figures
+    params = summary.params
+    # [IoU thresholds, recalls, classes, sizes, numbers of detections]; -1 where nothing occurs.
+    shape = len(params.iouThrs), len(params.recThrs), len(category_ids), 4, len(params.maxDets)
+    precision = np.full(shape, -1.0)
+    recall = np.full((shape[0], *shape[2:]), -1.0)
+    annotations, detections = map(_by_category, (ground_truth["annotations"], results))
+    for row, category_id in enumerate(category_ids):
+        curves = _evaluate_category(
+            ground_truth["images"],
+            category_id,
+            annotations[category_id],
+            detections[category_id],
+            iou_type,
+        )
+        precision[:, :, row], recall[:, row] = curves["precision"][:, :, 0], curves["recall"][:, 0]
+    summary.eval = {"precision": precision, "recall": recall}
+    with contextlib.redirect_stdout(io.StringIO()):
+        summary.summarize()
+    figures = {
+        name: float(value) if value >= 0 else None
+        for name, value in zip(METRICS + SIZE_RECALLS, summary.stats, strict=True)
+    }
+    precision = precision[:, :, :, 0, -1]  # all sizes, 100 detections
+    class_ap = precision.mean(axis=(0, 1)).tolist()
+    figures["per_class"] = {
+        table.unique_names[category_id]: ap if ap >= 0 else None
+        for category_id, ap in zip(category_ids, class_ap, strict=True)
+    }
+    figures["precision_recall"] = _precision_recall(precision, params)
+    return figures
+
+
+def _by_category(entries):
+    groups = collections.defaultdict(list)
+    for entry in entries:
+        groups[entry["category_id"]].append(entry)
+    return groups
+
+
+def _evaluate_category(images, category_id, annotations, detections, iou_type):
+    """Precision and recall of one category; all at once would take many times the memory."""
+    used = {entry["image_id"] for entry in annotations + detections}
+    images = [image for image in images if image["id"] in used]
+    evaluator = BoundaryCOCOeval if iou_type == "boundary" else COCOeval
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = evaluator(
+            _coco(images, category_id, annotations),
+            _coco(images, category_id, [_detection(d, iou_type) for d in detections]),
+            "bbox" if iou_type == "bbox" else "segm",
+        )
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval
+
+
+def _detection(result, iou_type):
+    """A result with its size, which pycocotools' reader would take from a box for masks, too."""
+    box, area = result.get("bbox"), None
+    if "segmentation" in result and (iou_type != "bbox" or box is None):
+        area = float(mask_api.area(result["segmentation"]))
+    if box is None:
+        box = mask_api.toBbox(result["segmentation"]).tolist()
+    return {**result, "bbox": box, "area": box[2] * box[3] if area is None else area, "iscrowd": 0}
+
+
+def _precision_recall(precision, params):
+    """Precision over recall, mean over classes; `precision`: `[thresholds, recalls, classes]`."""
+    occurs = precision[0, 0] > -1
+    curves = precision[:, :, occurs].mean(axis=2) if occurs.any() else [None] * len(precision)
+    names = [f"AP{round(100 * threshold)}" for threshold in params.iouThrs]
+    figures = {
+        name: None if curve is None else curve.tolist()
+        for name, curve in zip(names, curves, strict=True)
+    }
+    figures["AP"] = curves.mean(axis=0).tolist() if occurs.any() else None
+    return {"recall": params.recThrs.tolist(), **figures}
+
+
+def instance_results(image_id, boxes, scores, category_ids, mask_probs, image_size):
+    """Turns detections into COCO results.
+
+    Args:
+        image_id: int or str.
+        boxes: float32 `[D, 4]`, yxyx, pixels of the image.
+        scores: float32 `[D]`.
+        category_ids: int `[D]`, dataset ids.
+        mask_probs: float32 `[D, 28, 28]`, each in the frame of its box.
+        image_size: (H, W).
+
+    Returns:
+        list of D dicts `image_id`, `category_id`, `bbox` (xywh), `score`, `segmentation` (RLE with
+        text counts), ready for JSON.
+    """
+    results = []
+    for box, score, category_id, probs in zip(boxes, scores, category_ids, mask_probs, strict=True):
+        y1, x1, y2, x2 = (float(value) for value in box)
+        rle = mask_api.encode(paste_mask(probs, box, image_size))
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": int(category_id),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": float(score),
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            }
+        )
+    return results
+
+
+def paste_mask(mask_prob, box, image_size):
+    """Pastes one mask into its box: `ops.masks.paste_masks` at 0.5, at the cost of the box alone.
+
+    Args:
+        mask_prob: float32 `[h, w]`, in [0, 1].
+        box: float32 `[4]`, yxyx, pixels of the image.
+        image_size: (H, W).
+
+    Returns:
+        uint8 `[H, W]`, 0 or 1, in Fortran order, as pycocotools wants it.
+    """
+    mask = np.zeros(image_size, np.uint8, order="F")
+    y1, x1, y2, x2 = np.asarray(box, np.float32)
+    if y2 <= y1 or x2 <= x1:
+        return mask
+    rows, row_weights = _window(y1, y2, mask_prob.shape[0], image_size[0])
+    columns, column_weights = _window(x1, x2, mask_prob.shape[1], image_size[1])
+    # Column by column, the order in memory: several times as fast.
+    mask.T[columns, rows] = column_weights @ (row_weights @ mask_prob).T >= 0.5
+    return mask
+
+
+def _window(start, end, num_cells, extent):
+    """Returns the slice of pixels inside the box and float32 `[pixels, cells]` bilinear weights.
+
+    Half a cell beyond the box a mask fades out, but below 0.5.
+    """
+    first, last = max(int(np.floor(start)), 0), min(int(np.ceil(end)), extent)
+    pixels = np.arange(first, max(last, first), dtype=np.float32)
+    positions = (pixels + 0.5 - start) / (end - start) * num_cells - 0.5
+    distances = np.abs(positions[:, None] - np.arange(num_cells, dtype=np.float32))
+    return slice(first, max(last, first)), np.maximum(1 - distances, 0)
+
+
+def _coco(images, category_id, annotations):
+    coco = COCO()
+    coco.dataset = {
+        "images": images,
+        "categories": [{"id": category_id}],
+        # It holds annotation 0 for unmatched.
+        "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
+    }
+    coco.createIndex()
+    return coco
