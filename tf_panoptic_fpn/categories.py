@@ -20,12 +20,13 @@ class Category:
 class CategoryTable:
     """The categories of one data set, in the order of its file.
 
-    Thing classes are numbered 0..K-1, and stuff takes the semantic classes 1..S-1 (0 is `other`,
-    every thing), each in the order of ascending dataset id. See `semantic_classes` for a semantic
-    branch that tells the things apart.
+    Thing classes are numbered 0..K-1 in the order of ascending dataset id. `semantic_things` says
+    what the semantic branch predicts for things: "other", the class 0 for every thing; or "all",
+    the thing classes. Stuff takes the semantic classes that follow, in the order of ascending id.
     """
 
     categories: tuple[Category, ...]
+    semantic_things: str = "other"
 
     def __post_init__(self):
         ids = [category.id for category in self.categories]
@@ -110,18 +111,21 @@ class CategoryTable:
         """Dict: dataset id -> thing class 0..K-1."""
         return {category_id: k for k, category_id in enumerate(self.thing_ids)}
 
-    def semantic_classes(self, semantic_things="other"):
-        """Numbers the classes of the semantic branch.
+    def with_semantic_things(self, semantic_things):
+        """Returns the same table for a semantic branch that predicts "other" or "all" things."""
+        return dataclasses.replace(self, semantic_things=semantic_things)
 
-        Args:
-            semantic_things: "other", class 0 for every thing; "all", the thing classes 0..K-1.
+    @property
+    def num_semantic_things(self):
+        """Number of the semantic classes that stand for things; stuff follows them."""
+        return len(self.things) if self.semantic_things == "all" else 1
 
-        Returns:
-            Dict: dataset id -> semantic class; stuff follows the things.
-        """
-        every = semantic_things == "all"
+    @property
+    def semantic_classes(self):
+        """Dict: dataset id -> semantic class."""
+        every = self.semantic_things == "all"
         classes = {category_id: k if every else 0 for k, category_id in enumerate(self.thing_ids)}
-        first_stuff = len(self.things) if every else 1
+        first_stuff = self.num_semantic_things
         classes.update({c: first_stuff + s for s, c in enumerate(self.stuff_ids)})
         return classes
 

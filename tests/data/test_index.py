@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,7 +51,9 @@ def test_build_index_by_hand():
     assert index.instance_is_crowd.tolist() == [True, False, False]
     assert index.run_offsets.tolist() == [0, 0, 0, 0]
     assert len(index.runs) == 0
-    assert build_index(split, "all").label_classes.tolist() == [3, 1, 0, 2, 1]
+    every = split.categories.with_semantic_things("all")
+    labelled = dataclasses.replace(split, categories=every)
+    assert build_index(labelled).label_classes.tolist() == [3, 1, 0, 2, 1]
 
 
 def test_build_index_refuses_more_stuff_than_labels():

@@ -34,9 +34,9 @@ def builds(monkeypatch):
     calls = []
     load_split = splits.load_split
 
-    def counted(*arguments):
+    def counted(*arguments, **keywords):
         calls.append(arguments)
-        return load_split(*arguments)
+        return load_split(*arguments, **keywords)
 
     monkeypatch.setattr(splits, "load_split", counted)
     return calls
@@ -56,7 +56,7 @@ def _assert_equal(index, expected):
 
 @pytest.mark.parametrize("semantic_things", ["other", "all"])
 def test_the_index_of_the_cache_is_that_of_the_split(data, builds, semantic_things):
-    expected = build_index(splits.load_split(data, "train"), semantic_things)
+    expected = build_index(splits.load_split(data, "train", semantic_things))
     for number in (2, 2):
         _assert_equal(splits.load_index(data, "train", semantic_things), expected)
         assert len(builds) == number

@@ -98,7 +98,7 @@ def test_instances_are_tinted_and_crowds_hatched():
 def test_a_sheet_has_every_sample_once():
     sizes = [(64, 96), (60, 40), (32, 64)]
     batches = [make_batch(sizes[:2]), make_batch(sizes[2:])]
-    sheet = contact_sheet(batches, CATEGORIES, "other")
+    sheet = contact_sheet(batches, CATEGORIES)
     widths = [2 * SHORT_SIDE * max(w / h, 1) + 8 for h, w in sizes]
     heights = [SHORT_SIDE * max(h / w, 1) + 30 for h, w in sizes]
     assert widths[0] + widths[1] + 3 * GAP < SHEET_WIDTH < sum(widths) + 4 * GAP
@@ -116,7 +116,7 @@ def test_a_sheet_has_every_sample_once():
 
 def test_things_of_a_semantic_branch_that_tells_them_apart():
     batch = make_batch([(64, 96)])  # class 0 is the car, 1 the road
-    sheet = contact_sheet([batch], CATEGORIES, "all")
+    sheet = contact_sheet([batch], CATEGORIES.with_semantic_things("all"))
     assert tuple(sheet[GAP + 50, GAP + 720 + 28]) == (178, 50, 50)
 
 
@@ -130,10 +130,10 @@ def test_crowded_and_empty_samples():
     batch[schema.GT_CLASSES] = np.zeros((1, 300), np.int32)
     batch[schema.GT_IS_CROWD] = np.zeros((1, 300), bool)
     batch[schema.GT_MASKS] = np.ones((1, 300, 112, 112), np.uint8)
-    crowded = contact_sheet([batch], CATEGORIES, "other")
+    crowded = contact_sheet([batch], CATEGORIES)
     batch[schema.GT_CLASSES][:] = -1
     batch[schema.SEMANTIC][:] = schema.IGNORED
-    empty = contact_sheet([batch], CATEGORIES, "other")
+    empty = contact_sheet([batch], CATEGORIES)
     assert crowded.shape == empty.shape == (480 + 30 + 2 * GAP, 2 * 720 + 8 + 2 * GAP, 3)
     assert (empty[GAP + 30 : -GAP, GAP : GAP + 720] == 100).all()
 

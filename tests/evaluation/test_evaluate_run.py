@@ -175,7 +175,7 @@ def test_what_the_model_is_asked_for(workdir, model, tmp_path):
 def test_shares_are_of_the_areas_or_of_the_maps(workdir):
     train = splits.load_split(load_config(workdir / "config.yaml").data, "train")
     pixels = np.zeros(5)
-    semantic_class = train.categories.semantic_classes()
+    semantic_class = train.categories.semantic_classes
     for record, _, ids in evaluation_samples(train):
         for segment in record.segments:
             pixels[semantic_class[segment.category_id]] += (ids == segment.id).sum()

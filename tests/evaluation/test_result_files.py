@@ -76,7 +76,7 @@ def test_cityscapes_files(tmp_path, semantic_things):
     ]
     prediction = ImagePrediction(ids, segments, results, semantic, None, 0.0)
     name = "bonn/bonn_000001_000019_leftImg8bit.png"
-    write_cityscapes(tmp_path, name, prediction, TABLE, semantic_things)
+    write_cityscapes(tmp_path, name, prediction, TABLE.with_semantic_things(semantic_things))
     labels = Image.open(tmp_path / "semantic" / "bonn_000001_000019_pred_labelIds.png")
     assert labels.mode == "L"
     np.testing.assert_array_equal(np.asarray(labels), expected)
@@ -92,7 +92,7 @@ def test_cityscapes_files_of_models_of_one_task(tmp_path):
     ids = np.array([[0, 5]], np.int32)
     segments = [{"id": 5, "category_id": CAR}]
     prediction = ImagePrediction(ids, segments, None, None, None, 0.0)
-    write_cityscapes(tmp_path, "x_leftImg8bit.png", prediction, TABLE, "other")
+    write_cityscapes(tmp_path, "x_leftImg8bit.png", prediction, TABLE)
     labels = Image.open(tmp_path / "semantic" / "x_pred_labelIds.png")
     np.testing.assert_array_equal(np.asarray(labels), [[0, CAR]])
     assert not (tmp_path / "instances").exists()

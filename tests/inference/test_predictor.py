@@ -89,7 +89,7 @@ def test_shares_of_the_classes_rule_the_semantic_map(model):
 def test_merging_again_equals_another_predictor(model):
     image = np.random.default_rng(0).integers(0, 255, (1, 48, 80, 3)).astype(np.uint8)
     split = SplitConfig(short_sides=(64,))
-    merger = Merger(CATEGORIES, "other")
+    merger = Merger(CATEGORIES)
     for merge in (MergeConfig(0.0, 0.9, 0), MergeConfig(0.1, 0.5, 64)):
         predictor = Predictor(model, CATEGORIES, merge, split)
         expected = predictor.predict_images(tf.constant(image))

@@ -50,19 +50,14 @@ def noise_image():
     return np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
 
 
-def evaluate_noise(predictor, semantic_things="other"):
+def evaluate_noise(predictor):
     """Scores a predictor on one image of two segments."""
     ids = np.ones((64, 96), np.int32)
     ids[:20, :30] = 2
     segments = (Segment(1, 3), Segment(2, 4))
     record = ImageRecord(1, "1.jpg", "1.jpg", "1.png", 64, 96, segments)
     samples = [(record, noise_image(), ids)]
-    return evaluate(
-        predictor,
-        samples,
-        predictor.categories,
-        semantic_things=semantic_things,
-    )
+    return evaluate(predictor, samples, predictor.categories)
 
 
 def segments(prediction):
@@ -89,7 +84,7 @@ def test_mask_rcnn_alone():
 
 def test_the_merge_discards_every_thing_of_the_semantic_branch():
     predictor = untrained_predictor("model.fpn_groups=2", "model.semantic_things=all")
-    results = evaluate_noise(predictor, "all")
+    results = evaluate_noise(predictor)
     assert {"box_ap", "mask_ap", "semantic"} <= set(results)
     things, stuff = predictor.categories.things, predictor.categories.stuff
     names = [category.name for category in (*things, *stuff)]

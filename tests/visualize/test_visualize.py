@@ -169,11 +169,11 @@ def test_semantic_map():
 
 def test_semantic_map_that_tells_the_things_apart():
     image = np.full((480, 500, 3), 100, np.uint8)
-    picture = draw_semantic(image, np.zeros((480, 500), int), TABLE, semantic_things="all")
+    picture = draw_semantic(image, np.zeros((480, 500), int), TABLE.with_semantic_things("all"))
     cat = segment_colors([{"category_id": CAT}], TABLE)[0]
     np.testing.assert_allclose(picture[10, 10], (np.array(cat) + 100) / 2, atol=1)
     with pytest.raises(DataError, match=r"Semantic classes must be in 0\.\.2\. Received: \[7\]"):
-        draw_semantic(image, np.full((480, 500), 7), TABLE, semantic_things="other")
+        draw_semantic(image, np.full((480, 500), 7), TABLE)
 
 
 @pytest.mark.parametrize("shade", [0, 100, 255])

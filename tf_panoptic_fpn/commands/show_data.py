@@ -54,7 +54,6 @@ def draw_split(config, name, count):
     """
     # The pipeline reads `train`; one image a batch has no padding.
     data = dataclasses.replace(config.data, train=getattr(config.data, name), canvases=())
-    things = config.model.semantic_things
-    index = load_index(data, "train", things)
+    index = load_index(data, "train", config.model.semantic_things)
     batches = training_dataset(index, data, 1, count, config.train.seed).as_numpy_iterator()
-    return contact_sheet(batches, index.categories, things)
+    return contact_sheet(batches, index.categories)

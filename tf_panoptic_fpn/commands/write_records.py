@@ -22,7 +22,6 @@ def run(arguments):
         raise ConfigError(f"--shards must be 1 or above. Received: {arguments.shards}")
     config = load_config(arguments.config, arguments.set)
     check_paths(getattr(config.data, arguments.split), arguments.split)
-    semantic_things = config.model.semantic_things
-    index = load_index(config.data, arguments.split, semantic_things)
-    count = write_records(index, arguments.output, arguments.shards, semantic_things)
+    index = load_index(config.data, arguments.split, config.model.semantic_things)
+    count = write_records(index, arguments.output, arguments.shards)
     print(f"{len(index)} images in {count} shards: {arguments.output}")

@@ -8,14 +8,13 @@ from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import DataError
 
 
-def class_shares(split, semantic_things="other"):
+def class_shares(split):
     """Counts the pixels of each semantic class.
 
     Areas are those of the split's JSON; where it leaves one out, the maps are read.
 
     Args:
         split: `PanopticSplit`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         float64 `[S]`, shares of the pixels that have a class; they add up to 1.
@@ -23,7 +22,7 @@ def class_shares(split, semantic_things="other"):
     Raises:
         DataError: if no pixel has a class.
     """
-    semantic_class = split.categories.semantic_classes(semantic_things)
+    semantic_class = split.categories.semantic_classes
     counts = np.zeros(max(semantic_class.values()) + 1)
     unmeasured = []
     for record in split.images:

@@ -45,12 +45,11 @@ class DatasetIndex:
         return len(self.sizes)
 
 
-def build_index(split, semantic_things="other"):
+def build_index(split):
     """Compiles a `PanopticSplit` into a `DatasetIndex`, in memory.
 
     Args:
         split: a `PanopticSplit`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         A `DatasetIndex`, images, segments and instances in the order of the split.
@@ -60,7 +59,7 @@ def build_index(split, semantic_things="other"):
     """
     chunks = list(compiled_chunks(split))
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return index_of_columns(split.categories, columns, semantic_things)
+    return index_of_columns(split.categories, columns)
 
 
 def compiled_chunks(split, skipped=None):
@@ -104,13 +103,12 @@ def compiled_chunks(split, skipped=None):
         raise DataError(f"no image can be used: {skipped[0]}")
 
 
-def index_of_columns(categories, columns, semantic_things):
+def index_of_columns(categories, columns):
     """Makes a `DatasetIndex` of the columns of `compiled_chunks`.
 
     Args:
         categories: `CategoryTable`.
         columns: dict of arrays.
-        semantic_things: "other" or "all".
 
     Returns:
         A `DatasetIndex`; what the columns hold for it already is shared with them, not copied.
@@ -118,7 +116,7 @@ def index_of_columns(categories, columns, semantic_things):
     Raises:
         DataError: as `build_index`.
     """
-    semantic_class = categories.semantic_classes(semantic_things)
+    semantic_class = categories.semantic_classes
     if max(semantic_class.values()) >= schema.IGNORED:
         raise DataError(
             f"At most {schema.IGNORED - 1} stuff categories, or {schema.IGNORED} categories with "

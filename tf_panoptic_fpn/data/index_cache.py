@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.data.index import compiled_chunks, index_of_columns
+from tf_panoptic_fpn.data.index import compiled_chunks
 from tf_panoptic_fpn.errors import DataError
 
 FOLDER = ".panoptic_index"
@@ -25,8 +25,8 @@ _LEFTOVER_SECONDS = 24 * 3600
 _SHOWN = 5
 
 
-def cached_index(read_split, sources, settings, folders, semantic_things="other"):
-    """Loads the index of a split from a cache, where it is made first unless it is there.
+def cached_columns(read_split, sources, settings, folders):
+    """Loads the columns of an index from a cache, where it is made first unless it is there.
 
     It is made anew when a source changes: a file by its size or time of change, a folder by that
     of itself or of a folder in it, that is when files come or go. Annotations and images that
@@ -39,10 +39,9 @@ def cached_index(read_split, sources, settings, folders, semantic_things="other"
         settings: dict of JSON values that say how they are read.
         folders: folders to keep the index in; the first that can be written to is used. If none
             can, the index is held in memory.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
-        A `DatasetIndex`.
+        The `CategoryTable` and the columns, for `index_of_columns`.
 
     Raises:
         DataError: if the split cannot be read.
@@ -53,16 +52,16 @@ def cached_index(read_split, sources, settings, folders, semantic_things="other"
             "no folder for the index can be written to: %s", ", ".join(map(str, folders))
         )
         with tempfile.TemporaryDirectory(prefix="panoptic_index-") as temporary:
-            return _make(read_split, pathlib.Path(temporary) / "index", semantic_things)
+            return _make(read_split, pathlib.Path(temporary) / "index")
     place = _hash([str(source) for source in sources] + [settings])
     path = folder / f"{place}-{_hash([_signature(source) for source in sources])}"
     if path.exists():
         try:
-            return _load(path, semantic_things)
+            return _load(path)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             logging.warning("the index %s is damaged and made anew: %s", path, error)
             _remove(path)
-    index = _make(read_split, path, semantic_things)
+    index = _make(read_split, path)
     for other in folder.glob(f"{place}-*"):
         if other != path:
             _remove(other)
@@ -100,14 +99,14 @@ def _signature(path):
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _make(read_split, path, semantic_things):
+def _make(read_split, path):
     """Writes the index beside its place, loads it, and moves it there in one step."""
     skipped = []
     split = read_split(skipped)
     unfinished = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=_UNFINISHED))
     try:
         _write(split, unfinished, skipped)
-        index = _load(unfinished, semantic_things)
+        index = _load(unfinished)
         with contextlib.suppress(OSError):  # another process was faster; its index is the same
             os.rename(unfinished, path)
     except OSError as error:
@@ -163,7 +162,7 @@ def _write(split, folder, skipped):
     (folder / "index.json").write_text(json.dumps(description))
 
 
-def _load(path, semantic_things):
+def _load(path):
     """Maps the arrays into memory.
 
     Raises:
@@ -181,7 +180,7 @@ def _load(path, semantic_things):
     if len(columns["runs"]) != description["num_runs"]:
         raise ValueError("runs.npy")
     categories = CategoryTable.from_coco(description["categories"], file=str(path))
-    return index_of_columns(categories, columns, semantic_things)
+    return categories, columns
 
 
 def _log_skipped(skipped):

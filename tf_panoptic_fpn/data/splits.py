@@ -6,6 +6,7 @@ import pathlib
 
 from tf_panoptic_fpn.config_rules import SPLIT_PATHS, check_paths
 from tf_panoptic_fpn.data import index_cache
+from tf_panoptic_fpn.data.index import index_of_columns
 from tf_panoptic_fpn.data.shapes import write_shapes
 from tf_panoptic_fpn.data.tfrecords import load_records_index, records_folder
 from tf_panoptic_fpn.errors import ConfigError
@@ -52,12 +53,13 @@ def resolve_data(config, workdir):
     return dataclasses.replace(config, data=data)
 
 
-def load_split(data, name, skipped=None):
+def load_split(data, name, semantic_things="other", skipped=None):
     """Reads the split "train" or "validation" of a resolved `DataConfig`.
 
     Args:
         data: `DataConfig`.
         name: "train" or "validation".
+        semantic_things: "other" or "all", what the semantic branch predicts for things.
         skipped: a list that takes one line for each annotation that is left out because it is
             empty or its mask or box breaks a rule; by default that is an error.
 
@@ -67,8 +69,13 @@ def load_split(data, name, skipped=None):
     Raises:
         DataError: if a file of the data set breaks a rule.
     """
-    split = getattr(data, name)
-    paths = _split_paths(data, name)
+    split = _read_split(getattr(data, name), _split_paths(data, name), skipped)
+    return dataclasses.replace(
+        split, categories=split.categories.with_semantic_things(semantic_things)
+    )
+
+
+def _read_split(split, paths, skipped):
     if split.format == "label_maps":
         return read_label_maps(**paths)
     if split.format == "cityscapes" and split.label_dir:
@@ -92,7 +99,7 @@ def load_index(data, name, semantic_things="other"):
     Args:
         data: a resolved `DataConfig`.
         name: "train" or "validation".
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
+        semantic_things: "other" or "all", what the semantic branch predicts for things.
 
     Returns:
         A `DatasetIndex`.
@@ -108,13 +115,13 @@ def load_index(data, name, semantic_things="other"):
     users = pathlib.Path(
         os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "tf_panoptic_fpn"
     )
-    return index_cache.cached_index(
-        lambda skipped: load_split(absolute, name, skipped),
+    categories, columns = index_cache.cached_columns(
+        lambda skipped: load_split(absolute, name, skipped=skipped),
         list(paths.values()),
         {"format": getattr(data, name).format, "keys": list(paths)},
         [data.index_cache] if data.index_cache else [beside / index_cache.FOLDER, users],
-        semantic_things,
     )
+    return index_of_columns(categories.with_semantic_things(semantic_things), columns)
 
 
 _ARGUMENTS = {"images": "images_dir", "categories": "categories_file"}

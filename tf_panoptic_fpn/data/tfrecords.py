@@ -34,7 +34,7 @@ def records_folder(data_config):
     return records if "://" in records else os.path.join(data_config.root, records)
 
 
-def write_records(index, folder, num_shards, semantic_things):
+def write_records(index, folder, num_shards):
     """Writes the images of an index as TFRecord shards, in parallel.
 
     Every image is read and checked before it is written.
@@ -43,7 +43,6 @@ def write_records(index, folder, num_shards, semantic_things):
         index: `DatasetIndex`.
         folder: path that `tf.io.gfile` can write to; made if absent.
         num_shards: int, at most one for each image is written.
-        semantic_things: "other" or "all", what the index was loaded with.
 
     Returns:
         The number of shards.
@@ -66,7 +65,7 @@ def write_records(index, folder, num_shards, semantic_things):
         described = {
             "categories": index.categories.to_coco(),
             "map_format": index.map_format,
-            "semantic_things": semantic_things,
+            "semantic_things": index.categories.semantic_things,
         }
         _save(os.path.join(folder, _INDEX), description=json.dumps(described), **columns)
         # Last, since a reader begins with it: without it the folder is unfinished.
@@ -103,6 +102,7 @@ def load_records_index(folder, semantic_things):
             f"{described['semantic_things']}`. Received: {semantic_things!r}"
         )
     categories = CategoryTable.from_coco(described["categories"], file=str(folder))
+    categories = categories.with_semantic_things(semantic_things)
     return DatasetIndex(categories, described["map_format"], **columns)
 
 

@@ -18,7 +18,7 @@ MAX_SMALL_NAMES = 12  # names that are larger than their box
 HATCH = 8  # pixels from one line to the next
 
 
-def contact_sheet(batches, categories, semantic_things):
+def contact_sheet(batches, categories):
     """Draws each sample of training batches: instances to the left, semantic labels to the right.
 
     Instances have their box, their mask, pasted from the bitmap in the frame of the box, and their
@@ -27,7 +27,6 @@ def contact_sheet(batches, categories, semantic_things):
     Args:
         batches: iterable of dicts of arrays, as `training_dataset` yields them.
         categories: `CategoryTable`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         uint8 `[H, W, 3]`.
@@ -36,7 +35,7 @@ def contact_sheet(batches, categories, semantic_things):
     for batch in batches:
         for i in range(len(batch[schema.IMAGES])):
             sample = {key: np.asarray(value[i]) for key, value in batch.items()}
-            pictures.append(_draw_sample(sample, len(pictures) + 1, categories, semantic_things))
+            pictures.append(_draw_sample(sample, len(pictures) + 1, categories))
     return _sheet(pictures)
 
 
@@ -100,7 +99,7 @@ def paste_bitmap(bitmap, box, size):
     return bitmap[np.ix_(*cells)] > 0, tuple(places)
 
 
-def _draw_sample(sample, number, categories, semantic_things):
+def _draw_sample(sample, number, categories):
     height, width = sample[schema.IMAGE_SIZES]
     scale = SHORT_SIDE / min(height, width)
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
@@ -109,7 +108,7 @@ def _draw_sample(sample, number, categories, semantic_things):
     instances = draw_sample_instances(image, sample, categories, np.divide(size, (height, width)))
     labels = sample[schema.SEMANTIC][:height, :width].astype(np.int32)
     labels = np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
-    semantic = draw_semantic(image, labels, categories, semantic_things)
+    semantic = draw_semantic(image, labels, categories)
     real = sample[schema.GT_CLASSES] >= 0
     num_crowds = int((real & sample[schema.GT_IS_CROWD]).sum())
     counts = f"instances {int(real.sum()) - num_crowds}"

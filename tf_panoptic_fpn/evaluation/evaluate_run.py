@@ -58,16 +58,16 @@ def evaluate_run(
     files.create()
     if source.config:
         config = resolve_data(config, files.path)
-    split = load_split(config.data, "validation")
+    split = load_split(config.data, "validation", config.model.semantic_things)
     categories_file = config.data.validation.panoptic_json
     check_categories(config, split.categories, categories_file)
     check_occurring(any(map(occurring_categories, split.images)))
     if settings and not split.has_panoptic:
         raise ConfigError("--sweep needs panoptic ground truth, which the data set has not")
-    semantic_things = config.model.semantic_things
     shares = None
     if balance_classes:
-        shares = class_shares(load_split(config.data, "train"), semantic_things).tolist()
+        train = load_split(config.data, "train", config.model.semantic_things)
+        shares = class_shares(train).tolist()
     predictors = load_predictors(source, config, split.categories, tta, shares)
     identity = _identity(source, config, split, tta, shares)
     qualities = []
@@ -82,9 +82,8 @@ def evaluate_run(
             evaluation_samples(split),
             split.categories,
             files.predictions,
-            semantic_things=semantic_things,
             has_panoptic=split.has_panoptic,
-            sweep=_sweep(settings, split.categories, semantic_things),
+            sweep=_sweep(settings, split.categories),
             identity=identity,
             cityscapes=config.data.validation.format == "cityscapes",
             on_image=count,
@@ -97,10 +96,10 @@ def evaluate_run(
     return results
 
 
-def _sweep(settings, categories, semantic_things):
+def _sweep(settings, categories):
     if not settings:
         return None
-    return ThresholdSweep(Merger(categories, semantic_things), settings, categories)
+    return ThresholdSweep(Merger(categories), settings, categories)
 
 
 def _identity(source, config, split, tta, shares):

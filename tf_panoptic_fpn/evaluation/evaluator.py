@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles
-from tf_panoptic_fpn.evaluation.running_metrics import Scores, coco_segments
+from tf_panoptic_fpn.evaluation.running_metrics import RunningMetrics, coco_segments
 from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
 from tf_panoptic_fpn.inference.image_prediction import image_prediction
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
@@ -27,7 +27,6 @@ def evaluate(
     categories,
     output_dir=None,
     num_overlays=8,
-    semantic_things="other",
     *,
     has_panoptic=True,
     sweep=None,
@@ -59,7 +58,6 @@ def evaluate(
             class of each pixel), `overlays/*.jpg` and `records.jsonl` (what is known of each
             image). None: nothing is written.
         num_overlays: number of images, from the first, to draw beside their ground truth.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
         has_panoptic: bool; False where the ground truth has no panoptic maps: then no PQ.
         sweep: a `ThresholdSweep`, or None.
         identity: dict for JSON, what the predictions depend on beside the images. Images that
@@ -79,13 +77,13 @@ def evaluate(
             differ in size.
     """
     predictors = predictor if isinstance(predictor, (list, tuple)) else [predictor]
-    scores = Scores(categories, semantic_things, has_panoptic, sweep)
+    scores = RunningMetrics(categories, has_panoptic, sweep)
     seconds = []
     with contextlib.ExitStack() as stack:
         files = None
         if output_dir is not None:
             files = stack.enter_context(ResultFiles(output_dir, categories, identity))
-        prepare = _Preparation(files, scores, categories, semantic_things, cityscapes)
+        prepare = _Preparation(files, scores, categories, cityscapes)
         images = _predicted_images(samples, predictors, prepare, num_overlays)
         for image in stack.enter_context(contextlib.closing(images)):
             prediction, swept = image.prepared.result()
@@ -141,11 +139,10 @@ def _predicted_images(samples, predictors, prepare, num_overlays):
 class _Preparation:
     """What is done with a prediction in any order, by several threads: encode, write, draw."""
 
-    def __init__(self, files, scores, categories, semantic_things, cityscapes):
+    def __init__(self, files, scores, categories, cityscapes):
         self._files = files
         self._scores = scores
         self._categories = categories
-        self._semantic_things = semantic_things
         self._cityscapes = cityscapes
 
     def known(self, record):
@@ -156,7 +153,7 @@ class _Preparation:
         return self._files.unique_stem(record), line
 
     def __call__(self, record, ids, stem, line, predicted, drawn):
-        """Returns the `ImagePrediction` and what `Scores.sweep` makes of it.
+        """Returns the `ImagePrediction` and what `RunningMetrics.sweep` makes of it.
 
         Args:
             record, ids: the image's and its ground truth.
@@ -185,7 +182,6 @@ class _Preparation:
                 record.file_name,
                 prediction,
                 self._categories,
-                self._semantic_things,
             )
         if self._files and drawn is not None:
             self._draw(record, drawn, ids, stem, prediction)

@@ -10,23 +10,22 @@ from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 
 
-class Scores:
+class RunningMetrics:
     """Panoptic quality, box and mask AP, semantic IoU and a sweep, of what is predicted.
 
     Args:
         categories: `CategoryTable`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
         has_panoptic: bool; False where the ground truth has no panoptic maps, so no PQ.
         sweep: a `ThresholdSweep`, or None.
     """
 
-    def __init__(self, categories, semantic_things, has_panoptic=True, sweep=None):
+    def __init__(self, categories, has_panoptic=True, sweep=None):
         self._categories = categories
         self._panoptic = PanopticQuality(categories) if has_panoptic else None
         self._instances = InstanceAP(categories)
-        self._semantic_classes = categories.semantic_classes(semantic_things)
+        self._semantic_classes = categories.semantic_classes
         names = {self._semantic_classes[c]: name for c, name in categories.unique_names.items()}
-        if semantic_things == "other":
+        if categories.semantic_things == "other":
             names[0] = "other (things)"  # a category may itself be called "other"
         self._semantic = SemanticIoU([names[s] for s in sorted(names)])
         self._sweep = sweep if has_panoptic else None

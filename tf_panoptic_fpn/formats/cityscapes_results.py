@@ -9,7 +9,7 @@ from pycocotools import mask as mask_api
 IMAGE_SUFFIX = "_leftImg8bit"
 
 
-def write_cityscapes(folder, file_name, prediction, categories, semantic_things):
+def write_cityscapes(folder, file_name, prediction, categories):
     """Writes the semantic and the instance results of one image.
 
     `semantic/CITY_SEQUENCE_FRAME_pred_labelIds.png` has the label id of each pixel;
@@ -20,13 +20,13 @@ def write_cityscapes(folder, file_name, prediction, categories, semantic_things)
         folder: path; made if it does not exist.
         file_name: of the image, `CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png`.
         prediction: an `ImagePrediction`.
-        categories: `CategoryTable`, whose data-set ids are Cityscapes' label ids.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`. With "other" the
-            pixels of things are those of the panoptic map; one that is void there is 0, unlabeled.
+        categories: `CategoryTable`, whose data-set ids are Cityscapes' label ids. Where its
+            semantic branch has one class for all things, the pixels of things are those of the
+            panoptic map; one that is void there is 0, unlabeled.
     """
     folder = pathlib.Path(folder)
     name = pathlib.PurePosixPath(file_name).stem.removesuffix(IMAGE_SUFFIX)
-    labels = _label_ids(prediction, categories, semantic_things)
+    labels = _label_ids(prediction, categories)
     _save(labels, folder / "semantic" / f"{name}_pred_labelIds.png")
     if prediction.results is not None:
         lines = []
@@ -38,7 +38,7 @@ def write_cityscapes(folder, file_name, prediction, categories, semantic_things)
         (folder / "instances" / f"{name}_pred.txt").write_text("".join(lines))
 
 
-def _label_ids(prediction, categories, semantic_things):
+def _label_ids(prediction, categories):
     """uint8 `[H, W]`: the semantic branch's label, or else that of the panoptic map."""
     category_ids = np.zeros(prediction.ids.max() + 1, np.uint8)
     for segment in prediction.segments:
@@ -47,8 +47,8 @@ def _label_ids(prediction, categories, semantic_things):
     if prediction.semantic is None:
         return labels
     of_class = np.zeros(256, np.uint8)
-    for category_id, semantic_class in categories.semantic_classes(semantic_things).items():
-        if semantic_things == "all" or not categories.by_id[category_id].is_thing:
+    for category_id, semantic_class in categories.semantic_classes.items():
+        if categories.semantic_things == "all" or not categories.by_id[category_id].is_thing:
             of_class[semantic_class] = category_id
     semantic = of_class[prediction.semantic]
     return np.where(semantic > 0, semantic, labels)

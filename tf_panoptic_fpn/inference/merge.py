@@ -36,18 +36,17 @@ def no_instances(count):
     }
 
 
-def merge_outputs(instances, semantic, categories, semantic_things, merge):
+def merge_outputs(instances, semantic, categories, merge):
     """`panoptic_merge` of one image's INSTANCES and SEMANTIC_MAP.
 
     Args:
         instances: dict of tensors, in pixels of the image.
         semantic: int32 `[H0, W0]`.
         categories: `CategoryTable`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
         merge: `MergeConfig`; its values may be tensors.
     """
     # The merge discards what the semantic branch says of things: `other`, or each of them.
-    things = len(categories.things) if semantic_things == "all" else 1
+    things = categories.num_semantic_things
     return panoptic_merge(
         instances[schema.BOXES],
         instances[schema.SCORES],
@@ -67,16 +66,15 @@ class Merger:
 
     Args:
         categories: `CategoryTable`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Call: (INSTANCES, a dict of arrays, or None; SEMANTIC_MAP or None; (H0, W0); `MergeConfig`) ->
     dict of arrays, the keys of the merge.
     """
 
-    def __init__(self, categories, semantic_things):
+    def __init__(self, categories):
         def merge(instances, semantic, *thresholds):
             thresholds = MergeConfig(*thresholds)
-            return merge_outputs(instances, semantic, categories, semantic_things, thresholds)
+            return merge_outputs(instances, semantic, categories, thresholds)
 
         # One graph for images of all sizes.
         self._merge = tf.function(merge, autograph=False, reduce_retracing=True)

@@ -28,7 +28,7 @@ class Predictor:
 
     def __init__(self, model, categories, merge, split, class_shares=None):
         self.model = model
-        self.categories = categories
+        self.categories = categories.with_semantic_things(model.config["semantic_things"])
         self.merge = merge
         self.class_shares = class_shares
         self.short_side = split.short_sides[0]
@@ -90,9 +90,7 @@ class Predictor:
         if self.class_shares is not None:
             logits = balance_classes(logits, self.class_shares)
         semantic = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        merged = merge_outputs(
-            instances, semantic, self.categories, self.semantic_things, self.merge
-        )
+        merged = merge_outputs(instances, semantic, self.categories, self.merge)
         if "semantic" in self.tasks:
             merged[schema.SEMANTIC_MAP] = semantic
         if "instance" in self.tasks:
@@ -102,10 +100,6 @@ class Predictor:
     @property
     def tasks(self):
         return self.model.config["tasks"]
-
-    @property
-    def semantic_things(self):
-        return self.model.config["semantic_things"]
 
     def _semantic_logits(self, outputs, size, original):
         """Float `[H0, W0, S]`; one class alone, where nothing is stuff, without the task."""

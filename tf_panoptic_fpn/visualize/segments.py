@@ -43,14 +43,13 @@ def draw_panoptic(image, panoptic_map, segments, categories):
     return _draw_map(image, panoptic_map, [s["id"] for s in segments], colors, texts)
 
 
-def draw_semantic(image, semantic_map, categories, semantic_things="other"):
+def draw_semantic(image, semantic_map, categories):
     """Draws a semantic map over its image: one tint and one label a class.
 
     Args:
         image: uint8 `[H, W, 3]`.
         semantic_map: int `[H, W]`, semantic class of each pixel; 255 stays clear.
         categories: `CategoryTable`.
-        semantic_things: "other" or "all", see `CategoryTable.semantic_classes`.
 
     Returns:
         As `draw_panoptic`.
@@ -58,11 +57,11 @@ def draw_semantic(image, semantic_map, categories, semantic_things="other"):
     Raises:
         DataError: if the sizes differ, or a class does not exist.
     """
-    classes = categories.semantic_classes(semantic_things)
+    classes = categories.semantic_classes
     names = {c.id: c.name for c in categories.categories}
     colors = segment_colors([{"category_id": i} for i in classes], categories)
     drawn = {k: (names[i], color) for (i, k), color in zip(classes.items(), colors, strict=True)}
-    if semantic_things == "other":
+    if categories.semantic_things == "other":
         drawn[0] = "other (things)", OTHER
     present = [k for k in np.unique(semantic_map).tolist() if k != schema.IGNORED]
     unknown = sorted(set(present) - set(drawn))
