@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
 ROOMS = (
     "errors",
     "schema",
+    "atomic_write",
     "workdir",
     "ops",
     "categories",
@@ -35,6 +36,7 @@ ROOMS = (
 FILES_ALONE = {
     "errors",
     "schema",
+    "atomic_write",
     "workdir",
     "categories",
     "formats",

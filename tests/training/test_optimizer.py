@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tf_panoptic_fpn.training.optimizer import SGD, WarmupStepDecay
+from tf_panoptic_fpn.training.optimizer import SGD
+from tf_panoptic_fpn.training.schedule import WarmupStepDecay
 
 
 def torch_sgd(weight, gradients, rates, momentum, decay):

@@ -1,8 +1,11 @@
 """Checkpoints of a run: model, optimizer and so the step; written atomically, the last few kept."""
 
-import tensorflow as tf
+import pathlib
 
-from tf_panoptic_fpn.errors import ConfigError
+import tensorflow as tf
+from absl import logging
+
+from tf_panoptic_fpn.errors import TrainingError
 
 KEPT = 3
 
@@ -17,28 +20,48 @@ class Checkpoints:
     """
 
     def __init__(self, model, optimizer, folder):
+        self.folder = pathlib.Path(folder)
         self.optimizer = optimizer
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
-        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=KEPT)
+        try:
+            self.manager = self._make_manager()
+        except ValueError:  # its list of the files is damaged; the files need not be
+            (self.folder / "checkpoint").unlink()
+            self.manager = self._make_manager()
+
+    def _make_manager(self):
+        return tf.train.CheckpointManager(self.checkpoint, str(self.folder), max_to_keep=KEPT)
 
     def restore(self):
-        """Restores the last checkpoint, if there is one.
+        """Restores the newest checkpoint, or the one before where that is damaged.
 
         Returns:
-            int, steps done.
+            int, steps done; 0 without a checkpoint.
 
         Raises:
-            ConfigError: if the last checkpoint does not fit the model.
+            TrainingError: if there are checkpoints and none can be restored.
         """
-        path = self.manager.latest_checkpoint
-        if path is None:
-            return 0
-        try:
-            self.checkpoint.restore(path).assert_consumed()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"{path}: does not fit the configured model: {reason}") from None
-        return int(self.optimizer.iterations.numpy())
+        damaged = []
+        for step in sorted(self._steps(), reverse=True):
+            path = self.folder / f"ckpt-{step}"
+            try:
+                self.checkpoint.restore(str(path)).assert_consumed()
+            # TensorFlow raises OpError, IndexError, ValueError and others on a damaged file.
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                damaged.append(f"{path}: cannot be restored: {reason[:200]}")
+                continue
+            for line in damaged:
+                logging.warning("%s; going on from step %d", line, step)
+            return int(self.optimizer.iterations.numpy())
+        if damaged:
+            raise TrainingError(f"{damaged[0]} (nor can {len(damaged) - 1} older ones)")
+        return 0
+
+    def _steps(self):
+        """The steps of the files in the folder, whatever its own list of them says."""
+        names = (path.stem.removeprefix("ckpt-") for path in self.folder.glob("ckpt-*.index"))
+        return [int(name) for name in names if name.isdecimal()]
 
     def save(self, step):
         """Writes a checkpoint of `step` steps done."""

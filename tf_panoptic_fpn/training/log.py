@@ -3,10 +3,12 @@
 import json
 import time
 
-import keras
 import numpy as np
-import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import TrainingError
 
 
@@ -15,22 +17,29 @@ class MetricsLog:
 
     Args:
         workdir: `Workdir`.
-        start: steps done; lines after it, of an interrupted run, are dropped.
-        optimizer: gives the learning rate.
+        start: steps done; what an interrupted run logged after it is dropped.
+        schedule: function of the number of steps done that returns the next step's learning rate.
     """
 
-    def __init__(self, workdir, start, optimizer):
+    def __init__(self, workdir, start, schedule):
         self.path = workdir.metrics
-        self.optimizer = optimizer
+        self.schedule = schedule
         if self.path.exists():
-            lines = self.path.read_text().splitlines()
+            lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _is_step_up_to(line, start)]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
-        self.summary = tf.summary.create_file_writer(str(workdir.tensorboard))
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+        self.events = EventFileWriter(str(workdir.tensorboard))
+        # TensorBoard drops what was logged for this step and later ones before.
+        session = SessionLog(status=SessionLog.START)
+        self.events.add_event(Event(wall_time=time.time(), step=start + 1, session_log=session))
         self.last_time = time.perf_counter()
 
     def write(self, step, window, batch_size, damaged_images):
-        """Writes the means over `window`, a list of the train step's dicts; returns them."""
+        """Writes the means over `window`, a list of the train step's dicts; returns them.
+
+        Raises:
+            TrainingError: if no step of the window had finite gradients.
+        """
         is_finite = np.array([float(row["is_finite"]) > 0 for row in window])
         if not is_finite.any():
             raise TrainingError(
@@ -48,23 +57,28 @@ class MetricsLog:
             "step": step,
             "loss": {name: value for name, value in means.items() if name != "gradient_norm"},
             "gradient_norm": means["gradient_norm"],
-            "learning_rate": float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)),
+            "learning_rate": float(self.schedule(step - 1)),  # of the step itself
             "images_per_second": len(window) * batch_size / (now - self.last_time),
             "skipped_steps": int((~is_finite).sum()),
             "damaged_images": damaged_images,
         }
         self.last_time = now
-        with open(self.path, "a") as file:
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        with self.summary.as_default(step=step):
-            for name, value in line["loss"].items():
-                tf.summary.scalar(f"loss/{name}", value)
-            for name in ("gradient_norm", "learning_rate", "images_per_second"):
-                tf.summary.scalar(name, line[name])
+        self._write_scalars(line)
         return means
 
+    def _write_scalars(self, line):
+        scalars = {f"loss/{name}": value for name, value in line["loss"].items()}
+        for name in ("gradient_norm", "learning_rate", "images_per_second"):
+            scalars[name] = line[name]
+        for name, value in scalars.items():
+            event = Event(wall_time=time.time(), step=line["step"], summary=scalar_pb(name, value))
+            self.events.add_event(event)
+        self.events.flush()
+
     def close(self):
-        self.summary.close()
+        self.events.close()
 
 
 def _is_step_up_to(line, start):

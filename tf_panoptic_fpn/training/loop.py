@@ -1,21 +1,26 @@
 """The training loop: `train(config, workdir)`."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_panoptic_fpn.config import load_config, save_config
+from tf_panoptic_fpn.atomic_write import replacing
+from tf_panoptic_fpn.config import save_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
-from tf_panoptic_fpn.data.splits import check_categories, load_index, resolve_data
+from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.build_model import build_model
-from tf_panoptic_fpn.models.panoptic_fpn import TASKS
+from tf_panoptic_fpn.training.before_training import load_checked_index
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.data_problems import DataProblems
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.optimizer import build_optimizer
-from tf_panoptic_fpn.training.replicas import build_strategy
-from tf_panoptic_fpn.training.step import alternate_steps, make_train_step
+from tf_panoptic_fpn.training.replicas import build_strategy, distribute
+from tf_panoptic_fpn.training.resume import check_continues
+from tf_panoptic_fpn.training.schedule import build_schedule
+from tf_panoptic_fpn.training.step import build_train_step
 from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -24,7 +29,8 @@ def train(config, workdir):
     """Trains a model from a configuration, or goes on where an earlier run of it stopped.
 
     Writes in `workdir`: `config.yaml`, `categories.json`, `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/` and, at the end, `model.keras`.
+    `checkpoints/` and, at the end, `model.keras`. All that the run and its evaluation will read is
+    looked at before the first step.
 
     Args:
         config: `Config`.
@@ -34,17 +40,17 @@ def train(config, workdir):
         The resolved `Config` (see `resolve_data`).
 
     Raises:
-        ConfigError: if the workdir cannot be written, holds a run of another model, or the data
-            set does not fit the model.
+        ConfigError: if the workdir cannot be written, holds a run that cannot go on with these
+            settings, or the data set does not fit the model.
         DataError: if the data set cannot be read.
-        TrainingError: if no step between two log lines had finite gradients.
+        TrainingError: if no step between two log lines had finite gradients, or no checkpoint can
+            be restored.
     """
     workdir = Workdir(workdir)
     workdir.create()
     config = resolve_data(config, workdir.path)
-    _check_same_model(config, workdir)
-    index = load_index(config.data, "train", config.model.semantic_things)
-    check_categories(config, index.categories, config.data.train.panoptic_json)
+    check_continues(config, workdir)
+    index = load_checked_index(config)
     save_config(config, workdir.config)
     index.categories.save(workdir.categories)
 
@@ -63,53 +69,27 @@ def train(config, workdir):
     start = checkpoints.restore()
     if start == 0:
         load_initial_weights(model, settings)
-    if start < settings.steps:
-        problems = DataProblems()
-        dataset = training_dataset(
-            index,
-            config.data,
-            settings.batch_size,
-            settings.steps,
-            settings.seed,
-            start_step=start,
-            on_damaged=problems.skip,
-            on_error=problems.stop,
-        )
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        dataset = strategy.experimental_distribute_dataset(dataset.with_options(options))
-        alternating = settings.loss_schedule == "alternating"
-        train_steps = [
-            make_train_step(
-                model,
-                optimizer,
-                strategy,
-                dataset.element_spec,
-                config.optimizer.clip_norm,
-                settings.jit_compile,
-                tasks,
-            )
-            for tasks in (TASKS if alternating else [config.model.tasks])
-        ]
-        train_step = alternate_steps(train_steps, start)
-        log = MetricsLog(workdir, start, optimizer)
+    if start >= settings.steps and workdir.model.exists():
+        return config
+
+    problems = DataProblems()
+    dataset = training_dataset(
+        index,
+        config.data,
+        settings.batch_size,
+        settings.steps,
+        settings.seed,
+        start_step=start,
+        on_damaged=problems.skip,
+        on_error=problems.stop,
+    )
+    dataset = distribute(dataset, strategy)
+    train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
+    with contextlib.closing(MetricsLog(workdir, start, build_schedule(config.optimizer))) as log:
         _run(settings, dataset, train_step, checkpoints, start, log, problems)
-    _save_model(model, workdir.model)
+    with replacing(workdir.model) as file:
+        model.save(file)
     return config
-
-
-def _check_same_model(config, workdir):
-    if not workdir.config.exists() or not workdir.checkpoints.exists():
-        return
-    earlier = load_config(workdir.config)
-    for section in ("model", "optimizer"):
-        old, new = getattr(earlier, section), getattr(config, section)
-        for key in vars(old):
-            if getattr(old, key) != getattr(new, key):
-                raise ConfigError(
-                    f"{workdir.config}: the workdir holds a run with `{section}.{key}` = "
-                    f"{getattr(old, key)!r}; use another workdir. Received: {getattr(new, key)!r}"
-                )
 
 
 def _run(settings, dataset, train_step, checkpoints, start, log, problems):
@@ -141,11 +121,3 @@ def _run(settings, dataset, train_step, checkpoints, start, log, problems):
         # An iterator whose threads still load images would hang the interpreter at its end.
         del batches
         progress.close()
-        log.close()
-
-
-def _save_model(model, path):
-    """Writes the model beside `path` first, so that a crash never leaves half a file."""
-    partial = path.with_name(f"partial_{path.name}")
-    model.save(partial)
-    partial.replace(path)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.training.schedule import WarmupStepDecay
+from tf_panoptic_fpn.training.schedule import build_schedule
 
 NORM_WEIGHTS = ("gamma", "beta")
 MOMENTUM_STYLES = ("torch", "keras")
@@ -94,15 +94,8 @@ class SGD(keras.optimizers.Optimizer):
 
 def build_optimizer(config):
     """Returns the optimizer of an `OptimizerConfig`, for gradients already summed over replicas."""
-    schedule = WarmupStepDecay(
-        config.learning_rate,
-        config.warmup_steps,
-        config.warmup_factor,
-        config.drop_steps,
-        config.drop_factor,
-    )
     return SGD(
-        schedule,
+        build_schedule(config),
         config.momentum,
         config.weight_decay,
         config.momentum_style,

@@ -43,3 +43,14 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return self.config
+
+
+def build_schedule(config):
+    """Returns the learning-rate schedule of an `OptimizerConfig`."""
+    return WarmupStepDecay(
+        config.learning_rate,
+        config.warmup_steps,
+        config.warmup_factor,
+        config.drop_steps,
+        config.drop_factor,
+    )

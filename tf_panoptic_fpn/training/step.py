@@ -5,6 +5,7 @@ import itertools
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.models.panoptic_fpn import TASKS
 
 BATCH_STATISTICS = ("moving_mean", "moving_variance")  # of batch norms
 MODEL_INPUTS = (schema.IMAGES, schema.IMAGE_SIZES)
@@ -92,6 +93,30 @@ def make_train_step(
         return {name: strategy.experimental_local_results(v)[0] for name, v in replicas.items()}
 
     return train_step
+
+
+def build_train_step(model, optimizer, strategy, batch_spec, config, start):
+    """Returns the train step of a `Config`, which alternates between the tasks if that says so.
+
+    Args:
+        model, optimizer, strategy, batch_spec: see `make_train_step`.
+        config: `Config`.
+        start: int, steps done before.
+    """
+    alternating = config.train.loss_schedule == "alternating"
+    train_steps = [
+        make_train_step(
+            model,
+            optimizer,
+            strategy,
+            batch_spec,
+            config.optimizer.clip_norm,
+            config.train.jit_compile,
+            tasks,
+        )
+        for tasks in (TASKS if alternating else [config.model.tasks])
+    ]
+    return alternate_steps(train_steps, start)
 
 
 def alternate_steps(train_steps, start):

@@ -1,0 +1,39 @@
+"""What a run will read, looked at before its first step."""
+
+from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.evaluation.running_metrics import check_occurring, occurring_categories
+
+
+def load_checked_index(config):
+    """Loads the index of the training split, and reads all annotations of the validation split.
+
+    Args:
+        config: `Config`, resolved.
+
+    Returns:
+        The `DatasetIndex` of the training split.
+
+    Raises:
+        ConfigError: if the model does not fit the categories of either split.
+        DataError: if a file of either split is missing or breaks a rule, or no annotation of the
+            validation split can be scored.
+    """
+    things = config.model.semantic_things
+    index = load_index(config.data, "train", things)
+    check_categories(config, index.categories, config.data.train.panoptic_json)
+    validation = load_split(config.data, "validation", things)
+    check_categories(config, validation.categories, config.data.validation.panoptic_json)
+    for kind in ("thing_ids", "stuff_ids"):
+        expected = getattr(index.categories, kind)
+        received = getattr(validation.categories, kind)
+        if expected != received:
+            raise ConfigError(
+                f"`data.validation` must have the {kind} of `data.train`, {expected}. "
+                f"Received: {received}"
+            )
+    occurring = set()
+    for record in validation.images:  # a broken rule of an annotation is found when it is read
+        occurring |= occurring_categories(record)
+    check_occurring(occurring)
+    return index

@@ -1,0 +1,56 @@
+"""What may change between a run and its continuation, and what may not."""
+
+import dataclasses
+
+from absl import logging
+
+from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.errors import ConfigError
+
+# What the weights and the draws of the steps done depend on. Steps, schedule, logging, paths,
+# replicas and evaluation may change.
+FIXED = (
+    "model.",
+    "optimizer.momentum",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "train.batch_size",
+    "train.seed",
+    "train.loss_schedule",
+)
+
+
+def check_continues(config, workdir):
+    """Compares a configuration with that of the run in a workdir, if there is one.
+
+    What changed and may is said in the log.
+
+    Args:
+        config: `Config`, resolved.
+        workdir: `Workdir`.
+
+    Raises:
+        ConfigError: if a value that may not change has changed.
+    """
+    if not workdir.config.exists() or not workdir.checkpoints.exists():
+        return
+    old, new = (_flat(dataclasses.asdict(c)) for c in (load_config(workdir.config), config))
+    for key in dict.fromkeys((*old, *new)):
+        if old.get(key) == new.get(key):
+            continue
+        if key.startswith(FIXED):
+            raise ConfigError(
+                f"{workdir.config}: the workdir holds a run with `{key}` = {old.get(key)!r}; use "
+                f"another workdir. Received: {new.get(key)!r}"
+            )
+        if not key.startswith("data.shapes"):
+            logging.info("goes on with `%s` = %r, before %r", key, new.get(key), old.get(key))
+
+
+def _flat(tree, prefix=""):
+    """Nested dicts as one: dotted key -> value."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
