@@ -20,6 +20,7 @@ setup(
     package_data={
         "tf_panoptic_fpn": ["__init__.pyi", "py.typed"],
         "tf_panoptic_fpn.evaluation": ["report.html.jinja"],
+        "tf_panoptic_fpn.weights": ["__init__.pyi"],
     },
     install_requires=[
         "absl-py>=2.1",
@@ -30,6 +31,7 @@ setup(
         "pillow>=10.4",
         "pycocotools>=2.0.8",
         "pyyaml>=6.0.2",
+        "safetensors>=0.5",
         "tensorboard>=2.20",
         "tensorflow>=2.20",
         "tqdm>=4.66",

@@ -3,45 +3,9 @@
 import re
 
 import numpy as np
-from keras import ops
-
-from tf_panoptic_fpn.weights.plan import NORM_EPSILON, weight_plan
 
 BOTTOM_UP = "backbone.bottom_up."
 STD = np.array([58.395, 57.12, 57.375], np.float32)  # RGB
-
-
-def to_detectron2(model):
-    """The weights of a model in detectron2's names and layouts: the inverse of its importer, exact.
-
-    A folded norm is written as one of mean 0, whose variance and epsilon make 1.
-    """
-    arrays = {}
-    for variable, names, _ in weight_plan(model):
-        value, name = ops.convert_to_numpy(variable), names[0]
-        if len(names) > 1:
-            stem = name.removesuffix("weight")
-            if len(names) == 2:
-                arrays[name] = value
-            else:
-                arrays[f"{stem}bias"] = value
-            arrays[f"{stem}running_mean"] = np.zeros(value.shape)
-            arrays[f"{stem}running_var"] = np.full(value.shape, 1 - NORM_EPSILON)
-            continue
-        if value.ndim == 4:
-            value = np.transpose(value, (3, 2, 0, 1))
-        elif name.endswith("box_head.fc1.weight"):
-            channels = value.shape[0] // 49
-            value = np.transpose(value.reshape(7, 7, channels, -1), (3, 2, 0, 1))
-            value = value.reshape(len(value), -1)
-        elif value.ndim == 2:
-            value = value.T
-        if ".stem.conv1.weight" in name:
-            value = value[:, ::-1]
-        if "anchor_deltas" in name or "bbox_pred" in name:
-            value = value.reshape(-1, 4, *value.shape[1:])[:, [1, 0, 3, 2]].reshape(value.shape)
-        arrays[name] = value
-    return arrays
 
 
 def to_caffe2(arrays, folded=False):

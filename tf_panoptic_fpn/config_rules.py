@@ -43,7 +43,7 @@ SPLIT_PATHS = (
 )
 # Formats that have the ground truth of one task only.
 SINGLE_TASKS = {"coco_instances": ("instance",), "label_maps": ("semantic",)}
-WEIGHT_SOURCES = ("detectron2", "torchvision", "mmdet", "keras_applications")
+WEIGHT_SOURCES = ("detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn")
 
 
 def check(config, path):

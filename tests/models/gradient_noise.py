@@ -22,7 +22,7 @@ from small_model import make_small_model  # noqa: E402
 
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels  # noqa: E402
 from tf_panoptic_fpn.weights import load_detectron2  # noqa: E402
-from tf_panoptic_fpn.weights.plan import weight_plan  # noqa: E402
+from tf_panoptic_fpn.weights.detectron2_layout import weight_plan  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "goldens"
 

@@ -10,7 +10,7 @@ from small_model import make_small_model
 
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.weights.detectron2 import load_detectron2
-from tf_panoptic_fpn.weights.plan import weight_plan
+from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
 
 LOSSES = {
     "rpn_class": "loss_rpn_cls",

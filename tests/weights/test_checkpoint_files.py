@@ -10,8 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from tf_panoptic_fpn.weights import WeightsError, files, unpickle
-from tf_panoptic_fpn.weights.files import read_checkpoint
+from tf_panoptic_fpn.weights import WeightsError, checkpoint_files, unpickle
+from tf_panoptic_fpn.weights.checkpoint_files import read_checkpoint
 from tf_panoptic_fpn.weights.unpickle import LEGACY_MAGIC
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
@@ -305,7 +305,7 @@ def test_zip_bombs(tmp_path, monkeypatch):
     path = tmp_path / "file.npz"
     np.savez_compressed(path, weight=np.zeros(1 << 20))
     assert read_checkpoint(path).arrays["weight"].shape == (1 << 20,)
-    monkeypatch.setattr(files, "EXPANDED_LIMIT", 1 << 20)
+    monkeypatch.setattr(checkpoint_files, "EXPANDED_LIMIT", 1 << 20)
     with pytest.raises(WeightsError, match=r"file\.npz: says that it holds 0\.0078 GiB"):
         read_checkpoint(path)
 

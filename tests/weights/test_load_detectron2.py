@@ -4,17 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
-from foreign_checkpoints import STD, to_caffe2, to_detectron2
+from foreign_checkpoints import STD, to_caffe2
 from keras import ops
 from small_model import make_small_model
 
 from tf_panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.weights import PREDICTORS, WeightsError, load_detectron2
+from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source
-from tf_panoptic_fpn.weights.files import Checkpoint
-from tf_panoptic_fpn.weights.infer import infer_model
-from tf_panoptic_fpn.weights.plan import weight_plan
+from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays, weight_plan
+from tf_panoptic_fpn.weights.infer_model import infer_model
 
 HEADS = ("fpn/", "semantic_head/", "rpn_head/", "box_head/", "mask_head/")
 TINY = {
@@ -374,7 +374,7 @@ def test_round_trip_is_exact(variant):
     rng = np.random.default_rng(0)
     for weight in weights:
         weight.assign(rng.uniform(0.01, 0.02, weight.shape))
-    first, source = [ops.convert_to_numpy(weight) for weight in weights], to_detectron2(model)
+    first, source = [ops.convert_to_numpy(weight) for weight in weights], detectron2_arrays(model)
     for weight in weights:
         weight.assign(np.zeros(weight.shape))
     report = load_detectron2(model, source)

@@ -14,8 +14,8 @@ from tf_panoptic_fpn.weights import (
     load_mmdet,
     load_torchvision,
 )
-from tf_panoptic_fpn.weights.files import Checkpoint
-from tf_panoptic_fpn.weights.infer import infer_model
+from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
+from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.torchvision import torchvision_source
 
 STRIDE = {"allow_config": ("stride_in_1x1",)}  # these networks stride in the 3x3, the golden not

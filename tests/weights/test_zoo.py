@@ -151,6 +151,7 @@ def test_from_pretrained(server, tmp_path, goldens_dir, golden, monkeypatch, cap
         "name": name,
         "url": url,
         "metrics": {"PQ": 39.4, "box AP": 37.6, "mask AP": 34.7},
+        "dataset": "coco",
         "licence": "CC BY-SA 3.0",
     }
     assert "licence CC BY-SA 3.0; published on COCO: PQ 39.4" in capsys.readouterr().out

@@ -1,11 +1,17 @@
 """Weights of detectron2: Panoptic FPN, Mask R-CNN FPN, and backbones in its or Caffe2's names."""
 
+import os
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from tf_panoptic_fpn.weights.files import read_checkpoint
-from tf_panoptic_fpn.weights.plan import BOTTOM_UP
+from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.pytorch_names import IMAGENET_MEAN, IMAGENET_STD, flip_stem
-from tf_panoptic_fpn.weights.transfer import rename, transfer
+from tf_panoptic_fpn.weights.report import ImportReport
+from tf_panoptic_fpn.weights.source import BOTTOM_UP, Source, rename
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 CHANNEL_ORDERS = ("bgr", "rgb")
 
@@ -19,7 +25,12 @@ _ENDS = {
     **dict.fromkeys(("bn_riv", "bn_running_var"), "norm.running_var"),
 }
 _C2_ENDS = "|".join(_ENDS)
-_RULES = (
+RULES = (
+    (
+        r"((?:backbone\.(?:bottom_up|fpn_)|proposal_generator\.|sem_seg_head\.).*)",
+        r"\1",
+    ),
+    (r"(roi_heads\.(?:box_head\.fc[12]|box_predictor|mask_head\.(?!\d)).*)", r"\1"),
     (
         rf"(?:res_)?conv1_({_C2_ENDS})",
         lambda match: f"{BOTTOM_UP}.stem.conv1.{_ENDS[match[1]]}",
@@ -41,7 +52,12 @@ _UNUSED = (
 )
 
 
-def load_detectron2(model, source, channel_order=None, **allowed):
+def load_detectron2(
+    model: "PanopticFPN",
+    source: str | os.PathLike | dict,
+    channel_order: str | None = None,
+    **allowed,
+) -> ImportReport:
     """Sets a model's weights from a checkpoint of detectron2.
 
     Reads Panoptic FPN, Mask R-CNN FPN, and backbones alone (which leave the heads as they are):
@@ -55,7 +71,7 @@ def load_detectron2(model, source, channel_order=None, **allowed):
             for a backbone converted from torchvision and for a file that holds ImageNet's mean in
             that order, and BGR for all else.
         **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
-            `transfer`, in patterns.
+            `set_weights`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -65,10 +81,12 @@ def load_detectron2(model, source, channel_order=None, **allowed):
             match and is not allowed; the model is unchanged then.
         ValueError: if `channel_order` is unknown.
     """
-    return transfer(model, detectron2_source(read_checkpoint(source), channel_order), **allowed)
+    from tf_panoptic_fpn.weights.set_weights import set_weights
+
+    return set_weights(model, detectron2_source(read_checkpoint(source), channel_order), **allowed)
 
 
-def detectron2_source(checkpoint, channel_order=None):
+def detectron2_source(checkpoint: Checkpoint, channel_order: str | None = None) -> Source:
     """A `Checkpoint` of detectron2 as a `Source`; see `load_detectron2`."""
     arrays = checkpoint.arrays
     from_torchvision = checkpoint.author == "torchvision"
@@ -80,7 +98,7 @@ def detectron2_source(checkpoint, channel_order=None):
         raise ValueError(
             f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: {channel_order!r}"
         )
-    source = rename(arrays, _RULES, _UNUSED)
+    source = rename(checkpoint, RULES, _UNUSED)
     if channel_order == "rgb":
         flip_stem(source)
     _fill_frozen_statistics(source)

@@ -1,11 +1,17 @@
 """Weights of Keras Applications: the ResNet50, 101 and 152 `.h5` files, with or without top."""
 
+import os
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from tf_panoptic_fpn.weights.files import read_checkpoint
-from tf_panoptic_fpn.weights.plan import BOTTOM_UP
+from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
+from tf_panoptic_fpn.weights.report import ImportReport
+from tf_panoptic_fpn.weights.source import BOTTOM_UP, Source, rename
 from tf_panoptic_fpn.weights.torchvision import set_epsilon
-from tf_panoptic_fpn.weights.transfer import rename, transfer
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 EPSILON = 1.001e-5
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB
@@ -19,7 +25,7 @@ _ENDS = {
     "moving_mean": "norm.running_mean",
     "moving_variance": "norm.running_var",
 }
-_RULES = (
+RULES = (
     (
         r"conv1_(?:conv|bn)/(\w+)",
         lambda match: f"{BOTTOM_UP}.stem.conv1.{_ENDS.get(match[1], match[1])}",
@@ -35,7 +41,9 @@ _RULES = (
 _UNUSED = ("predictions/*", "probs/*", "fc1000/*")
 
 
-def load_keras_applications(model, source, **allowed):
+def load_keras_applications(
+    model: "PanopticFPN", source: str | os.PathLike | dict, **allowed
+) -> ImportReport:
     """Sets a model's backbone from a ResNet of `keras.applications`; the heads keep their values.
 
     Its convolutions have biases, which the normalisation takes up, and its bottlenecks stride in
@@ -45,7 +53,7 @@ def load_keras_applications(model, source, **allowed):
         model: a `PanopticFPN`.
         source: path of an `.h5` file, or a dict of arrays such as "conv1_conv/kernel".
         **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
-            `transfer`, in patterns.
+            `set_weights`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -53,12 +61,14 @@ def load_keras_applications(model, source, **allowed):
     Raises:
         WeightsError: on any mismatch that is not allowed; the model is unchanged then.
     """
-    return transfer(model, keras_applications_source(read_checkpoint(source)), **allowed)
+    from tf_panoptic_fpn.weights.set_weights import set_weights
+
+    return set_weights(model, keras_applications_source(read_checkpoint(source)), **allowed)
 
 
-def keras_applications_source(checkpoint):
+def keras_applications_source(checkpoint: Checkpoint) -> Source:
     """A `Checkpoint` of Keras Applications as a `Source`; see `load_keras_applications`."""
-    source = rename(checkpoint.arrays, _RULES, _UNUSED)
+    source = rename(checkpoint, RULES, _UNUSED)
     for name in list(source.arrays):
         value = source.arrays[name]
         if name.endswith(".weight") and value.ndim == 4:

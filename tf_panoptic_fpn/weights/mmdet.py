@@ -1,6 +1,9 @@
 """Weights of mmdetection: Panoptic FPN and Mask R-CNN."""
 
-from tf_panoptic_fpn.weights.files import read_checkpoint
+import os
+from typing import TYPE_CHECKING
+
+from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.pytorch_names import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -11,14 +14,18 @@ from tf_panoptic_fpn.weights.pytorch_names import (
     resnet_rules,
     roll_classes,
 )
-from tf_panoptic_fpn.weights.transfer import rename, transfer
+from tf_panoptic_fpn.weights.report import ImportReport
+from tf_panoptic_fpn.weights.source import Source, rename
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 STYLES = ("pytorch", "caffe")
 
 _RPN = {"rpn_conv": "conv", "rpn_cls": "objectness_logits", "rpn_reg": "anchor_deltas"}
 _BOX = {"fc_cls": "cls_score", "fc_reg": "bbox_pred"}
 _MASK = {"upsample": "deconv", "conv_logits": "predictor"}
-_RULES = (
+RULES = (
     *resnet_rules(r"backbone\."),
     (r"neck\.(lateral|fpn)_convs\.(\d)\.conv\.(\w+)", fpn_name),
     (
@@ -50,7 +57,9 @@ _RULES = (
 _UNUSED = (*UNUSED, "data_preprocessor.*")
 
 
-def load_mmdet(model, source, style="pytorch", **allowed):
+def load_mmdet(
+    model: "PanopticFPN", source: str | os.PathLike | dict, style: str = "pytorch", **allowed
+) -> ImportReport:
     """Sets a model's weights from a checkpoint of mmdetection (2.x and 3.x).
 
     Reads Panoptic FPN, whose semantic branch has the things last, and Mask R-CNN. Background is the
@@ -62,7 +71,7 @@ def load_mmdet(model, source, style="pytorch", **allowed):
         style: the `style` of its backbone: "pytorch" (RGB, divided by a deviation, stride in the
             3x3) or "caffe" (BGR, stride in the first 1x1).
         **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
-            `transfer`, in patterns.
+            `set_weights`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -71,14 +80,16 @@ def load_mmdet(model, source, style="pytorch", **allowed):
         WeightsError: on any mismatch that is not allowed; the model is unchanged then.
         ValueError: if `style` is unknown.
     """
-    return transfer(model, mmdet_source(read_checkpoint(source), style), **allowed)
+    from tf_panoptic_fpn.weights.set_weights import set_weights
+
+    return set_weights(model, mmdet_source(read_checkpoint(source), style), **allowed)
 
 
-def mmdet_source(checkpoint, style="pytorch"):
+def mmdet_source(checkpoint: Checkpoint, style: str = "pytorch") -> Source:
     """A `Checkpoint` of mmdetection as a `Source`; see `load_mmdet`."""
     if style not in STYLES:
         raise ValueError(f"`style` must be one of {STYLES}. Received: style={style!r}")
-    source = rename(checkpoint.arrays, _RULES, _UNUSED)
+    source = rename(checkpoint, RULES, _UNUSED)
     source.expects = {"pixel_mean": IMAGENET_MEAN, "pixel_std": (1.0, 1.0, 1.0)}
     source.expects["stride_in_1x1"] = style == "caffe"
     if style == "pytorch":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_panoptic_fpn.weights.plan import BOTTOM_UP, STEM
+from tf_panoptic_fpn.weights.source import BOTTOM_UP, STEM
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
 IMAGENET_STD = (58.395, 57.12, 57.375)

@@ -1,7 +1,9 @@
 """Weights of torchvision: `maskrcnn_resnet50_fpn`, and ResNet and ResNeXt classifiers."""
 
-from tf_panoptic_fpn.weights.files import read_checkpoint
-from tf_panoptic_fpn.weights.plan import NORM_EPSILON
+import os
+from typing import TYPE_CHECKING
+
+from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.pytorch_names import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -13,10 +15,14 @@ from tf_panoptic_fpn.weights.pytorch_names import (
     resnet_rules,
     roll_classes,
 )
-from tf_panoptic_fpn.weights.transfer import rename, transfer
+from tf_panoptic_fpn.weights.report import ImportReport
+from tf_panoptic_fpn.weights.source import NORM_EPSILON, Source, rename
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 _RPN = {"conv": "conv", "cls_logits": "objectness_logits", "bbox_pred": "anchor_deltas"}
-_RULES = (
+RULES = (
     *resnet_rules(r"(?:backbone\.body\.)?"),
     (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)(?:\.0)?\.(\w+)", fpn_name),
     (
@@ -32,7 +38,12 @@ _RULES = (
 _COCO_CLASSES = 91  # with background, of the published detector
 
 
-def load_torchvision(model, source, norm_epsilon=None, **allowed):
+def load_torchvision(
+    model: "PanopticFPN",
+    source: str | os.PathLike | dict,
+    norm_epsilon: float | None = None,
+    **allowed,
+) -> ImportReport:
     """Sets a model's weights from a state dict of torchvision.
 
     Reads `maskrcnn_resnet50_fpn` (background is class 0 there, 91 classes with it for COCO, so 90
@@ -46,7 +57,7 @@ def load_torchvision(model, source, norm_epsilon=None, **allowed):
         norm_epsilon: of the batch norms; by default 0 for a detector of 91 classes whose norms are
             frozen, which is what torchvision publishes as `COCO_V1`, and 1e-5 for all else.
         **allowed: what may differ: `allow_missing`, `allow_left_over`, `skip` and `allow_config` of
-            `transfer`, in patterns.
+            `set_weights`, in patterns.
 
     Returns:
         An `ImportReport`, which is printed too.
@@ -54,12 +65,14 @@ def load_torchvision(model, source, norm_epsilon=None, **allowed):
     Raises:
         WeightsError: on any mismatch that is not allowed; the model is unchanged then.
     """
-    return transfer(model, torchvision_source(read_checkpoint(source), norm_epsilon), **allowed)
+    from tf_panoptic_fpn.weights.set_weights import set_weights
+
+    return set_weights(model, torchvision_source(read_checkpoint(source), norm_epsilon), **allowed)
 
 
-def torchvision_source(checkpoint, norm_epsilon=None):
+def torchvision_source(checkpoint: Checkpoint, norm_epsilon: float | None = None) -> Source:
     """A `Checkpoint` of torchvision as a `Source`; see `load_torchvision`."""
-    source = rename(checkpoint.arrays, _RULES, UNUSED)
+    source = rename(checkpoint, RULES, UNUSED)
     flip_stem(source)
     roll_classes(source, "roi_heads.box_predictor.cls_score", -1)  # background goes last
     drop_first(source, "roi_heads.box_predictor.bbox_pred", 4)

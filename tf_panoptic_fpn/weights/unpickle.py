@@ -1,4 +1,8 @@
-"""Unpicklers that build arrays and plain containers, and run nothing that a file names."""
+"""Unpicklers that build arrays and plain containers, and run nothing that a file names.
+
+What else a file asks for becomes a stand-in that does nothing: who reads the weights refuses it
+there, and leaves it alone beside them.
+"""
 
 import collections.abc
 import dataclasses
@@ -25,20 +29,55 @@ STORAGE_DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "b1",
 }
+MOST_STAND_INS = 1000  # each is a class
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of a file of PyTorch before 1.6
 
 
+def do_nothing(*_):
+    """What every method of a `StandIn` does."""
+
+
+class StandIn:
+    """Takes the place of a class or a function that is not admitted, and of what it would make.
+
+    Attributes:
+        problem: why it is refused among weights.
+    """
+
+    problem = ""
+
+    def __new__(cls, *_, **__):
+        return super().__new__(cls)
+
+    # All that a pickle may do to an object; static, as it may do the same to the class.
+    __init__ = __setstate__ = __setitem__ = staticmethod(do_nothing)
+    append = extend = add = staticmethod(do_nothing)
+
+
+def refused(problem):
+    """A `StandIn` for a value that cannot be read."""
+    value = StandIn()
+    value.problem = problem
+    return value
+
+
+def problem_of(value):
+    """Why a value is refused among weights; "" if it is not."""
+    is_class = isinstance(value, type) and issubclass(value, StandIn)
+    return value.problem if is_class or isinstance(value, StandIn) else ""
+
+
 class PendingDtype:
-    """A numpy dtype while its pickle is read."""
+    """A numpy dtype while its pickle is read; `dtype` is None for anything but numbers."""
 
     def __init__(self, code, *_):
-        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", code):
-            raise WeightsError(f"asks for an array of dtype {code!r}; only numbers are read")
-        self.dtype = np.dtype(code)
+        is_number = isinstance(code, str) and re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", code)
+        self.dtype = np.dtype(code) if is_number else None
+        self.problem = f"asks for an array of dtype {code!r}; only numbers are read"
 
     def __setstate__(self, state):
         order = state[1]
-        if order in ("<", ">"):
+        if self.dtype is not None and order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -54,7 +93,14 @@ class PendingArray(Pending):
         self.value = array_from_bytes(data, dtype, shape, "F" if fortran else "C")
 
     def to_array(self):
+        if problem := problem_of(self.value):
+            raise WeightsError(problem)
         return self.value
+
+
+def widen_bfloat16(halves: np.ndarray) -> np.ndarray:
+    """Numbers of 16 bits, each the upper half of a float32, as float32."""
+    return (halves.astype("u4") << 16).view("f4")
 
 
 class Storage:
@@ -70,12 +116,10 @@ class Storage:
         if len(self.data) < self.size * dtype.itemsize:
             raise WeightsError("is truncated: a tensor is longer than its data")
         values = np.frombuffer(self.data, dtype.newbyteorder("<"), self.size)
-        if self.dtype == BFLOAT16:  # the upper half of a float32
-            return (values.astype("u4") << 16).view("f4")
-        return values
+        return widen_bfloat16(values) if self.dtype == BFLOAT16 else values
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # an optimizer has tensors as keys
 class PendingTensor(Pending):
     """A PyTorch tensor: a strided view of a storage."""
 
@@ -113,7 +157,7 @@ class Constructor:
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays, numbers, text and containers of them; refuses every other global by name.
+    """Reads arrays, numbers, text and containers of them; a `StandIn` for every other global.
 
     Args:
         file: binary file.
@@ -123,21 +167,31 @@ class ArrayUnpickler(pickle.Unpickler):
     def __init__(self, file, load_storage=None):
         super().__init__(file, encoding="latin1")
         self.load_storage = load_storage
+        self.stand_ins = {}
 
     def find_class(self, module, name):
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]
-        raise WeightsError(
-            f"asks for {module}.{name}, which is neither an array nor a plain container; "
+        full_name = f"{module}.{name}"
+        problem = (
+            f"asks for {full_name}, which is neither an array nor a plain container; "
             f"refused, nothing was run"
         )
+        if len(self.stand_ins) >= MOST_STAND_INS:
+            raise WeightsError(problem)
+        if full_name not in self.stand_ins:
+            self.stand_ins[full_name] = type("StandIn", (StandIn,), {"problem": problem})
+        return self.stand_ins[full_name]
 
     def persistent_load(self, pid):
-        kind, dtype, key, _, size, *view = pid
+        kind, dtype, *rest = pid
+        if problem := problem_of(dtype):  # a storage of another kind, or the class of a module
+            return refused(problem)
         if self.load_storage is None or kind != "storage" or dtype not in STORAGE_DTYPES.values():
             raise WeightsError(f"asks for an unknown persistent object, {kind!r}")
+        key, _, size, *view = rest
         if any(part is not None for part in view):
             raise WeightsError("holds views of storages, as PyTorch before 0.4 wrote them")
         return self.load_storage(key, dtype, size)
@@ -163,12 +217,13 @@ def make_array(*_):
     return PendingArray()
 
 
-def make_scalar(dtype, data):
-    return array_from_bytes(data, dtype, ()).item()
+def make_scalar(dtype, data=b""):
+    value = array_from_bytes(data, dtype, ())
+    return value if problem_of(value) else value.item()
 
 
 def make_tensor(storage, offset, shape, strides, *_):
-    return PendingTensor(storage, offset, shape, strides)
+    return storage if problem_of(storage) else PendingTensor(storage, offset, shape, strides)
 
 
 def make_parameter(tensor, *_):
@@ -176,7 +231,11 @@ def make_parameter(tensor, *_):
 
 
 def array_from_bytes(data, dtype, shape, order="C"):
-    """Array of a buffer; Python 2 wrote buffers as text."""
+    """Array of a buffer, which Python 2 wrote as text; a `StandIn` for anything but numbers."""
+    if problem := problem_of(dtype):
+        return refused(problem)
+    if dtype.dtype is None:
+        return refused(dtype.problem)
     data = data.encode("latin1") if isinstance(data, str) else data
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     values = np.frombuffer(data, dtype.dtype, math.prod(shape))
@@ -223,8 +282,28 @@ def unpickle(file, load_storage=None):
     return ArrayUnpickler(file, load_storage).load()
 
 
+def check_admitted(values):
+    """Raises `WeightsError` if a `StandIn` is among values or in the containers below them."""
+    seen, left = set(), list(values)
+    while left:
+        value = left.pop()
+        if problem := problem_of(value):
+            raise WeightsError(problem)
+        if isinstance(value, dict | list | tuple | set | frozenset) and id(value) not in seen:
+            seen.add(id(value))
+            left.extend(value)
+            left.extend(value.values() if isinstance(value, dict) else ())
+
+
 def load_pickle(file):
-    """Reads a pickle of arrays, or a legacy PyTorch file: nested containers of `Pending`."""
+    """Reads a pickle of arrays, or a legacy PyTorch file.
+
+    Args:
+        file: binary file.
+
+    Returns:
+        Nested containers of `Pending`, numbers and text, with a `StandIn` for all else.
+    """
     value = unpickle(file)
     return _load_legacy_torch(file) if value == LEGACY_MAGIC else value
 
@@ -237,9 +316,11 @@ def _load_legacy_torch(file):
         return storages.setdefault(key, Storage(dtype, size))
 
     for _ in range(2):
-        unpickle(file)
+        check_admitted([unpickle(file)])
     value = unpickle(file, pending_storage)
     for key in unpickle(file):
+        if key not in storages:
+            raise WeightsError("holds a storage of a kind that is not read")
         storage = storages[key]
         itemsize = np.dtype("u2" if storage.dtype == BFLOAT16 else storage.dtype).itemsize
         storage.size = int.from_bytes(file.read(8), "little")

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import pathlib
 
+from tf_panoptic_fpn.weights.checkpoint_files import read_checkpoint
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source
 from tf_panoptic_fpn.weights.download import default_cache_dir, download
-from tf_panoptic_fpn.weights.files import read_checkpoint
-from tf_panoptic_fpn.weights.infer import infer_model
+from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.report import WeightsError
-from tf_panoptic_fpn.weights.transfer import transfer
+from tf_panoptic_fpn.weights.set_weights import set_weights
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 LICENCE = "CC BY-SA 3.0"
@@ -22,11 +22,13 @@ class PublishedModel:
     Attributes:
         path: of the file, below `BASE_URL`.
         metrics: figures that its authors publish for COCO val2017.
+        dataset: what it was trained on, "coco" or "cityscapes": the categories of its classes.
         licence: of the weights.
     """
 
     path: str
     metrics: dict[str, float]
+    dataset: str = "coco"
     licence: str = LICENCE
 
 
@@ -97,5 +99,5 @@ def from_pretrained(name, cache_dir=None, base_url=BASE_URL):
     figures = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
     source.notes.append(f"{name}: licence {published.licence}; published on COCO: {figures}.")
     model = infer_model(source)
-    transfer(model, source)
+    set_weights(model, source)
     return model

@@ -4,18 +4,19 @@ import re
 
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import BLOCKS, ResNet
-from tf_panoptic_fpn.weights.plan import BOTTOM_UP, STEM
 from tf_panoptic_fpn.weights.pytorch_names import IMAGENET_STD
 from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.weights.source import BOTTOM_UP, STEM, Source
 
 
-def infer_model(source):
+def infer_model(source: Source) -> PanopticFPN:
     """Builds the `PanopticFPN` that a `Source` of a whole detector fits.
 
     Args:
-        source: a `Source` of a Panoptic FPN, a Mask R-CNN or a Semantic FPN. Its `expects` sets
-            preprocessing and stride; without it, detectron2's configurations do: a ResNet strides
-            in the first 1x1, a ResNeXt in the 3x3 and divides pixels by a deviation.
+        source: a `Source` that holds the arguments of its model; or one of a Panoptic FPN, a Mask
+            R-CNN or a Semantic FPN. Its `expects` sets preprocessing and stride; without it,
+            detectron2's configurations do: a ResNet strides in the first 1x1, a ResNeXt in the 3x3
+            and divides pixels by a deviation.
 
     Returns:
         A `PanopticFPN` with random weights.
@@ -23,6 +24,8 @@ def infer_model(source):
     Raises:
         WeightsError: if the source lacks a part that the sizes are read from.
     """
+    if source.model_config is not None:
+        return _saved_model(source.model_config)
     shapes = {name: value.shape for name, value in source.arrays.items()}
 
     def size(name, axis=0):
@@ -50,6 +53,16 @@ def infer_model(source):
         if key in source.expects:
             arguments[key] = source.expects[key]
     return PanopticFPN(name="panoptic_fpn", **arguments)
+
+
+def _saved_model(config):
+    backbone = config["backbone"]
+    if not isinstance(backbone, str):
+        backbone = ResNet.from_config(backbone["config"])
+    try:
+        return PanopticFPN(**{**config, "backbone": backbone})
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the file's model cannot be built: {error}") from None
 
 
 def _infer_backbone(shapes, size, expects):

@@ -1,84 +1,30 @@
 """Sets a model's weights from a checkpoint, all of them or none."""
 
 import dataclasses
-import fnmatch
-import re
+from collections.abc import Iterable
 
 import numpy as np
 from keras import ops, tree
 
-from tf_panoptic_fpn.weights.plan import BOTTOM_UP, PREDICTORS, STEM, weight_plan
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
+from tf_panoptic_fpn.weights.mismatch import name_problems, shape_problems
 from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
+from tf_panoptic_fpn.weights.source import BOTTOM_UP, PREDICTORS, STEM, Source, matches
 
-SHOWN = 8  # names that a message lists before "and N more"
+Patterns = str | Iterable[str]
+
 SELF_CHECK_SIZE = 64
 
 
-@dataclasses.dataclass
-class Source:
-    """A checkpoint under detectron2's names and in its layouts.
-
-    Attributes:
-        arrays: dict of name -> array.
-        origins: dict of name -> names in the file.
-        unused: dict of name in the file -> shape; known, and of no use here.
-        expects: dict of what the checkpoint was trained with: `pixel_mean` and `pixel_std` (RGB),
-            `stride_in_1x1`, `roi_sampling_ratio`; a key that the file does not settle is absent.
-        notes: list of sentences for the report.
-    """
-
-    arrays: dict[str, np.ndarray]
-    origins: dict[str, tuple[str, ...]]
-    unused: dict[str, tuple[int, ...]]
-    expects: dict[str, object]
-    notes: list[str]
-
-    def change(self, names, function):
-        """Replaces the arrays of these names, where they are there and not single numbers."""
-        for name in names:
-            if name in self.arrays and self.arrays[name].ndim:
-                self.arrays[name] = function(self.arrays[name])
-
-
-def rename(arrays, rules, unused=()):
-    """Starts a `Source`: the first rule that matches a whole name gives the new one.
-
-    Args:
-        arrays: dict of name -> array.
-        rules: (regular expression, replacement) pairs; a name without a rule keeps its own.
-        unused: patterns (`fnmatch`) of names that are known and not needed.
-
-    Returns:
-        A `Source`.
-
-    Raises:
-        WeightsError: if two names become one.
-    """
-    source = Source({}, {}, {}, {}, [])
-    for name, value in arrays.items():
-        if matches(name, unused):
-            source.unused[name] = value.shape
-            continue
-        new = name
-        for pattern, replacement in rules:
-            match = re.fullmatch(pattern, name)
-            if match:
-                new = replacement(match) if callable(replacement) else match.expand(replacement)
-                break
-        if new in source.arrays:
-            raise WeightsError(f"{name} and {source.origins[new][0]} both stand for {new}")
-        source.arrays[new] = value
-        source.origins[new] = (name,)
-    return source
-
-
-def matches(name, patterns):
-    """Whether a name fits one of the `fnmatch` patterns, or the only one."""
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def transfer(model, source, allow_missing=(), allow_left_over=(), skip=(), allow_config=()):
+def set_weights(
+    model: PanopticFPN,
+    source: Source,
+    allow_missing: Patterns = (),
+    allow_left_over: Patterns = (),
+    skip: Patterns = (),
+    allow_config: Patterns = (),
+) -> ImportReport:
     """Sets a model's weights from a `Source`, prints the report and returns it.
 
     A source without anything but a backbone sets the backbone; the heads keep their values and are
@@ -112,10 +58,10 @@ def transfer(model, source, allow_missing=(), allow_left_over=(), skip=(), allow
     refused = [name for name in left_over if not matches(name, allow_left_over)]
     problems = [
         *_config_problems(model, source, allow_config),
-        *_shape_problems(match.misshapen),
-        *_name_problems("missing from the source", match.refused),
-        *_name_problems("left over in the source", refused),
-        *_name_problems("not finite", match.not_finite),
+        *shape_problems(match.misshapen),
+        *name_problems("missing from the source", match.refused),
+        *name_problems("left over in the source", refused),
+        *name_problems("not finite", match.not_finite),
     ]
     if problems:
         hints = _hints(source, match, refused)
@@ -225,37 +171,6 @@ def _config_problems(model, source, allow_config):
             source.notes.append(f"Allowed: {difference}.")
         else:
             yield f"{difference} (set it, or name it in allow_config)"
-
-
-def _shape_problems(misshapen):
-    if misshapen:
-        entries = [
-            f"{path} is {wanted} and the source has {received} in {', '.join(origins)}"
-            for path, wanted, received, origins in misshapen
-        ]
-        yield f"{len(entries)} of another shape: {_shortened(entries)}"
-
-
-def _name_problems(title, names):
-    if names:
-        yield f"{len(names)} {title}: {_shortened(_layers(names))}"
-
-
-def _layers(names):
-    """Names with the last part, kernel or bias, gathered: "a/conv/(kernel, bias)"."""
-    layers = {}
-    for name in names:
-        cut = max(name.rfind("/"), name.rfind(".")) + 1
-        layers.setdefault(name[:cut], []).append(name[cut:])
-    return [
-        prefix + (ends[0] if len(ends) == 1 else f"({', '.join(ends)})")
-        for prefix, ends in layers.items()
-    ]
-
-
-def _shortened(entries):
-    more = len(entries) - SHOWN
-    return ", ".join(entries[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _hints(source, match, left_over):

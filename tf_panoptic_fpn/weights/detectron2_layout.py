@@ -4,27 +4,24 @@ Convolutions are OIHW there, boxes xy, images BGR, and the first fully connected
 tensor; this package has HWIO, yx, RGB and NHWC. The importers rename their files to these names.
 """
 
+from collections.abc import Callable, Iterator
+
 import keras
 import numpy as np
+from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import ChannelAffine
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.weights.source import BOTTOM_UP, NORM_EPSILON
 
-BOTTOM_UP = "backbone.bottom_up"
-STEM = f"{BOTTOM_UP}.stem.conv1.weight"
-NORM_EPSILON = 1e-5
-# Weights whose shapes depend on the classes, as patterns for `skip`.
-PREDICTORS = (
-    "box_head/classes/*",
-    "box_head/deltas/*",
-    "mask_head/predictor/*",
-    "semantic_head/predictor/*",
-)
 _SWAP_XY = [1, 0, 3, 2]  # (dx, dy, dw, dh) <-> (dy, dx, dh, dw)
 
 
-def weight_plan(model):
+def weight_plan(
+    model: PanopticFPN,
+) -> Iterator[tuple[keras.Variable, list[str], Callable[..., np.ndarray]]]:
     """Yields (variable of the model, names in the checkpoint, function of their arrays).
 
     Args:
@@ -50,6 +47,36 @@ def weight_plan(model):
         yield from _instance_plan(model)
 
 
+def detectron2_arrays(model: PanopticFPN) -> dict[str, np.ndarray]:
+    """A model's weights in detectron2's names and layouts: the inverse of `weight_plan`, exact.
+
+    A folded norm is written as one of mean 0, whose variance and epsilon make 1.
+
+    Args:
+        model: a `PanopticFPN` on a `ResNet`.
+
+    Returns:
+        Dict of name -> array, float64 for the variances.
+
+    Raises:
+        WeightsError: if the backbone is another layer.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for variable, names, convert in weight_plan(model):
+        value = ops.convert_to_numpy(variable)
+        if convert is _affine_scale:
+            weight, variance = names
+            arrays[weight] = value
+            arrays[variance] = np.full(value.shape, 1 - NORM_EPSILON)
+        elif convert is _affine_shift:
+            _, bias, mean, _ = names
+            arrays[bias] = value
+            arrays[mean] = np.zeros_like(value)
+        else:
+            arrays[names[0]] = _INVERSES[convert](value)
+    return arrays
+
+
 def _backbone_plan(backbone):
     yield from _conv_norm(backbone.stem, f"{BOTTOM_UP}.stem.conv1", _stem_kernel)
     for stage in ("res2", "res3", "res4", "res5"):
@@ -65,14 +92,14 @@ def _instance_plan(model):
     rpn, prefix = model.rpn_head, "proposal_generator.rpn_head"
     yield from _layer(rpn.conv, f"{prefix}.conv", _kernel)
     yield from _layer(rpn.objectness, f"{prefix}.objectness_logits", _kernel)
-    yield from _layer(rpn.deltas, f"{prefix}.anchor_deltas", lambda w: _kernel(_swap_xy(w)))
+    yield from _layer(rpn.deltas, f"{prefix}.anchor_deltas", _deltas_kernel)
 
     head, prefix = model.box_head, "roi_heads.box_head"
     yield from _layer(head.fc1, f"{prefix}.fc1", _first_dense)
     yield from _layer(head.fc2, f"{prefix}.fc2", np.transpose)
     prefix = "roi_heads.box_predictor"
     yield from _layer(head.classes, f"{prefix}.cls_score", np.transpose)
-    yield from _layer(head.deltas, f"{prefix}.bbox_pred", lambda w: np.transpose(_swap_xy(w)))
+    yield from _layer(head.deltas, f"{prefix}.bbox_pred", _deltas_dense)
 
     head, prefix = model.mask_head, "roi_heads.mask_head"
     for i, conv in enumerate(head.convs, start=1):
@@ -99,7 +126,7 @@ def _conv_norm(layer, name, convert=None):
     yield norm.beta, keys[1:2], np.asarray
     if isinstance(norm, keras.layers.BatchNormalization):
         yield norm.moving_mean, keys[2:3], np.asarray
-        yield norm.moving_variance, keys[3:], lambda v: v + (NORM_EPSILON - norm.epsilon)
+        yield norm.moving_variance, keys[3:], np.asarray
 
 
 def _kernel(weight):
@@ -107,14 +134,26 @@ def _kernel(weight):
     return np.transpose(weight, (2, 3, 1, 0))
 
 
+def _kernel_inverse(kernel):
+    return np.transpose(kernel, (3, 2, 0, 1))
+
+
 def _stem_kernel(weight):
     return _kernel(weight)[:, :, ::-1]  # BGR -> RGB
 
 
 def _swap_xy(weight):
-    """Reorders the box deltas in the first axis, which holds groups of four."""
+    """Reorders the box deltas in the first axis, which holds groups of four; its own inverse."""
     groups = weight.reshape(-1, 4, *weight.shape[1:])
     return groups[:, _SWAP_XY].reshape(weight.shape)
+
+
+def _deltas_kernel(weight):
+    return _kernel(_swap_xy(weight))
+
+
+def _deltas_dense(weight):
+    return np.transpose(_swap_xy(weight))
 
 
 def _first_dense(weight):
@@ -122,6 +161,23 @@ def _first_dense(weight):
     outputs = weight.shape[0]
     grid = weight.reshape(outputs, -1, 7, 7)
     return np.transpose(grid, (2, 3, 1, 0)).reshape(-1, outputs)
+
+
+def _first_dense_inverse(kernel):
+    grid = kernel.reshape(7, 7, -1, kernel.shape[1])
+    return np.transpose(grid, (3, 2, 0, 1)).reshape(kernel.shape[1], -1)
+
+
+_INVERSES = {
+    np.asarray: np.asarray,
+    np.transpose: np.transpose,
+    _kernel: _kernel_inverse,
+    _stem_kernel: lambda kernel: _kernel_inverse(kernel[:, :, ::-1]),
+    _swap_xy: _swap_xy,
+    _deltas_kernel: lambda kernel: _swap_xy(_kernel_inverse(kernel)),
+    _deltas_dense: lambda kernel: _swap_xy(np.transpose(kernel)),
+    _first_dense: _first_dense_inverse,
+}
 
 
 def _affine_scale(weight, variance):
