@@ -2,6 +2,7 @@
 
 import collections
 import copyreg
+import json
 import os
 import pickle
 import struct
@@ -406,8 +407,54 @@ def test_hdf5_of_a_whole_model(tmp_path):
     )
 
 
+SAFETENSORS = {
+    "F64": WEIGHT.astype("<f8"),
+    "F32": WEIGHT,
+    "F16": WEIGHT.astype("<f2"),
+    "BF16": (WEIGHT.view("<u4") >> 16).astype("<u2"),  # eighths below 2 fit in 8 bits
+    "I64": np.arange(12).reshape(3, 4),
+    "U8": np.arange(12, dtype="u1").reshape(3, 4),
+    "BOOL": np.eye(3, 4, dtype=bool),
+}
+
+
+def write_safetensors(path, values=WEIGHT, dtype="F32", **changes):
+    """By the format's own description: the size of the header, the header, the numbers."""
+    data = values.tobytes()
+    entry = {"dtype": dtype, "shape": values.shape, "data_offsets": [0, len(data)], **changes}
+    header = json.dumps({"module.weight": entry, "__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+
+
+@pytest.mark.parametrize("dtype", SAFETENSORS)
+def test_safetensors(tmp_path, dtype):
+    path = tmp_path / "file.safetensors"
+    write_safetensors(path, SAFETENSORS[dtype], dtype)
+    checkpoint = read_checkpoint(path)
+    expected = WEIGHT if dtype == "BF16" else SAFETENSORS[dtype]
+    assert checkpoint.arrays["weight"].dtype == expected.dtype
+    np.testing.assert_array_equal(checkpoint.arrays["weight"], expected)
+    assert checkpoint.metadata == {"format": "pt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_offsets": [0, 96]}, "not a file of weights"),
+        ({"shape": (1 << 40, 1 << 40)}, "not a file of weights"),
+        ({"dtype": "F8_E4M3", "shape": (48,)}, "holds module.weight as F8_E4M3, which is not read"),
+    ],
+)
+def test_safetensors_that_lie(tmp_path, changes, message):
+    path = tmp_path / "file.safetensors"
+    write_safetensors(path, **changes)
+    with pytest.raises(WeightsError, match=rf"file\.safetensors: .*{message}"):
+        read_checkpoint(path)
+
+
 WRITERS = {
     "npz": write_npz,
+    "safetensors": write_safetensors,
     "pkl": lambda path: path.write_bytes(pickle.dumps({"weight": WEIGHT}, 2)),
     "pth": lambda path: write_torch_zip(path, one_tensor(), {"0": WEIGHT.tobytes()}),
     "legacy.pth": lambda path: write_torch_legacy(path, one_tensor(), {"0": WEIGHT.tobytes()}),

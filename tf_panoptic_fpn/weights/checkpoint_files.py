@@ -214,5 +214,5 @@ def _arrays(state):
                 raise WeightsError(f"holds {name} twice, once of them as {key}")
             arrays[name] = np.asarray(value)
             wrapped.update(WRAPPERS & set(str(key).split(".")))
-    notes = (f"`{part}.` is left out of {n} names." for part, n in sorted(wrapped.items()))
+    notes = (f"`{part}.` is left out of {n} name(s)." for part, n in sorted(wrapped.items()))
     return arrays, tuple(notes)

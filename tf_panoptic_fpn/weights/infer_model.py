@@ -57,9 +57,9 @@ def infer_model(source: Source) -> PanopticFPN:
 
 def _saved_model(config):
     backbone = config["backbone"]
-    if not isinstance(backbone, str):
-        backbone = ResNet.from_config(backbone["config"])
     try:
+        if not isinstance(backbone, str):
+            backbone = ResNet.from_config(backbone["config"])
         return PanopticFPN(**{**config, "backbone": backbone})
     except (TypeError, ValueError) as error:
         raise WeightsError(f"the file's model cannot be built: {error}") from None

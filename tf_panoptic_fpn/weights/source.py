@@ -74,9 +74,9 @@ def rename(checkpoint: Checkpoint, rules: Rules, unused: Sequence[str] = ()) -> 
     prefix = find_prefix(names, rules)
     if prefix:
         count = sum(name.startswith(prefix) for name in names)
-        source.notes.append(f"`{prefix}` is left out of {count} names.")
+        source.notes.append(f"`{prefix}` is left out of {count} name(s).")
     if copies:
-        source.notes.append(f"{len(copies)} names are a moving average's, which is not read.")
+        source.notes.append(f"{len(copies)} name(s) are a moving average's, which is not read.")
     for given, value in checkpoint.arrays.items():
         name = given.removeprefix(prefix)
         is_counter = value.ndim == 0 and "." not in name

@@ -15,7 +15,7 @@ STATE_KEYS = (
 DEEPEST = 3  # dicts above the one of the weights
 # Parts that data parallelism, compilation, sharding and checkpointing put into names.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_AVERAGED_KEY = re.compile(r".*(ema|average|swa|teacher).*", re.IGNORECASE)
+_AVERAGED_KEY = re.compile(r"(?:^|[_.])(?:ema|averaged?|swa|teacher)(?:[_.]|$)", re.IGNORECASE)
 _AVERAGED_NAME = re.compile(
     r"(?:model\.)?(?:(?:ema|ema_model|model_ema|averaged_model)\.|ema_)(.+)"
 )
@@ -62,14 +62,14 @@ def _locate(tree, is_weight, depth):
     plain = [key for key in found if not is_averaged(key)] or list(found)[:1]
     if len(plain) > 1:
         raise WeightsError(
-            f"holds weights under {', '.join(map(repr, plain))}; save the one that is meant alone"
+            f"holds weights under {', '.join(map(repr, plain))}; save the right ones by themselves"
         )
     return found[plain[0]] if plain else None
 
 
 def is_averaged(key: object) -> bool:
     """Whether the key of a checkpoint names a moving average of the weights."""
-    return isinstance(key, str) and bool(_AVERAGED_KEY.fullmatch(key))
+    return isinstance(key, str) and bool(_AVERAGED_KEY.search(key))
 
 
 def state_notes(tree: dict, keys: tuple[str, ...]) -> Iterable[str]:

@@ -187,8 +187,8 @@ class ArrayUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid):
         kind, dtype, *rest = pid
-        if problem := problem_of(dtype):  # a storage of another kind, or the class of a module
-            return refused(problem)
+        if problem_of(dtype):  # a storage of another kind, or the class of a module
+            return dtype
         if self.load_storage is None or kind != "storage" or dtype not in STORAGE_DTYPES.values():
             raise WeightsError(f"asks for an unknown persistent object, {kind!r}")
         key, _, size, *view = rest
