@@ -1,7 +1,6 @@
 """`python -m tf_panoptic_fpn convert-weights`."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -250,19 +249,15 @@ def test_a_keras_file_of_another_model(tmp_path, keras_file):
         open_source(tmp_path / "half.keras")
 
 
-def test_help_needs_numpy_alone():
-    """Neither TensorFlow nor Keras is imported by the command and the readers of files."""
-    code = (
-        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; import types;"
-        "package = types.ModuleType('tf_panoptic_fpn'); package.__path__ = [sys.argv[1]];"
-        "sys.modules['tf_panoptic_fpn'] = package;"
-        "import argparse, tf_panoptic_fpn.weights.convert, tf_panoptic_fpn.commands.convert_weights"
-        " as c; c.add_arguments(argparse.ArgumentParser());"
-        "from tf_panoptic_fpn.weights.source import matches; import tf_panoptic_fpn.weights as w;"
-        "w.WeightsError, w.PREDICTORS, w.load_mmdet, w.convert_weights"
+def test_help_and_readers_need_no_framework():
+    program = (
+        "import sys, argparse, tf_panoptic_fpn.commands.convert_weights as command\n"
+        "command.add_arguments(argparse.ArgumentParser())\n"
+        "from tf_panoptic_fpn import weights; from tf_panoptic_fpn.weights import zoo, convert\n"
+        "weights.WeightsError, weights.PREDICTORS, weights.load_mmdet, weights.MODEL_ZOO\n"
+        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    folder = pathlib.Path(commands.__file__).parents[1]
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_bad_arguments(tmp_path):

@@ -98,13 +98,18 @@ def open_source(
         WeightsError: if the file cannot be read, its names are of no known source, or an option is
             not one of its source.
     """
-    ours = source in (None, "tf_panoptic_fpn") and is_keras_file(path)
-    checkpoint = path if ours else read_checkpoint(path)
-    source = source or ("tf_panoptic_fpn" if ours else find_source(checkpoint))
+    if source in (None, "tf_panoptic_fpn") and is_keras_file(path):
+        return _with_options("tf_panoptic_fpn", path, options)
+    checkpoint = read_checkpoint(path)
+    source = source or find_source(checkpoint)
     if source is None:
         raise WeightsError(
             f"{path}: its names are of none of {', '.join(SOURCES)}; say which it is (--source)"
         )
+    return _with_options(source, checkpoint, options)
+
+
+def _with_options(source, checkpoint, options):
     options = options or {}
     for name in set(options) - {OPTIONS.get(source)}:
         raise WeightsError(f"{source} has no option `{name}`")

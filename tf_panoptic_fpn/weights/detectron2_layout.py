@@ -168,7 +168,7 @@ def _first_dense_inverse(kernel):
     return np.transpose(grid, (3, 2, 0, 1)).reshape(kernel.shape[1], -1)
 
 
-_INVERSES = {
+_INVERSES: dict[Callable, Callable] = {
     np.asarray: np.asarray,
     np.transpose: np.transpose,
     _kernel: _kernel_inverse,

@@ -17,13 +17,13 @@ CHUNK = 1 << 16
 HASHES = ("md5", "sha256")
 
 
-def default_cache_dir():
+def default_cache_dir() -> pathlib.Path:
     """`tf_panoptic_fpn` in the user's cache folder."""
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(root) / "tf_panoptic_fpn"
 
 
-def download(url, folder):
+def download(url: str, folder: str | os.PathLike) -> pathlib.Path:
     """Downloads a file whose name ends in a part of its hash, once.
 
     An interrupted download stays in the folder as `NAME.part`, and the next call goes on from

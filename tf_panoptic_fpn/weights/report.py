@@ -27,7 +27,7 @@ class ImportReport:
     unused: tuple[tuple[str, tuple[int, ...]], ...] = ()
     notes: tuple[str, ...] = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{len(self.matched)} weights matched"]
         lines += [f"  {path} {shape} <- {', '.join(names)}" for path, names, shape in self.matched]
         for title, entries in (

@@ -127,7 +127,7 @@ def _match(model, source, allow_missing, skip):
     return match
 
 
-def finite(array):
+def finite(array: np.ndarray) -> bool:
     """Whether no number is infinite or undefined."""
     return bool(np.all(np.isfinite(array)))
 

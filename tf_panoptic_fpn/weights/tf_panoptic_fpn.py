@@ -5,6 +5,8 @@ import os
 import zipfile
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
@@ -45,7 +47,7 @@ def tf_panoptic_fpn_source(source: str | os.PathLike | Checkpoint) -> Source:
         config = read_model_config(source)
         arrays, notes = source.arrays, source.notes
     elif is_keras_file(source):
-        arrays, config, notes = *_read_keras(source), ()
+        (arrays, config), notes = _read_keras(source), ()
     else:
         return tf_panoptic_fpn_source(read_checkpoint(source))
     result = Source(dict(arrays), {name: (name,) for name in arrays}, notes=list(notes))
@@ -66,7 +68,7 @@ def is_keras_file(path: str | os.PathLike) -> bool:
         return False
 
 
-def _read_keras(path):
+def _read_keras(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """Arrays in detectron2's names, and the arguments of the model."""
     from tf_panoptic_fpn.models.build_model import load_model
     from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays

@@ -105,7 +105,7 @@ def _is_published_detector(arrays):
     return classes is not None and classes.shape == (_COCO_CLASSES,) and not trained
 
 
-def set_epsilon(source, epsilon):
+def set_epsilon(source: Source, epsilon: float) -> None:
     """Brings the variances to an epsilon of 1e-5 in the square root."""
     if epsilon == NORM_EPSILON:
         return

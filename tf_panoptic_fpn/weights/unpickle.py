@@ -4,13 +4,16 @@ What else a file asks for becomes a stand-in that does nothing: who reads the we
 there, and leaves it alone beside them.
 """
 
-import collections.abc
+import collections
 import dataclasses
 import math
+import os
 import pickle
 import pickletools
 import re
 import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -54,14 +57,14 @@ class StandIn:
     append = extend = add = staticmethod(do_nothing)
 
 
-def refused(problem):
+def refused(problem: str) -> StandIn:
     """A `StandIn` for a value that cannot be read."""
     value = StandIn()
     value.problem = problem
     return value
 
 
-def problem_of(value):
+def problem_of(value: Any) -> str:
     """Why a value is refused among weights; "" if it is not."""
     is_class = isinstance(value, type) and issubclass(value, StandIn)
     return value.problem if is_class or isinstance(value, StandIn) else ""
@@ -147,7 +150,7 @@ class PendingTensor(Pending):
 class Constructor:
     """A function that a pickle may call, and do nothing else with."""
 
-    function: collections.abc.Callable
+    function: Callable
 
     def __call__(self, *arguments):
         return self.function(*arguments)
@@ -242,6 +245,7 @@ def array_from_bytes(data, dtype, shape, order="C"):
     return values.reshape(shape, order=order).copy(order="C")
 
 
+BUILTINS: dict[str, Callable] = {"set": set, "frozenset": frozenset, "bytes": empty_bytes}
 ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): Constructor(encode_latin1),
@@ -254,7 +258,7 @@ ALLOWED = {
     **{
         (module, name): Constructor(container)
         for module in ("builtins", "__builtin__")
-        for name, container in {"set": set, "frozenset": frozenset, "bytes": empty_bytes}.items()
+        for name, container in BUILTINS.items()
     },
     **{
         (f"{package}.{module}", name): Constructor(function)
@@ -268,7 +272,7 @@ ALLOWED = {
 }
 
 
-def unpickle(file, load_storage=None):
+def unpickle(file: BinaryIO, load_storage: Callable | None = None) -> Any:
     """Reads one pickle, and leaves the file after it; see `ArrayUnpickler`."""
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
@@ -282,7 +286,7 @@ def unpickle(file, load_storage=None):
     return ArrayUnpickler(file, load_storage).load()
 
 
-def check_admitted(values):
+def check_admitted(values: Iterable) -> None:
     """Raises `WeightsError` if a `StandIn` is among values or in the containers below them."""
     seen, left = set(), list(values)
     while left:
@@ -295,7 +299,7 @@ def check_admitted(values):
             left.extend(value.values() if isinstance(value, dict) else ())
 
 
-def load_pickle(file):
+def load_pickle(file: BinaryIO) -> Any:
     """Reads a pickle of arrays, or a legacy PyTorch file.
 
     Args:
@@ -328,7 +332,7 @@ def _load_legacy_torch(file):
     return value
 
 
-def load_torch_zip(path):
+def load_torch_zip(path: str | os.PathLike) -> Any:
     """Reads a PyTorch file (1.6 and later): a zip of a pickle and of raw storages."""
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):

@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from tf_panoptic_fpn.weights.checkpoint_files import read_checkpoint
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source
 from tf_panoptic_fpn.weights.download import default_cache_dir, download
-from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.report import WeightsError
-from tf_panoptic_fpn.weights.set_weights import set_weights
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 LICENCE = "CC BY-SA 3.0"
@@ -43,7 +46,7 @@ def _mask_rcnn(name, file, box_ap, mask_ap):
 
 
 # Files and figures: detectron2's MODEL_ZOO.md.
-MODEL_ZOO = {
+MODEL_ZOO: dict[str, PublishedModel] = {
     "detectron2/panoptic_fpn_R_50_1x": _panoptic(
         "panoptic_fpn_R_50_1x", "139514544/model_final_dbfeb4.pkl", 37.6, 34.7, 39.4
     ),
@@ -68,7 +71,9 @@ MODEL_ZOO = {
 }
 
 
-def from_pretrained(name, cache_dir=None, base_url=BASE_URL):
+def from_pretrained(
+    name: str, cache_dir: str | os.PathLike | None = None, base_url: str = BASE_URL
+) -> "PanopticFPN":
     """Downloads a published model once and returns it as a `PanopticFPN`.
 
     Beside the file, `NAME.json` records where it came from, its licence and its published figures.
@@ -98,6 +103,9 @@ def from_pretrained(name, cache_dir=None, base_url=BASE_URL):
     source = detectron2_source(read_checkpoint(path))
     figures = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
     source.notes.append(f"{name}: licence {published.licence}; published on COCO: {figures}.")
+    from tf_panoptic_fpn.weights.infer_model import infer_model
+    from tf_panoptic_fpn.weights.set_weights import set_weights
+
     model = infer_model(source)
     set_weights(model, source)
     return model
