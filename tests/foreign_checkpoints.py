@@ -6,6 +6,17 @@ import numpy as np
 
 BOTTOM_UP = "backbone.bottom_up."
 STD = np.array([58.395, 57.12, 57.375], np.float32)  # RGB
+# The layers of a `PanopticFPN` that no backbone sets, and the arguments of a small one.
+HEADS = ("fpn/", "semantic_head/", "rpn_head/", "box_head/", "mask_head/")
+TINY = {
+    "fpn_channels": 8,
+    "semantic_channels": 32,
+    "box_head_units": 8,
+    "mask_head_channels": 8,
+    "rpn_top_k_test": (20, 10),
+    "num_thing_classes": 2,
+    "num_stuff_classes": 2,
+}
 
 
 def to_caffe2(arrays, folded=False):

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from foreign_checkpoints import STD, to_caffe2
+from foreign_checkpoints import HEADS, STD, TINY, to_caffe2
 from keras import ops
 from small_model import make_small_model
 
@@ -15,17 +15,6 @@ from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source
 from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays, weight_plan
 from tf_panoptic_fpn.weights.infer_model import infer_model
-
-HEADS = ("fpn/", "semantic_head/", "rpn_head/", "box_head/", "mask_head/")
-TINY = {
-    "fpn_channels": 8,
-    "semantic_channels": 32,
-    "box_head_units": 8,
-    "mask_head_channels": 8,
-    "rpn_top_k_test": (20, 10),
-    "num_thing_classes": 2,
-    "num_stuff_classes": 2,
-}
 
 
 def write_pkl(path, arrays, author="Detectron2 Model Zoo"):

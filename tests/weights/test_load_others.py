@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from foreign_checkpoints import to_mmdet, to_torchvision
+from foreign_checkpoints import HEADS, TINY, to_mmdet, to_torchvision
 from keras import ops
 
 from tf_panoptic_fpn import PanopticFPN
@@ -19,16 +19,6 @@ from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.torchvision import torchvision_source
 
 STRIDE = {"allow_config": ("stride_in_1x1",)}  # these networks stride in the 3x3, the golden not
-HEADS = ("fpn/", "semantic_head/", "rpn_head/", "box_head/", "mask_head/")
-TINY = {
-    "fpn_channels": 8,
-    "semantic_channels": 32,
-    "box_head_units": 8,
-    "mask_head_channels": 8,
-    "rpn_top_k_test": (20, 10),
-    "num_thing_classes": 2,
-    "num_stuff_classes": 2,
-}
 
 
 def test_torchvision_mask_rcnn(model, golden, assert_loaded):

@@ -173,6 +173,29 @@ def test_where_the_weights_are_and_what_stands_before_their_names(tmp_path, stat
     np.testing.assert_array_equal(stem, factor * state[STEM].numpy())
 
 
+def test_averages_are_said(tmp_path, state):
+    path = tmp_path / "last.pth"
+    torch.save({"model": state, "model_ema": averaged(state), "epoch": 3}, path)
+    assert read_checkpoint(path).notes == (
+        "The weights are those of 'model'.",
+        "'model_ema' holds a moving average of the weights, which is not read.",
+        "Beside them, and left alone: epoch.",
+    )
+    torch.save({"ema": {"module": state}}, path)
+    assert read_checkpoint(path).notes == (
+        "The weights are those of 'ema.module'.",
+        "They are a moving average; the file holds no others.",
+    )
+
+
+def test_a_dict_of_another_name_is_told_from_averages_and_optimizers(tmp_path, state):
+    path = tmp_path / "last.pth"
+    optimizer = {"backbone.conv1.weight": {"exp_avg": torch.ones(3)}}
+    tree = {"ema": averaged(state), "optimizer": optimizer, "semantic_fpn": state}
+    torch.save(tree, path)
+    np.testing.assert_array_equal(read_checkpoint(path).arrays[STEM], state[STEM].numpy())
+
+
 def test_what_was_left_out_is_said(state):
     arrays = prefixed({n: v.numpy() for n, v in state.items()}, "module.net.")
     arrays |= {"module.net.criterion.weight": np.ones(3), "n_averaged": np.array(3)}

@@ -172,6 +172,7 @@ def test_entries():
         assert name == f"detectron2/{config}"
         assert folder.startswith("COCO-") and file.startswith("model_final_")
         assert entry.licence == "CC BY-SA 3.0"
+        assert entry.dataset == "coco"
 
 
 def test_cache_folder(monkeypatch, tmp_path):

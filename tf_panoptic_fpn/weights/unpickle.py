@@ -13,7 +13,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -272,9 +272,10 @@ ALLOWED = {
 }
 
 
-def unpickle(file: BinaryIO, load_storage: Callable | None = None) -> Any:
+def unpickle(file: IO[bytes], load_storage: Callable | None = None) -> Any:
     """Reads one pickle, and leaves the file after it; see `ArrayUnpickler`."""
     start = file.tell()
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         # An extension is found in a registry of this process, past `find_class`.
         if opcode.name.startswith("EXT"):
@@ -299,7 +300,7 @@ def check_admitted(values: Iterable) -> None:
             left.extend(value.values() if isinstance(value, dict) else ())
 
 
-def load_pickle(file: BinaryIO) -> Any:
+def load_pickle(file: IO[bytes]) -> Any:
     """Reads a pickle of arrays, or a legacy PyTorch file.
 
     Args:

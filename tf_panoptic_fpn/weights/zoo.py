@@ -99,7 +99,9 @@ def from_pretrained(
     if not record_path.exists():  # the folder may be one that others filled and only they write to
         record = {"name": name, "url": url, **dataclasses.asdict(published)}
         del record["path"]
-        record_path.write_text(json.dumps(record, indent=1))
+        unfinished = record_path.with_name(f"{record_path.name}.part")
+        unfinished.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        unfinished.replace(record_path)
     source = detectron2_source(read_checkpoint(path))
     figures = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
     source.notes.append(f"{name}: licence {published.licence}; published on COCO: {figures}.")
