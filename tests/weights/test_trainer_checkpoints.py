@@ -67,7 +67,8 @@ def loop_state(network, optimizer):
         "message_hub": {"log_scalars": History(loss=HistoryBuffer()), "lr": np.array([0.1, 0.2])},
         "args": argparse.Namespace(lr=0.1, output_dir=pathlib.Path("out")),
         "optimizer": optimizer.state_dict(),
-        "the optimizer itself": optimizer,  # its state has tensors as keys
+        "the optimizer itself": optimizer,
+        "by tensor": {torch.ones(1): 1},
         "schedule": schedule.state_dict(),  # with a Counter
         "time": datetime.datetime(2026, 1, 2),
         "default": collections.defaultdict(list, {"a": [1]}),
