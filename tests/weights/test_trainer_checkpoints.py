@@ -14,6 +14,7 @@ import pytest
 from tf_panoptic_fpn.weights import WeightsError
 from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.mmdet import mmdet_source
+from tf_panoptic_fpn.weights.torchvision import torchvision_source
 from tf_panoptic_fpn.weights.unpickle import MOST_STAND_INS, StandIn, problem_of, unpickle
 
 torch = pytest.importorskip("torch")
@@ -226,7 +227,7 @@ def test_two_sets_of_weights_are_ambiguous(tmp_path, state):
 def test_names_of_another_source_lose_no_prefix():
     """Their ends are those of a ResNet in torchvision, each after parts of its own."""
     names = [f"backbone.bottom_up.res{i}.0.conv1.weight" for i in range(2, 6)]
-    source = mmdet_source(Checkpoint({name: np.ones((1, 1, 1, 1)) for name in names}))
+    source = torchvision_source(Checkpoint({name: np.ones((1, 1, 1, 1)) for name in names}))
     assert list(source.arrays) == names
 
 
