@@ -29,7 +29,7 @@ class ServedGraph:
 
     def serve_images(self, images):
         """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
-        outputs = self.predictor.predict_images(images)
+        outputs = self.predictor.traced(images)
         instances = outputs.pop(schema.INSTANCES, None)
         outputs[PANOPTIC_PNG] = tf.map_fn(
             _encode_ids, outputs[schema.PANOPTIC_MAP], fn_output_signature=tf.string

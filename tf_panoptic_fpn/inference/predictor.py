@@ -33,7 +33,8 @@ class Predictor:
         self.class_shares = class_shares
         self.short_side = split.short_sides[0]
         self.max_long_side = split.max_long_side
-        self._predict = tf.function(
+        # `predict_images`, traced once for all that calls it: prediction and both endpoints.
+        self.traced = tf.function(
             self.predict_images,
             input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
             autograph=False,
@@ -44,7 +45,7 @@ class Predictor:
 
     def predict_batch(self, images):
         """uint8 `[B, H0, W0, 3]`, images of one size -> list of B dicts, as a call returns one."""
-        outputs = tf.nest.map_structure(lambda value: value.numpy(), self._predict(images))
+        outputs = tf.nest.map_structure(lambda value: value.numpy(), self.traced(images))
         return [
             tf.nest.map_structure(lambda value, row=row: value[row], outputs)
             for row in range(len(images))
