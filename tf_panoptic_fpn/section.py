@@ -115,9 +115,10 @@ def setting(default: Any, meaning: str, **bounds: Any) -> Any:
     return Field(default, description=meaning, **bounds)
 
 
-Float = Annotated[float, BeforeValidator(_number)]
-Share = Annotated[Float, Field(ge=0, le=1)]
-Positive = Annotated[Float, Field(gt=0)]
-NotNegative = Annotated[Float, Field(ge=0)]
+_NUMBER = BeforeValidator(_number)
+Float = Annotated[float, _NUMBER]
+Share = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Positive = Annotated[float, Field(gt=0), _NUMBER]
+NotNegative = Annotated[float, Field(ge=0), _NUMBER]
 Count = Annotated[int, Field(gt=0)]
 Path = Annotated[str, AfterValidator(expand)]

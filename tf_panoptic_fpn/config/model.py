@@ -13,10 +13,8 @@ from tf_panoptic_fpn.section import (
     setting,
 )
 
-Backbone = Literal[  # fmt: skip
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
-    "resnext101_32x8d", "resnext101_64x4d", "resnext152_32x8d",
-]
+ResNet = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+ResNeXt = Literal["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnext152_32x8d"]
 Norm = Literal["frozen_affine", "group_norm", "sync_batch_norm"]
 Task = Literal["instance", "semantic"]
 Sizes = tuple[Positive, Positive, Positive, Positive, Positive]
@@ -32,7 +30,9 @@ class ModelConfig(Section):
     tasks: tuple[Task, ...] = setting(
         ("instance", "semantic"), "one alone makes Mask R-CNN or Semantic FPN", min_length=1
     )
-    backbone: Backbone = setting("resnet50", "the residual network below the pyramid")
+    backbone: Literal[ResNet, ResNeXt] = setting(
+        "resnet50", "the residual network below the pyramid"
+    )
     norm: Norm = setting("frozen_affine", "normalisation of the backbone")
     freeze_at: int = setting(2, "stages that are not trained, 2 being stem and res2", ge=0, le=5)
     stride_in_1x1: bool = setting(
@@ -89,5 +89,5 @@ class ModelConfig(Section):
 
     @rule
     def channels_of_the_groups(self):
-        if self.fpn_channels % self.fpn_groups:
+        if self.fpn_groups == 2 and self.fpn_channels % 2:
             return "fpn_channels", "a multiple of fpn_groups"

@@ -72,11 +72,11 @@ class Source:
         return node, True
 
     def _as_written(self, node, value):
-        """Text is quoted; other values are shown as in the file, where they are on one line."""
-        if isinstance(value, str) or node is None:
+        """Text is quoted; other values are shown as in the file, unless they are in a block."""
+        in_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
+        if isinstance(value, str) or node is None or in_block:
             return repr(as_lists(value))
-        text = self.text[node.start_mark.index : node.end_mark.index].strip()
-        return repr(as_lists(value)) if "\n" in text or not text else text
+        return " ".join(self.text[node.start_mark.index : node.end_mark.index].split())
 
 
 def _child(node, part):

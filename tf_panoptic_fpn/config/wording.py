@@ -5,7 +5,6 @@ import difflib
 import typing
 from typing import Any
 
-import annotated_types
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -78,27 +77,24 @@ def sections_of(annotation: Any) -> tuple[type[Section], ...]:
     return tuple(s for part in typing.get_args(annotation) for s in sections_of(part))
 
 
-def bounds(field: FieldInfo) -> dict[str, Any]:
-    """Dict: "gt", "ge", "lt", "le", "multiple_of" or "min_length" -> value, of a field."""
-    found = {}
-    for metadata in field.metadata:
-        parts = metadata if isinstance(metadata, annotated_types.GroupedMetadata) else [metadata]
-        for part in parts:
-            for name in ("gt", "ge", "lt", "le", "multiple_of", "min_length"):
-                if getattr(part, name, None) is not None:
-                    found[name] = getattr(part, name)
-    return found
+def _bounds(field: FieldInfo, context: dict[str, Any]) -> str:
+    """Returns the bounds of a field in words, e.g. "in [0, 1]" or "above 0".
 
-
-def bounds_text(found: dict[str, Any]) -> str:
-    """Returns bounds in words, e.g. "in [0, 1]" or "above 0"."""
+    Args:
+        field: the field, whose own bounds come first.
+        context: of the error, with the bound that is broken, e.g. of a value in a list.
+    """
+    names = ("gt", "ge", "lt", "le")
+    found = {name: context[name] for name in names if name in context}
+    for part in field.metadata:
+        found.update({name: getattr(part, name) for name in names if hasattr(part, name)})
     low = found.get("ge", found.get("gt"))
     high = found.get("le", found.get("lt"))
     if low is not None and high is not None:
-        return f"in {'[' if 'ge' in found else '('}{low}, {high}{']' if 'le' in found else ')'}"
+        return f"in {'[' if 'ge' in found else '('}{low:g}, {high:g}{']' if 'le' in found else ')'}"
     if low is not None:
-        return f"{low} or above" if "ge" in found else f"above {low}"
-    return f"at most {high}" if "le" in found else f"below {high}"
+        return f"{low:g} or above" if "ge" in found else f"above {low:g}"
+    return f"at most {high:g}" if "le" in found else f"below {high:g}"
 
 
 def _place(loc):
@@ -144,10 +140,7 @@ def _problems(found, place, tree):
     elif kind == "multiple_of":
         rule = f"a multiple of {context['multiple_of']}"
     elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        whole = bounds(place.field) if place.field and not place.indices else {}
-        rule = bounds_text(
-            {**{k: context[k] for k in ("gt", "ge", "lt", "le") if k in context}, **whole}
-        )
+        rule = _bounds(place.field, context)
     else:
         rule = f"valid: {found['msg']}"
     where = f"`{name}`" if name else "the file"

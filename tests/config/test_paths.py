@@ -1,0 +1,44 @@
+"""`~` and `$VARIABLE` in a path."""
+
+import pytest
+
+from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.paths import expand
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA", "~/data")
+    monkeypatch.delenv("ABSENT", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "expanded"),
+    [
+        ("~/a", "{home}/a"),
+        ("$DATA/a", "{home}/data/a"),
+        ("${DATA}/a", "{home}/data/a"),
+        ("a/$ABSENT", "a/$ABSENT"),
+        ("a/~b", "a/~b"),
+        ("gs://bucket/a", "gs://bucket/a"),
+        ("", ""),
+    ],
+)
+def test_expand(path, expanded, tmp_path):
+    assert expand(path) == expanded.format(home=tmp_path)
+
+
+def test_every_path_of_a_configuration(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "data: {root: $DATA, index_cache: ~/b, train: {images: ~/c, instances_json: ~/d}}"
+    )
+    config = load_config("~/run.yaml", ["train.initial_weights=~/e", "data.train.records=~/f"])
+    assert config.data.root == f"{tmp_path}/data"
+    assert config.data.index_cache == f"{tmp_path}/b"
+    assert config.data.train.paths(config.data.root) == {
+        "images": f"{tmp_path}/c",
+        "instances_json": f"{tmp_path}/d",
+    }
+    assert config.train.initial_weights == f"{tmp_path}/e"
+    assert config.data.train.records == f"{tmp_path}/f"
