@@ -15,11 +15,12 @@ ROOMS = (
     "errors",
     "schema",
     "atomic_write",
+    "paths",
+    "section",
     "workdir",
     "ops",
     "categories",
     "formats",
-    "config_rules",
     "config",
     "visualize",
     "models",
@@ -37,16 +38,17 @@ FILES_ALONE = {
     "errors",
     "schema",
     "atomic_write",
+    "paths",
+    "section",
     "workdir",
     "categories",
     "formats",
-    "config_rules",
     "config",
     "visualize",
     "metrics",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
-LARGE = {"data", "evaluation"}
+LARGE = {"data", "evaluation", "formats"}
 MAX_ROOM, MAX_FILE, MAX_FUNCTION = 2500, 400, 60  # lines; a function's without its docstring
 
 

@@ -10,6 +10,7 @@ from tf_panoptic_fpn.errors import exit_on_error
 COMMANDS = (
     "cityscapes-ap",
     "cityscapes-iou",
+    "config",
     "convert-cityscapes",
     "convert-data",
     "convert-weights",

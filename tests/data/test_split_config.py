@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from tf_panoptic_fpn.config import Config, DataConfig, SplitConfig, load_config
+from tf_panoptic_fpn.config import Config, DataConfig, load_config
 from tf_panoptic_fpn.data import splits
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError
@@ -60,7 +61,7 @@ FORMATS = [
 
 @pytest.mark.parametrize(("form", "paths", "category_id", "instances"), FORMATS)
 def test_every_format(root, form, paths, category_id, instances):
-    split_config = SplitConfig(form, **paths)
+    split_config = {"format": form, **paths}
     data = DataConfig(root=str(root), train=split_config, validation=split_config)
     assert splits.resolve_data(Config(data=data), root).data == data
     split = splits.load_split(data, "validation")
@@ -88,7 +89,8 @@ def test_every_format(root, form, paths, category_id, instances):
 )
 def test_real_samples(samples, tmp_path, name, paths, images, labels, instances):
     form = "coco_panoptic" if paths[1] else "coco_instances"
-    split = SplitConfig(form, *paths)
+    keys = ("images", "panoptic_json", "panoptic_dir", "instances_json")
+    split = {"format": form, **dict(zip(keys, paths, strict=True))}
     data = DataConfig(root=str(samples / name), index_cache=str(tmp_path), train=split)
     index = splits.load_index(data, "train")
     assert len(index) == len(splits.load_split(data, "train").images) == images
@@ -112,10 +114,11 @@ def test_real_samples(samples, tmp_path, name, paths, images, labels, instances)
         ("cityscapes", {**PANOPTIC, "label_dir": "x"}, "`data.train.label_dir` is not read with"),
     ],
 )
-def test_paths_that_a_format_does_not_have(form, paths, fault):
-    good = SplitConfig(**PANOPTIC)
-    config = Config(data=DataConfig(train=SplitConfig(form, **paths), validation=good))
+def test_paths_that_a_format_does_not_have(tmp_path, form, paths, fault):
+    data = {"train": {"format": form, **paths}, "validation": PANOPTIC}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data}))
     with pytest.raises(ConfigError) as caught:
+        config = load_config(tmp_path / "config.yaml")
         splits.resolve_data(config, "unused")
     assert fault in str(caught.value)
 

@@ -9,6 +9,7 @@ from tf_panoptic_fpn.config.recipes import list_recipes
 from tf_panoptic_fpn.config.root import Config
 from tf_panoptic_fpn.config.train import TrainConfig
 from tf_panoptic_fpn.config.tta import TTAConfig
+from tf_panoptic_fpn.formats.split_config import SplitConfig
 
 __all__ = [
     "AugmentConfig",
@@ -18,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "ShapesConfig",
+    "SplitConfig",
     "TTAConfig",
     "TrainConfig",
     "format_config",

@@ -4,13 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tf_panoptic_fpn.formats._splits import (
-    CityscapesSplit,
-    CocoInstancesSplit,
-    CocoPanopticSplit,
-    CocoStuffSplit,
-    LabelMapsSplit,
-)
+from tf_panoptic_fpn.formats.cityscapes import CityscapesSplit
+from tf_panoptic_fpn.formats.coco_instances import CocoInstancesSplit
+from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
+from tf_panoptic_fpn.formats.coco_stuff import CocoStuffSplit
+from tf_panoptic_fpn.formats.label_maps import LabelMapsSplit
 from tf_panoptic_fpn.section import Count, Path, Positive, Section, Share, rule, setting
 
 # A new format is a file in formats/ and a name here.

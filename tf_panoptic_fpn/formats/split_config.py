@@ -1,11 +1,13 @@
 """What the configuration of a split is in every format; each format's own stands by its reader."""
 
 import os
+import pathlib
 from typing import Any, ClassVar
 
 import pydantic
 
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.formats.records import PanopticSplit
 from tf_panoptic_fpn.section import Count, Path, Section, Share, setting
 
 # Version 0.1 wrote all of these into the configuration of a run, empty where they were not given.
@@ -52,10 +54,23 @@ class SplitConfig(Section):
         """The keys of the paths of this format."""
         return [key for key in cls.model_fields if key not in SplitConfig.model_fields]
 
-    def paths(self, root: str) -> dict[str, str]:
+    def paths(self, root: str | os.PathLike) -> dict[str, pathlib.Path]:
         """Dict: key -> path below `root`, of the paths that are given."""
         given = [key for key in self.path_keys() if getattr(self, key)]
-        return {key: os.path.join(root, getattr(self, key)) for key in given}
+        return {key: pathlib.Path(root, getattr(self, key)) for key in given}
+
+    def read(self, root: str | os.PathLike, skipped: list[str] | None = None) -> PanopticSplit:
+        """Reads the split; each format does.
+
+        Args:
+            root: folder that the paths are taken from.
+            skipped: a list that takes one line for each annotation that is left out because it is
+                empty or its mask or box breaks a rule; by default that is an error.
+
+        Raises:
+            DataError: if a file of the data set breaks a rule.
+        """
+        raise NotImplementedError
 
     def check_paths(self, name: str) -> None:
         """Raises ConfigError unless the paths that the format needs are given, or records.
