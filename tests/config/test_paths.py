@@ -36,9 +36,7 @@ def test_every_path_of_a_configuration(tmp_path):
     config = load_config("~/run.yaml", ["train.initial_weights=~/e", "data.train.records=~/f"])
     assert config.data.root == f"{tmp_path}/data"
     assert config.data.index_cache == f"{tmp_path}/b"
-    assert config.data.train.paths(config.data.root) == {
-        "images": f"{tmp_path}/c",
-        "instances_json": f"{tmp_path}/d",
-    }
+    paths = {"images": tmp_path / "c", "instances_json": tmp_path / "d"}
+    assert config.data.train.paths(config.data.root) == paths
     assert config.train.initial_weights == f"{tmp_path}/e"
     assert config.data.train.records == f"{tmp_path}/f"

@@ -33,9 +33,8 @@ SHAPES = {
 
 
 def _config(short_sides=(40,), max_long_side=1000, flip=0.0, **settings):
-    train = CocoPanopticSplit(
-        short_sides=short_sides, max_long_side=max_long_side, flip_probability=flip
-    )
+    sizes = {"short_sides": short_sides, "max_long_side": max_long_side}
+    train = CocoPanopticSplit(**sizes, flip_probability=flip)
     return DataConfig(train=train, **settings)
 
 

@@ -63,7 +63,9 @@ FORMATS = [
 def test_every_format(root, form, paths, category_id, instances):
     split_config = {"format": form, **paths}
     data = DataConfig(root=str(root), train=split_config, validation=split_config)
-    assert splits.resolve_data(Config(data=data), root).data == data
+    tasks = data.train.tasks or ("instance", "semantic")
+    config = Config(data=data, model={"tasks": tasks})
+    assert splits.resolve_data(config, root).data == data
     split = splits.load_split(data, "validation")
     ((record, image, ids),) = evaluation_samples(split)
     assert image.shape == (1, 2, 3)

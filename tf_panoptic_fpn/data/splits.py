@@ -120,10 +120,10 @@ def load_index(data, name, semantic_things="other"):
     if getattr(data, name).records:
         return load_records_index(records_folder(data), semantic_things)
     split = getattr(data, name)
-    _check_present(data, name)
-    root = os.path.abspath(data.root)
-    paths = split.paths(root)
-    beside = pathlib.Path(root) if data.root else paths["images"].parent
+    _check_present(data, name)  # where the index is there as well
+    absolute = data.model_copy(update={"root": os.path.abspath(data.root)})
+    paths = split.paths(absolute.root)
+    beside = pathlib.Path(absolute.root) if data.root else paths["images"].parent
     users = pathlib.Path(
         os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "tf_panoptic_fpn"
     )
