@@ -3,7 +3,8 @@
 import pytest
 
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.paths import expand
+from tf_panoptic_fpn.paths import expand, expand_arguments
+from tf_panoptic_fpn.workdir import Workdir
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +41,11 @@ def test_every_path_of_a_configuration(tmp_path):
     assert config.data.train.paths(config.data.root) == paths
     assert config.train.initial_weights == f"{tmp_path}/e"
     assert config.data.train.records == f"{tmp_path}/f"
+
+
+def test_every_path_of_a_command(tmp_path):
+    given = ["predict", "--output=~/a", "--set", "data.root=~/b", "$DATA/*.jpg", "-x", "--a=b=~/c"]
+    expected = ["predict", f"--output={tmp_path}/a", "--set", "data.root=~/b"]
+    expected += [f"{tmp_path}/data/*.jpg", "-x", "--a=b=~/c"]
+    assert expand_arguments(given) == expected
+    assert Workdir("~/run").path == tmp_path / "run"

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 from absl import logging
 from pydantic import ValidationError
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.config.recipes import find_config, list_recipes
 from tf_panoptic_fpn.config.root import Config
 from tf_panoptic_fpn.config.source import Source, parse
@@ -58,10 +58,7 @@ def load_run_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> C
 
 def save_config(config: Config, path: str | os.PathLike) -> None:
     """Writes a `Config` as YAML that `load_config` reads back equal; whole, or not at all."""
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(format_config(config), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, format_config(config))
 
 
 def format_config(config: Config) -> str:
