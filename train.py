@@ -27,9 +27,7 @@ from tf_panoptic_fpn.workdir import Workdir
 def parse_arguments():
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument(
-        "--config", required=True, help="YAML file, or the name of a recipe, see configs/"
-    )
+    parser.add_argument("--config", required=True, help="YAML file, or a recipe of configs/")
     parser.add_argument("--workdir", help="folder of the run; by default runs/NAME_OF_CONFIG")
     parser.add_argument(
         "--set",

@@ -24,7 +24,7 @@ and the value as written.
 
 ```
 python -m tf_panoptic_fpn config --list
-python -m tf_panoptic_fpn config --config=quickstart --set train.steps=100
+python -m tf_panoptic_fpn config --config=quickstart --set train.batch_size=2
 ```
 
 `--list` names the recipes that are shipped; such a name stands for its file wherever a `--config`

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from tf_panoptic_fpn.config import Config, DataConfig, load_config
+from tf_panoptic_fpn.config import Config, DataConfig, load_config, save_config
 from tf_panoptic_fpn.data import splits
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.cityscapes import convert_cityscapes
 
 
@@ -152,3 +152,40 @@ def test_rules_of_a_format(tmp_path, override, fault):
         ],
     )
     assert config.data.train.format == "coco_instances"
+
+
+def test_a_run_goes_on_from_another_folder(root, tmp_path, monkeypatch):
+    """With a root or without one, the paths of a resolved configuration are absolute."""
+    monkeypatch.chdir(tmp_path.parent)
+    relative = {key: f"{tmp_path.name}/{path}" for key, path in PANOPTIC.items()}
+    for data in (
+        DataConfig(root=tmp_path.name, train=PANOPTIC, validation=PANOPTIC),
+        DataConfig(train=relative, validation=relative, index_cache=f"{tmp_path.name}/cache"),
+    ):
+        config = Config(data=data, train={"initial_weights": "backbone.npz"})
+        resolved = splits.resolve_data(config, root)
+        save_config(resolved, tmp_path / "config.yaml")
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            loaded = load_config(tmp_path / "config.yaml")
+            assert len(splits.load_split(loaded.data, "validation").images) == 1
+        assert loaded.train.initial_weights == str(tmp_path.parent / "backbone.npz")
+    assert loaded.data.index_cache == str(tmp_path / "cache")
+
+
+def test_what_is_not_there_is_said_to_be_fetched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = load_config("coco_r50_1x").data
+    for load in (splits.load_index, splits.load_split):
+        with pytest.raises(DataError) as caught:
+            load(data, "train")
+        assert str(caught.value) == (
+            "datasets/coco/train2017: no such file or folder, named by `data.train.images`; "
+            "`data.root`, datasets/coco, must hold train2017, "
+            "annotations/panoptic_train2017.json, annotations/panoptic_train2017, "
+            "annotations/instances_train2017.json, from COCO 2017, images and panoptic and "
+            "instance annotations (https://cocodataset.org/#download)"
+        )
+    data = DataConfig(root=str(tmp_path), train=PANOPTIC)
+    with pytest.raises(DataError, match=r"images: no such file or folder, named by `data.train.i"):
+        splits.load_split(data, "train")
