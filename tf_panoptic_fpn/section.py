@@ -1,6 +1,6 @@
 """What the sections of a configuration have in common: frozen, strict, and rules of their own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import pydantic
@@ -20,7 +20,7 @@ class Fault(NamedTuple):
         return f"`{self.key}` must be {self.rule}. Received: {as_lists(self.value)!r}"
 
 
-def rule(method: Callable) -> Callable:
+def rule(method: Any) -> Any:
     """Marks a method of a `Section` that returns `(key, rule)` where several values do not fit.
 
     `key` is that of the value to mend, dotted where it lies in a section below.

@@ -180,12 +180,12 @@ def test_what_is_not_there_is_said_to_be_fetched(tmp_path, monkeypatch):
         with pytest.raises(DataError) as caught:
             load(data, "train")
         assert str(caught.value) == (
-            "datasets/coco/train2017: no such file or folder, named by `data.train.images`; "
-            "`data.root`, datasets/coco, must hold train2017, "
+            "datasets/coco/train2017: cannot be read: no such file or folder "
+            "(`data.train.images`); `data.root`, datasets/coco, must hold train2017, "
             "annotations/panoptic_train2017.json, annotations/panoptic_train2017, "
             "annotations/instances_train2017.json, from COCO 2017, images and panoptic and "
             "instance annotations (https://cocodataset.org/#download)"
         )
     data = DataConfig(root=str(tmp_path), train=PANOPTIC)
-    with pytest.raises(DataError, match=r"images: no such file or folder, named by `data.train.i"):
+    with pytest.raises(DataError, match=r"images: cannot be read: no such file or folder"):
         splits.load_split(data, "train")

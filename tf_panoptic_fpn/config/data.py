@@ -95,7 +95,8 @@ class DataConfig(Section):
     )
     shapes: ShapesConfig | None = setting(None, "the embedded data set, in place of paths")
     train: Annotated[AnySplit, BeforeValidator(_train_defaults)] = Field(
-        default_factory=lambda: CocoPanopticSplit(**_TRAIN), description="what is trained on"
+        default_factory=lambda: CocoPanopticSplit.model_validate(_TRAIN),
+        description="what is trained on",
     )
     validation: Annotated[AnySplit, BeforeValidator(_validation_defaults)] = Field(
         default_factory=CocoPanopticSplit, description="what is evaluated on"

@@ -94,7 +94,7 @@ def _check_present(data, name):
     split = getattr(data, name)
     for key, path in split.paths(data.root).items():
         if not path.exists():
-            message = f"{path}: no such file or folder, named by `data.{name}.{key}`"
+            message = f"{path}: cannot be read: no such file or folder (`data.{name}.{key}`)"
             if data.source:
                 wanted = ", ".join(getattr(split, each) for each in split.paths(""))
                 message += f"; `data.root`, {data.root}, must hold {wanted}, from {data.source}"
