@@ -107,6 +107,8 @@ def test_a_rule_between_values_waits_for_each_of_them(tmp_path):
         ("train: {initial_weights: 2020-01-01}", "must be text. Received: 2020-01-01"),
         ("train: {jit_compile: 1}", "`train.jit_compile` must be true or false. Received: 1"),
         ("train: {1: 2}", "unknown key `train.1`"),
+        ("data: {canvases: [[64]]}", "`data.canvases[0]` must have 2 values. Received: [64]"),
+        ("data: {canvases: [[64, 32, 32]]}", "`data.canvases[0]` must have 2 values. Received"),
         ("train: {steps: 3, steps: 4}", "`train.steps` must be given once"),
         ("model: &m {tasks: *m}", "`model.tasks` must not hold itself"),
         ("a: !!timestamp x", "not YAML"),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.config.recipes import find_config, list_recipes
 from tf_panoptic_fpn.config.root import Config
-from tf_panoptic_fpn.config.source import Source, parse
+from tf_panoptic_fpn.config.source import Source
 from tf_panoptic_fpn.config.wording import Problem, problems_of
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.section import Section, as_lists, as_tuples
@@ -75,7 +75,7 @@ def _read(path, overrides) -> Source:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}{_hint(path)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: cannot be read: not UTF-8") from None
-    return parse(file, text, overrides)
+    return Source(file, text, overrides)
 
 
 def _hint(path) -> str:
@@ -93,7 +93,7 @@ def _validate(tree) -> tuple[Config, list[Problem], list[Problem]]:
     not read what was taken out are asked.
     """
     problems: list[Problem] = []
-    tree = {} if tree is None else as_tuples(tree)
+    tree = as_tuples(tree)
     while True:
         try:
             config = Config.model_validate(tree, context="rules later")

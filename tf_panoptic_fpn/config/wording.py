@@ -128,7 +128,7 @@ def _problems(found, place, tree):
     if kind == "too_short" and value:  # its values are at fault, and told of
         return []
     if kind == "missing" and place.indices:  # of a list that is too short
-        return [_list_length(dataclasses.replace(place, indices=()), value)]
+        return [_list_length(dataclasses.replace(place, indices=place.indices[:-1]), value)]
     if kind == "too_long":
         return [_list_length(place, value)]
     if kind in TYPES:
@@ -148,8 +148,10 @@ def _problems(found, place, tree):
 
 
 def _list_length(place, value):
-    arms = typing.get_args(place.field.annotation)
-    text = f"`{place.name}` must have {len(arms)} values"
+    kind = place.field.annotation
+    for _ in place.indices:
+        kind = typing.get_args(kind)[0]
+    text = f"`{place.name}` must have {len(typing.get_args(kind))} values"
     return Problem(place.name, text, value, (place.keys,))
 
 
@@ -172,8 +174,5 @@ def _unknown_format(place, tree):
     for key in place.keys:
         split = split[key]
     paths = [key for key in split if any(key in arm.path_keys() for arm in arms)]
-    return [
-        Problem(
-            name, rule, split["format"], tuple((*place.keys, key) for key in ("format", *paths))
-        )
-    ]
+    taken_out = tuple((*place.keys, key) for key in ("format", *paths))
+    return [Problem(name, rule, split["format"], taken_out)]
