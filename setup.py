@@ -37,7 +37,7 @@ setup(
         "numpy>=2.0",
         "pillow>=10.4",
         "pycocotools>=2.0.8",
-        "pydantic>=2.8",
+        "pydantic>=2.11",
         "pyyaml>=6.0.2",
         "safetensors>=0.5",
         "tensorboard>=2.20",
