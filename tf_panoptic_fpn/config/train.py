@@ -4,7 +4,9 @@ from typing import Literal
 
 from tf_panoptic_fpn.section import Count, Path, Section, rule, setting
 
-WeightSource = Literal["detectron2", "torchvision", "mmdet", "keras_applications"]
+WeightSource = Literal[
+    "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
+]
 
 
 class TrainConfig(Section):
