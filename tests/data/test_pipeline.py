@@ -35,7 +35,8 @@ SHAPES = {
 def _config(short_sides=(40,), max_long_side=1000, flip=0.0, **settings):
     sizes = {"short_sides": short_sides, "max_long_side": max_long_side}
     train = CocoPanopticSplit(**sizes, flip_probability=flip)
-    return DataConfig(train=train, **settings)
+    # Canvases of any size: a configuration has multiples of 32.
+    return DataConfig(train=train).model_copy(update=settings)
 
 
 def _batches(split, config, batch_size=2, num_steps=4, seed=0, **settings):
