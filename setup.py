@@ -7,6 +7,10 @@ from setuptools import find_packages, setup
 
 here = pathlib.Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "tf_panoptic_fpn/__init__.py").read_text())
+CONFIGS = {
+    "tf_panoptic_fpn.configs": "configs",
+    "tf_panoptic_fpn.configs.paper": "configs/paper",
+}
 
 setup(
     name="tf-panoptic-fpn",
@@ -16,8 +20,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["tf_panoptic_fpn", "tf_panoptic_fpn.*"]),
+    # The recipes, in the wheel too.
+    packages=[*find_packages(include=["tf_panoptic_fpn", "tf_panoptic_fpn.*"]), *CONFIGS],
+    package_dir=CONFIGS,
     package_data={
+        **{package: ["*.yaml"] for package in CONFIGS},
         "tf_panoptic_fpn": ["__init__.pyi", "py.typed"],
         "tf_panoptic_fpn.evaluation": ["report.html.jinja"],
         "tf_panoptic_fpn.weights": ["__init__.pyi"],
@@ -30,6 +37,7 @@ setup(
         "numpy>=2.0",
         "pillow>=10.4",
         "pycocotools>=2.0.8",
+        "pydantic>=2.11",
         "pyyaml>=6.0.2",
         "safetensors>=0.5",
         "tensorboard>=2.20",
@@ -44,6 +52,7 @@ setup(
             "av>=14.0",
             "cityscapesscripts>=2.3",
             "hypothesis>=6.100",
+            "jsonschema>=4.20",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.8",

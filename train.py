@@ -8,15 +8,18 @@ The same command goes on where an interrupted run stopped.
 import argparse
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config.recipes import find_config
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
 from tf_panoptic_fpn.evaluation.report import format_table
 from tf_panoptic_fpn.export.saved_model import export_run
 from tf_panoptic_fpn.inference.model_source import ModelSource
+from tf_panoptic_fpn.paths import expand_arguments
 from tf_panoptic_fpn.training.loop import train
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -24,7 +27,7 @@ from tf_panoptic_fpn.workdir import Workdir
 def parse_arguments():
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    parser.add_argument("--config", required=True, help="YAML file, or a recipe of configs/")
     parser.add_argument("--workdir", help="folder of the run; by default runs/NAME_OF_CONFIG")
     parser.add_argument(
         "--set",
@@ -33,13 +36,13 @@ def parse_arguments():
         metavar="a.b=value",
         help="a value of the configuration",
     )
-    return parser.parse_args()
+    return parser.parse_args(expand_arguments(sys.argv[1:]))
 
 
 def main():
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
-    workdir = arguments.workdir or pathlib.Path("runs") / pathlib.Path(arguments.config).stem
+    workdir = arguments.workdir or pathlib.Path("runs") / find_config(arguments.config).stem
     train(config, workdir)
     results = evaluate_run(ModelSource(workdir))
     export_run(workdir)

@@ -9,7 +9,6 @@ pixel is read, to a few PNGs. Memory is that beyond what importing the package t
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
@@ -23,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from PIL import Image
 
-from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data.splits import load_index
 
 SIZES = ((427, 640), (480, 640), (640, 480), (612, 612))
@@ -167,12 +166,13 @@ def main():
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = pathlib.Path(name)
         write_data_set(folder, arguments.images, arguments.instances)
-        split = SplitConfig("coco_instances", images="images", instances_json="instances.json")
+        split = {"images": "images", "instances_json": "instances.json"}
         if arguments.panoptic:
             write_panoptic(folder, arguments.images)
             paths = {"panoptic_json": "panoptic.json", "panoptic_dir": "panoptic"}
-            split = dataclasses.replace(split, format="coco_panoptic", **paths)
-        data = DataConfig(root=name, train=split)
+            split = {**split, **paths}
+        form = "coco_panoptic" if arguments.panoptic else "coco_instances"
+        data = DataConfig(root=name, train={"format": form, **split})
         index, made = measure(data)
         sizes = {
             "json_mb": round(sum(path.stat().st_size for path in folder.glob("*.json")) / 1e6),

@@ -23,7 +23,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
 from tf_panoptic_fpn.data.geometry import resize_image
@@ -31,11 +31,11 @@ from tf_panoptic_fpn.data.index import batch_schedule, build_index
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
-from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
+from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit, read_coco_panoptic
 from tf_panoptic_fpn.formats.images import resized_size
 
 SIDES = (640, 672, 704, 736, 768, 800)
-CONFIG = DataConfig(train=SplitConfig(short_sides=SIDES, flip_probability=0.5))
+CONFIG = DataConfig(train=CocoPanopticSplit(short_sides=SIDES, flip_probability=0.5))
 BATCH_SIZE = 2
 ROUNDS = 5
 
@@ -167,7 +167,7 @@ def crowded_megabytes(samples, max_instances, connection):
     split = read_split(samples, "nuclei")
     crowded = max(split.images, key=lambda record: len(record.instances))
     index = build_index(dataclasses.replace(split, images=(crowded,)))
-    config = dataclasses.replace(CONFIG, max_instances=max_instances)
+    config = CONFIG.model_copy(update={"max_instances": max_instances})
     for batch in training_dataset(index, config, BATCH_SIZE, 20, seed=0):
         batch_bytes = sum(value.numpy().nbytes for value in batch.values())
     connection.send((peak_megabytes(), batch_bytes / 2**20))

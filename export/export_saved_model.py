@@ -5,11 +5,13 @@ python export/export_saved_model.py --workdir=DIR --output=DIR
 
 import argparse
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.export.saved_model import export_run
+from tf_panoptic_fpn.paths import expand_arguments
 
 
 def main():
@@ -20,7 +22,7 @@ def main():
         required=True,
         help="folder of the SavedModel; TF Serving wants a number, MODEL/1",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(expand_arguments(sys.argv[1:]))
     print(export_run(arguments.workdir, arguments.output))
 
 

@@ -6,10 +6,12 @@ import os
 import sys
 
 from tf_panoptic_fpn.errors import exit_on_error
+from tf_panoptic_fpn.paths import expand_arguments
 
 COMMANDS = (
     "cityscapes-ap",
     "cityscapes-iou",
+    "config",
     "convert-cityscapes",
     "convert-data",
     "convert-weights",
@@ -36,7 +38,7 @@ def main():
             subparsers.add_parser(command, help=module.SUMMARY, allow_abbrev=False)
         )
         modules[command] = module
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(expand_arguments(sys.argv[1:]))
     modules[arguments.command].run(arguments)
 
 

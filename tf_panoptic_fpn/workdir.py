@@ -3,6 +3,7 @@
 import pathlib
 
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.paths import expand
 
 
 class Workdir:
@@ -13,7 +14,7 @@ class Workdir:
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(expand(path))
         self.config = self.path / "config.yaml"  # the resolved configuration
         self.categories = self.path / "categories.json"  # of the training data
         self.metrics = self.path / "metrics.jsonl"

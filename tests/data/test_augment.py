@@ -11,11 +11,12 @@ from pillow_resize import resize_image as resize_with_pillow
 from pycocotools import mask as coco_masks
 from tiny_dataset import TinyDataset
 
-from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
+from tf_panoptic_fpn.config import AugmentConfig, DataConfig
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.shapes import CATEGORIES, draw_shapes
+from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
 from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png
 from tf_panoptic_fpn.formats.rle import runs_of
 
@@ -111,7 +112,7 @@ SCALES = st.sampled_from([(), (0.5, 2.0), (0.3, 0.6), (1.5, 3.0)])
 CROPS = st.sampled_from([(), (40, 56), (30, 200), (120, 120)])
 CONFIGS = st.builds(
     lambda sampling, scale, base, crop, by_class, paste, flip, limit: DataConfig(
-        train=SplitConfig(short_sides=(48, 100), max_long_side=130, flip_probability=flip),
+        train=CocoPanopticSplit(short_sides=(48, 100), max_long_side=130, flip_probability=flip),
         augment=AugmentConfig(
             short_side_sampling=sampling,
             scale_range=scale,

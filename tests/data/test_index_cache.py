@@ -10,13 +10,16 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data import index_cache, splits
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.coco_instances import CocoInstancesSplit
+from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
+from tf_panoptic_fpn.formats.label_maps import LabelMapsSplit
 
 IDS = np.array([[1, 1, 300], [0, 2, 300]])
-SPLIT = SplitConfig(images="images", panoptic_json="panoptic.json", panoptic_dir="panoptic")
+SPLIT = CocoPanopticSplit(images="images", panoptic_json="panoptic.json", panoptic_dir="panoptic")
 
 
 @pytest.fixture
@@ -130,8 +133,8 @@ def test_an_images_folder_that_holds_the_cache(tiny, tmp_path, builds):
     """Making the cache changes the folder; that must not count as a change of the images."""
     tiny.add(IDS, {1: 9, 2: 3, 300: 7})
     tiny.read()
-    split = dataclasses.replace(SPLIT, images=".", panoptic_json="../panoptic.json")
-    split = dataclasses.replace(split, panoptic_dir="../panoptic")
+    paths = {"panoptic_json": "../panoptic.json", "panoptic_dir": "../panoptic"}
+    split = CocoPanopticSplit(images=".", **paths)
     for _ in range(2):
         splits.load_index(DataConfig(root=str(tmp_path / "images"), train=split), "train")
     assert len(builds) == 1
@@ -152,7 +155,7 @@ def test_a_relative_root_is_the_same_from_everywhere(data, builds, monkeypatch):
     indices = []
     for folder, relative in ((root, "."), (root.parent, root.name)):
         monkeypatch.chdir(folder)
-        indices.append(splits.load_index(dataclasses.replace(data, root=relative), "train"))
+        indices.append(splits.load_index(data.model_copy(update={"root": relative}), "train"))
     assert indices[1].image_paths.tolist() == [os.fsencode(root / f"images/{i}.png") for i in "01"]
     assert len(builds) == 1
 
@@ -160,13 +163,13 @@ def test_a_relative_root_is_the_same_from_everywhere(data, builds, monkeypatch):
 def test_without_a_root_it_lies_beside_the_images(data, tmp_path):
     keys = ("images", "panoptic_json", "panoptic_dir")
     paths = {key: str(tmp_path / getattr(SPLIT, key)) for key in keys}
-    splits.load_index(DataConfig(train=SplitConfig(**paths)), "train")
+    splits.load_index(DataConfig(train=CocoPanopticSplit(**paths)), "train")
     assert len(list((tmp_path / index_cache.FOLDER).iterdir())) == 1
 
 
 def test_the_folder_can_be_chosen(data, tmp_path):
     folder = tmp_path / "cache/index"
-    splits.load_index(dataclasses.replace(data, index_cache=str(folder)), "train")
+    splits.load_index(data.model_copy(update={"index_cache": str(folder)}), "train")
     assert len(list(folder.iterdir())) == 1
     assert not (tmp_path / index_cache.FOLDER).exists()
 
@@ -180,7 +183,7 @@ def test_without_a_place_to_write(data, warnings, monkeypatch, tmp_path):
     _assert_equal(splits.load_index(data, "train"), expected)
     assert len(list((tmp_path / "home/tf_panoptic_fpn").iterdir())) == 1
     assert not warnings
-    nowhere = dataclasses.replace(data, index_cache=str(file))
+    nowhere = data.model_copy(update={"index_cache": str(file)})
     _assert_equal(splits.load_index(nowhere, "train"), expected)
     assert len(warnings) == 1 and "no folder for the index can be written to" in warnings[0]
 
@@ -198,7 +201,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, warnings):
         "categories": [{"id": 1, "name": "cat"}],
     }
     (tmp_path / "instances.json").write_text(json.dumps(tree))
-    split = SplitConfig("coco_instances", images=".", instances_json="instances.json")
+    split = CocoInstancesSplit(images=".", instances_json="instances.json")
     data = DataConfig(root=str(tmp_path), train=split)
     index = splits.load_index(data, "train")
     assert index.instance_offsets.tolist() == [0, 2]
@@ -231,9 +234,7 @@ def test_an_image_whose_map_cannot_be_read_is_left_out(tmp_path, warnings):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.new("L", (3, 2), 1).save(tmp_path / folder / f"{name}.png")
     (tmp_path / "images/1.png").write_bytes(b"")
-    split = SplitConfig(
-        "label_maps", images="images", label_dir="labels", categories="classes.yaml"
-    )
+    split = LabelMapsSplit(images="images", label_dir="labels", categories="classes.yaml")
     data = DataConfig(root=str(tmp_path), train=split)
     index = splits.load_index(data, "train")
     assert index.image_paths.tolist() == [os.fsencode(tmp_path / "images/2.png")]

@@ -10,13 +10,13 @@ from absl import logging
 from PIL import Image
 from pillow_resize import resize_image
 
-from tf_panoptic_fpn.config import AugmentConfig, DataConfig, SplitConfig
+from tf_panoptic_fpn.config import AugmentConfig, DataConfig
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
-from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
+from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit, read_coco_panoptic
 from tf_panoptic_fpn.formats.images import write_panoptic_png
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9
@@ -33,8 +33,10 @@ SHAPES = {
 
 
 def _config(short_sides=(40,), max_long_side=1000, flip=0.0, **settings):
-    train = SplitConfig(short_sides=short_sides, max_long_side=max_long_side, flip_probability=flip)
-    return DataConfig(train=train, **settings)
+    sizes = {"short_sides": short_sides, "max_long_side": max_long_side}
+    train = CocoPanopticSplit(**sizes, flip_probability=flip)
+    # Canvases of any size: a configuration has multiples of 32.
+    return DataConfig(train=train).model_copy(update=settings)
 
 
 def _batches(split, config, batch_size=2, num_steps=4, seed=0, **settings):
@@ -403,12 +405,12 @@ def test_a_program_can_end_with_batches_under_way(tiny):
     tiny.read()
     program = """
         import sys
-        from tf_panoptic_fpn.config import DataConfig, SplitConfig
-        from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
+        from tf_panoptic_fpn.config import DataConfig
+        from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit, read_coco_panoptic
         from tf_panoptic_fpn.data.index import build_index
         from tf_panoptic_fpn.data.pipeline import training_dataset
         split = read_coco_panoptic(*sys.argv[1:])
-        config = DataConfig(train=SplitConfig(short_sides=(400,)))
+        config = DataConfig(train=CocoPanopticSplit(short_sides=(400,)))
         batches = iter(training_dataset(build_index(split), config, 2, 1000, 0))
         print(next(batches)["image_sizes"].numpy().tolist())
         """

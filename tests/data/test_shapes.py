@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 
 import numpy as np
@@ -78,7 +77,7 @@ def test_another_folder_is_drawn_anew(tmp_path, change):
     if change == "interrupted":
         (tmp_path / "shapes.json").unlink()
     else:
-        config = dataclasses.replace(SMALL, seed=4)
+        config = SMALL.model_copy(update={"seed": 4})
     write_shapes(tmp_path, config)
     assert marked.read_bytes() != b"mark"
     assert (tmp_path / "shapes.json").is_file()

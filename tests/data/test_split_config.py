@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from tf_panoptic_fpn.config import Config, DataConfig, SplitConfig, load_config
+from tf_panoptic_fpn.config import Config, DataConfig, load_config, save_config
 from tf_panoptic_fpn.data import splits
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.cityscapes import convert_cityscapes
 
 
@@ -60,9 +61,11 @@ FORMATS = [
 
 @pytest.mark.parametrize(("form", "paths", "category_id", "instances"), FORMATS)
 def test_every_format(root, form, paths, category_id, instances):
-    split_config = SplitConfig(form, **paths)
+    split_config = {"format": form, **paths}
     data = DataConfig(root=str(root), train=split_config, validation=split_config)
-    assert splits.resolve_data(Config(data=data), root).data == data
+    tasks = data.train.tasks or ("instance", "semantic")
+    config = Config(data=data, model={"tasks": tasks})
+    assert splits.resolve_data(config, root).data == data
     split = splits.load_split(data, "validation")
     ((record, image, ids),) = evaluation_samples(split)
     assert image.shape == (1, 2, 3)
@@ -88,7 +91,8 @@ def test_every_format(root, form, paths, category_id, instances):
 )
 def test_real_samples(samples, tmp_path, name, paths, images, labels, instances):
     form = "coco_panoptic" if paths[1] else "coco_instances"
-    split = SplitConfig(form, *paths)
+    keys = ("images", "panoptic_json", "panoptic_dir", "instances_json")
+    split = {"format": form, **dict(zip(keys, paths, strict=True))}
     data = DataConfig(root=str(samples / name), index_cache=str(tmp_path), train=split)
     index = splits.load_index(data, "train")
     assert len(index) == len(splits.load_split(data, "train").images) == images
@@ -112,10 +116,11 @@ def test_real_samples(samples, tmp_path, name, paths, images, labels, instances)
         ("cityscapes", {**PANOPTIC, "label_dir": "x"}, "`data.train.label_dir` is not read with"),
     ],
 )
-def test_paths_that_a_format_does_not_have(form, paths, fault):
-    good = SplitConfig(**PANOPTIC)
-    config = Config(data=DataConfig(train=SplitConfig(form, **paths), validation=good))
+def test_paths_that_a_format_does_not_have(tmp_path, form, paths, fault):
+    data = {"train": {"format": form, **paths}, "validation": PANOPTIC}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data}))
     with pytest.raises(ConfigError) as caught:
+        config = load_config(tmp_path / "config.yaml")
         splits.resolve_data(config, "unused")
     assert fault in str(caught.value)
 
@@ -147,3 +152,40 @@ def test_rules_of_a_format(tmp_path, override, fault):
         ],
     )
     assert config.data.train.format == "coco_instances"
+
+
+def test_a_run_goes_on_from_another_folder(root, tmp_path, monkeypatch):
+    """With a root or without one, the paths of a resolved configuration are absolute."""
+    monkeypatch.chdir(tmp_path.parent)
+    relative = {key: f"{tmp_path.name}/{path}" for key, path in PANOPTIC.items()}
+    for data in (
+        DataConfig(root=tmp_path.name, train=PANOPTIC, validation=PANOPTIC),
+        DataConfig(train=relative, validation=relative, index_cache=f"{tmp_path.name}/cache"),
+    ):
+        config = Config(data=data, train={"initial_weights": "backbone.npz"})
+        resolved = splits.resolve_data(config, root)
+        save_config(resolved, tmp_path / "config.yaml")
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            loaded = load_config(tmp_path / "config.yaml")
+            assert len(splits.load_split(loaded.data, "validation").images) == 1
+        assert loaded.train.initial_weights == str(tmp_path.parent / "backbone.npz")
+    assert loaded.data.index_cache == str(tmp_path / "cache")
+
+
+def test_what_is_not_there_is_said_to_be_fetched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = load_config("coco_r50_1x").data
+    for load in (splits.load_index, splits.load_split):
+        with pytest.raises(DataError) as caught:
+            load(data, "train")
+        assert str(caught.value) == (
+            "datasets/coco/train2017: cannot be read: no such file or folder "
+            "(`data.train.images`); `data.root`, datasets/coco, must hold train2017, "
+            "annotations/panoptic_train2017.json, annotations/panoptic_train2017, "
+            "annotations/instances_train2017.json, from COCO 2017, images and panoptic and "
+            "instance annotations (https://cocodataset.org/#download)"
+        )
+    data = DataConfig(root=str(tmp_path), train=PANOPTIC)
+    with pytest.raises(DataError, match=r"images: cannot be read: no such file or folder"):
+        splits.load_split(data, "train")

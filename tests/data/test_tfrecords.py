@@ -7,11 +7,12 @@ import tensorflow as tf
 import yaml
 
 from tf_panoptic_fpn.commands import write_records
-from tf_panoptic_fpn.config import DataConfig, SplitConfig
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.tfrecords import load_records_index
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
 
 
 def _batches(index, config, **settings):
@@ -28,7 +29,7 @@ def _write(tiny, folder, *arguments):
     write_records.add_arguments(parser)
     files = [f"--config={folder / 'config.yaml'}", f"--output={folder / 'records'}"]
     write_records.run(parser.parse_args([*files, *arguments]))
-    train = SplitConfig(records="records", short_sides=(40, 48), flip_probability=0.5)
+    train = CocoPanopticSplit(records="records", short_sides=(40, 48), flip_probability=0.5)
     return DataConfig(root=str(folder), train=train)
 
 
@@ -43,7 +44,9 @@ def test_records_equal_the_folder_sample_for_sample(five, tmp_path, capsys):
     index = build_index(five.read())
     config = _write(five, tmp_path, "--shards=3")
     assert capsys.readouterr().out == f"5 images in 3 shards: {tmp_path / 'records'}\n"
-    folder_config = dataclasses.replace(config, train=dataclasses.replace(config.train, records=""))
+    folder_config = config.model_copy(
+        update={"train": config.train.model_copy(update={"records": ""})}
+    )
     expected = _batches(index, folder_config)
     loaded = load_records_index(config.root + "/records", "other")
     for field in dataclasses.fields(index):

@@ -297,7 +297,9 @@ def killed_at(number, predictor=perfect_prediction):
     return predict, calls
 
 
-@pytest.mark.parametrize("sweep_settings", [(), (MergeConfig(0.5, 0.5, 0), MergeConfig(0.8))])
+@pytest.mark.parametrize(
+    "sweep_settings", [(), (MergeConfig(stuff_area=0), MergeConfig(score_threshold=0.8))]
+)
 def test_a_killed_evaluation_goes_on(tmp_path, sweep_settings):
     def half_right(image):
         return empty_prediction(image) if image[0, 0, 0] in (10, 60) else perfect_prediction(image)
@@ -347,7 +349,8 @@ def test_a_sweep_of_kept_detections_needs_no_model(tmp_path):
     """Without a sweep none are kept, so the first one predicts again; the next does not."""
     samples = make_samples(2)
     evaluate(perfect_prediction, samples, TABLE, tmp_path, 0, identity={})
-    for setting, expected_calls in ((MergeConfig(0.5), 2), (MergeConfig(0.9), 0)):
+    for threshold, expected_calls in ((0.5, 2), (0.9, 0)):
+        setting = MergeConfig(score_threshold=threshold)
         predict, calls = killed_at(expected_calls)
         sweep = ThresholdSweep(fake_merge, [setting], TABLE)
         results = evaluate(predict, samples, TABLE, tmp_path, 0, sweep=sweep, identity={})

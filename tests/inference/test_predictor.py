@@ -90,7 +90,10 @@ def test_merging_again_equals_another_predictor(model):
     image = np.random.default_rng(0).integers(0, 255, (1, 48, 80, 3)).astype(np.uint8)
     split = SplitConfig(short_sides=(64,))
     merger = Merger(CATEGORIES)
-    for merge in (MergeConfig(0.0, 0.9, 0), MergeConfig(0.1, 0.5, 64)):
+    for merge in (
+        MergeConfig(score_threshold=0.0, overlap_threshold=0.9, stuff_area=0),
+        MergeConfig(score_threshold=0.1, stuff_area=64),
+    ):
         predictor = Predictor(model, CATEGORIES, merge, split)
         expected = predictor.predict_images(tf.constant(image))
         expected = tf.nest.map_structure(lambda value: value[0].numpy(), expected)
@@ -100,5 +103,10 @@ def test_merging_again_equals_another_predictor(model):
         tf.nest.map_structure(np.testing.assert_array_equal, merged, expected)
     stuff = merger(None, semantic, (48, 80), MergeConfig(stuff_area=0))
     np.testing.assert_array_equal(stuff[schema.PANOPTIC_MAP] > 0, semantic > 0)
-    things = merger(instances, None, (48, 80), MergeConfig(0.0, 0.9, 0))
+    things = merger(
+        instances,
+        None,
+        (48, 80),
+        MergeConfig(score_threshold=0.0, overlap_threshold=0.9, stuff_area=0),
+    )
     assert things[schema.IS_THING][: things[schema.NUM_SEGMENTS]].all()

@@ -34,7 +34,7 @@ def predict(predictor, image):
 
 
 def augmented(model, image, short_sides, flip):
-    tta = TTAConfig(short_sides, 192, flip)
+    tta = TTAConfig(short_sides=short_sides, max_long_side=192, flip=flip)
     return predict(AugmentedPredictor(model, CATEGORIES, MERGE, SPLIT, tta), image)
 
 

@@ -1,6 +1,5 @@
 """What is looked at before the first step."""
 
-import dataclasses
 import json
 
 import pytest
@@ -33,10 +32,10 @@ def test_the_index_is_that_of_the_training_split(config):
 
 
 def test_a_missing_file_of_the_validation_split(config):
-    validation = dataclasses.replace(config.data.validation, panoptic_json="nope.json")
-    data = dataclasses.replace(config.data, validation=validation)
+    validation = config.data.validation.model_copy(update={"panoptic_json": "nope.json"})
+    data = config.data.model_copy(update={"validation": validation})
     with pytest.raises(DataError, match=r"nope\.json: cannot be read"):
-        load_checked_index(dataclasses.replace(config, data=data))
+        load_checked_index(config.model_copy(update={"data": data}))
 
 
 def test_a_bad_annotation_of_the_validation_split(config):

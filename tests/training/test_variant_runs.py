@@ -1,6 +1,5 @@
 """Runs of the variants from the configuration to the served graph."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -183,7 +182,7 @@ def test_a_run_starts_from_the_weights_of_a_backbone(tmp_path):
         for key in ("weight", "bias", "running_mean", "running_var"):
             arrays[f"{name}.norm.{key}"] = rng.uniform(1, 2, shape[0]).astype(np.float32)
     np.savez(tmp_path / "backbone.npz", **arrays)
-    settings = dataclasses.replace(config.train, initial_weights=str(tmp_path / "backbone.npz"))
+    settings = config.train.model_copy(update={"initial_weights": str(tmp_path / "backbone.npz")})
     head = model.semantic_head.predictor.kernel.numpy()
     load_initial_weights(model, settings)
     kernel = np.transpose(arrays["res3.0.shortcut.weight"], (2, 3, 1, 0))

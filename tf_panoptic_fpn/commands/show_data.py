@@ -1,6 +1,5 @@
 """`show-data`: draws augmented training samples."""
 
-import dataclasses
 import pathlib
 import tempfile
 
@@ -53,7 +52,7 @@ def draw_split(config, name, count):
         uint8 `[H, W, 3]`, see `contact_sheet`.
     """
     # The pipeline reads `train`; one image a batch has no padding.
-    data = dataclasses.replace(config.data, train=getattr(config.data, name), canvases=())
+    data = config.data.model_copy(update={"train": getattr(config.data, name), "canvases": ()})
     index = load_index(data, "train", config.model.semantic_things)
     batches = training_dataset(index, data, 1, count, config.train.seed).as_numpy_iterator()
     return contact_sheet(batches, index.categories)

@@ -73,23 +73,20 @@ def _validate_config(path, overrides):
 def _validate_split(data, name):
     """Dict: title -> `Validation` of each JSON of a split, or of what its reader makes of it."""
     split = getattr(data, name)
-    if not split.images:  # it has records
+    given = split.paths(data.root)
+    if not given:  # it has records
         raise ConfigError(f"`data.{name}.images` must be given: records cannot be checked")
     validations = {}
     if split.format == "coco_panoptic":
-        keys = ("images", "panoptic_json", "panoptic_dir")
-        validations[name] = _checking(validate_panoptic, *_paths(data, split, keys))
+        paths = (given["images"], given["panoptic_json"], given["panoptic_dir"])
+        validations[name] = _checking(validate_panoptic, *paths)
     elif split.format != "coco_instances":
         validations[name] = _checking(validate_split, lambda: load_split(data, name))
-    if split.instances_json:
+    if "instances_json" in given:
         title = f"{name}, instances" if validations else name
-        paths = _paths(data, split, ("images", "instances_json"))
+        paths = (given["images"], given["instances_json"])
         validations[title] = _checking(validate_instances, *paths)
     return validations
-
-
-def _paths(data, split, keys):
-    return [pathlib.Path(data.root, getattr(split, key)) for key in keys]
 
 
 def _checking(validate, *arguments):

@@ -1,7 +1,6 @@
 """`python -m tf_panoptic_fpn write-records`: a split as TFRecord shards."""
 
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.config_rules import check_paths
 from tf_panoptic_fpn.data.splits import load_index
 from tf_panoptic_fpn.data.tfrecords import write_records
 from tf_panoptic_fpn.errors import ConfigError
@@ -21,7 +20,7 @@ def run(arguments):
     if arguments.shards < 1:
         raise ConfigError(f"--shards must be 1 or above. Received: {arguments.shards}")
     config = load_config(arguments.config, arguments.set)
-    check_paths(getattr(config.data, arguments.split), arguments.split)
+    getattr(config.data, arguments.split).check_paths(arguments.split)
     index = load_index(config.data, arguments.split, config.model.semantic_things)
     count = write_records(index, arguments.output, arguments.shards)
     print(f"{len(index)} images in {count} shards: {arguments.output}")

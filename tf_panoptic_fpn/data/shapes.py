@@ -4,7 +4,6 @@ Small enough to train on in minutes without a download, and with what makes pano
 hard: instances of one class that touch and hide each other, and regions with irregular borders.
 """
 
-import dataclasses
 import json
 import pathlib
 
@@ -46,7 +45,7 @@ def write_shapes(folder, config):
     """
     folder = pathlib.Path(folder)
     stamp_path = folder / "shapes.json"
-    stamp = json.dumps({"version": _DRAWING_VERSION, **dataclasses.asdict(config)})
+    stamp = json.dumps({"version": _DRAWING_VERSION, **config.model_dump()})
     if stamp_path.is_file() and stamp_path.read_text() == stamp:
         return
     stamp_path.unlink(missing_ok=True)

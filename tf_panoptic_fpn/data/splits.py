@@ -4,17 +4,11 @@ import dataclasses
 import os
 import pathlib
 
-from tf_panoptic_fpn.config_rules import SPLIT_PATHS, check_paths
 from tf_panoptic_fpn.data import index_cache
 from tf_panoptic_fpn.data.index import index_of_columns
 from tf_panoptic_fpn.data.shapes import write_shapes
 from tf_panoptic_fpn.data.tfrecords import load_records_index, records_folder
-from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.formats.cityscapes import read_cityscapes, read_cityscapes_panoptic
-from tf_panoptic_fpn.formats.coco_instances import read_coco_instances, with_coco_instances
-from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.coco_stuff import read_coco_stuff
-from tf_panoptic_fpn.formats.label_maps import read_label_maps
+from tf_panoptic_fpn.errors import ConfigError, DataError
 
 
 def resolve_data(config, workdir):
@@ -42,15 +36,34 @@ def resolve_data(config, workdir):
             }
             for name in ("train", "validation")
         }
-        data = dataclasses.replace(
-            data,
-            root=str(folder),
-            train=dataclasses.replace(data.train, **paths["train"]),
-            validation=dataclasses.replace(data.validation, **paths["validation"]),
+        data = data.model_copy(
+            update={
+                "root": str(folder),
+                "train": data.train.model_copy(update=paths["train"]),
+                "validation": data.validation.model_copy(update=paths["validation"]),
+            }
         )
     for name in ("train", "validation"):
-        check_paths(getattr(data, name), name)
-    return dataclasses.replace(config, data=data)
+        getattr(data, name).check_paths(name)
+    weights = _absolute(config.train.initial_weights)
+    train = config.train.model_copy(update={"initial_weights": weights})
+    return config.model_copy(update={"data": _with_absolute_paths(data), "train": train})
+
+
+def _with_absolute_paths(data):
+    """A run may go on from another folder."""
+    update = {"root": _absolute(data.root), "index_cache": _absolute(data.index_cache)}
+    if not data.root:
+        for name in ("train", "validation"):
+            split = getattr(data, name)
+            paths = {key: str(path.absolute()) for key, path in split.paths("").items()}
+            paths["records"] = _absolute(split.records)
+            update[name] = split.model_copy(update=paths)
+    return data.model_copy(update=update)
+
+
+def _absolute(path):
+    return path if not path or "://" in path else os.path.abspath(path)
 
 
 def load_split(data, name, semantic_things="other", skipped=None):
@@ -69,26 +82,23 @@ def load_split(data, name, semantic_things="other", skipped=None):
     Raises:
         DataError: if a file of the data set breaks a rule.
     """
-    split = _read_split(getattr(data, name), _split_paths(data, name), skipped)
+    _check_present(data, name)
+    split = getattr(data, name).read(data.root, skipped)
     return dataclasses.replace(
         split, categories=split.categories.with_semantic_things(semantic_things)
     )
 
 
-def _read_split(split, paths, skipped):
-    if split.format == "label_maps":
-        return read_label_maps(**paths)
-    if split.format == "cityscapes" and split.label_dir:
-        return read_cityscapes(**paths)
-    if split.format == "cityscapes":
-        return read_cityscapes_panoptic(**paths, skipped=skipped)
-    if split.format == "coco_instances":
-        return read_coco_instances(**paths, skipped=skipped)
-    if split.format == "coco_stuff":
-        return read_coco_stuff(**paths, skipped=skipped)
-    instances_json = paths.pop("instances_json", None)
-    panoptic = read_coco_panoptic(**paths, skipped=skipped)
-    return with_coco_instances(panoptic, instances_json, skipped) if instances_json else panoptic
+def _check_present(data, name):
+    """Says what to fetch, and where to put it, if a file or a folder of a split is not there."""
+    split = getattr(data, name)
+    for key, path in split.paths(data.root).items():
+        if not path.exists():
+            message = f"{path}: cannot be read: no such file or folder (`data.{name}.{key}`)"
+            if data.source:
+                wanted = ", ".join(getattr(split, each) for each in split.paths(""))
+                message += f"; `data.root`, {data.root}, must hold {wanted}, from {data.source}"
+            raise DataError(message)
 
 
 def load_index(data, name, semantic_things="other"):
@@ -109,38 +119,30 @@ def load_index(data, name, semantic_things="other"):
     """
     if getattr(data, name).records:
         return load_records_index(records_folder(data), semantic_things)
-    absolute = dataclasses.replace(data, root=os.path.abspath(data.root))
-    paths = _split_paths(absolute, name)
-    beside = pathlib.Path(absolute.root if data.root else paths["images_dir"].parent)
+    split = getattr(data, name)
+    _check_present(data, name)  # where the index is there as well
+    absolute = data.model_copy(update={"root": os.path.abspath(data.root)})
+    paths = split.paths(absolute.root)
+    beside = pathlib.Path(absolute.root) if data.root else paths["images"].parent
     users = pathlib.Path(
         os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "tf_panoptic_fpn"
     )
     categories, columns = index_cache.cached_columns(
         lambda skipped: load_split(absolute, name, skipped=skipped),
         list(paths.values()),
-        {"format": getattr(data, name).format, "keys": list(paths)},
+        {"format": split.format, "keys": list(paths)},
         [data.index_cache] if data.index_cache else [beside / index_cache.FOLDER, users],
     )
     return index_of_columns(categories.with_semantic_things(semantic_things), columns)
 
 
-_ARGUMENTS = {"images": "images_dir", "categories": "categories_file"}
-
-
-def _split_paths(data, name):
-    """The paths of a split, as arguments of the function that reads it."""
-    split = getattr(data, name)
-    given = [key for key in SPLIT_PATHS if getattr(split, key)]
-    return {_ARGUMENTS.get(k, k): pathlib.Path(data.root, getattr(split, k)) for k in given}
-
-
-def check_categories(config, categories, file):
+def check_categories(config, categories, split_name):
     """Raises ConfigError unless the model has as many classes as the data set.
 
     Args:
         config: `Config`.
         categories: `CategoryTable` of the data set.
-        file: where the table was read, for the message.
+        split_name: "train" or "validation".
     """
     counts = {
         "num_thing_classes": len(categories.things),
@@ -149,5 +151,6 @@ def check_categories(config, categories, file):
     for name, count in counts.items():
         received = getattr(config.model, name)
         if received != count:
-            file = file or "the data set"  # of a format without a panoptic JSON
+            paths = getattr(config.data, split_name).paths("")
+            file = paths.get("panoptic_json", "the data set")
             raise ConfigError(f"`model.{name}` must be {count}, as in {file}. Received: {received}")

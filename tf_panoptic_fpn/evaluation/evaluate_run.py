@@ -59,8 +59,7 @@ def evaluate_run(
     if source.config:
         config = resolve_data(config, files.path)
     split = load_split(config.data, "validation", config.model.semantic_things)
-    categories_file = config.data.validation.panoptic_json
-    check_categories(config, split.categories, categories_file)
+    check_categories(config, split.categories, "validation")
     check_occurring(any(map(occurring_categories, split.images)))
     if settings and not split.has_panoptic:
         raise ConfigError("--sweep needs panoptic ground truth, which the data set has not")
@@ -109,9 +108,9 @@ def _identity(source, config, split, tta, shares):
         "model": source.fingerprint(),
         "data": [config.data.root, validation.images],
         "categories": split.categories.to_coco(),
-        "merge": dataclasses.asdict(config.merge),
+        "merge": config.merge.model_dump(),
         "image size": [validation.short_sides[0], validation.max_long_side],
-        "test-time augmentation": dataclasses.asdict(config.tta) if tta else None,
+        "test-time augmentation": config.tta.model_dump() if tta else None,
         "class shares": shares,
     }
 

@@ -1,6 +1,5 @@
 """Panoptic quality at several thresholds of the merge, from one run of the model."""
 
-import dataclasses
 import itertools
 
 from tf_panoptic_fpn import schema
@@ -61,7 +60,7 @@ class ThresholdSweep:
         for setting, quality in zip(self.settings, self._qualities, strict=True):
             figures = quality.result()["All"]
             rows.append(
-                {**dataclasses.asdict(setting), **{key: figures[key] for key in ("PQ", "SQ", "RQ")}}
+                {**setting.model_dump(), **{key: figures[key] for key in ("PQ", "SQ", "RQ")}}
             )
         return rows
 

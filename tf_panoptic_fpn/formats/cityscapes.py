@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +24,8 @@ from tf_panoptic_fpn.formats.records import (
     few,
 )
 from tf_panoptic_fpn.formats.segment_map import tight_boxes, unique_ids
+from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.section import Path, setting
 
 # The classes that are evaluated; the other labels are void.
 CATEGORIES = CategoryTable(
@@ -34,6 +37,27 @@ CATEGORIES = CategoryTable(
 )
 _IMAGE_ENDING = "_leftImg8bit.png"
 _MAP_ENDING = "_gtFine_instanceIds.png"
+
+
+class CityscapesSplit(SplitConfig):
+    """Cityscapes as published, or as cityscapesScripts convert it to COCO panoptic."""
+
+    alternatives = ({"images", "label_dir"}, {"images", "panoptic_json", "panoptic_dir"})
+
+    format: Literal["cityscapes"] = "cityscapes"
+    images: Path = setting("", "a split of leftImg8bit/")
+    label_dir: Path = setting("", "the split of gtFine/ with its *_instanceIds.png")
+    panoptic_json: Path = setting("", "the converted JSON, in place of label_dir")
+    panoptic_dir: Path = setting("", "the folder of its PNGs")
+
+    def read(self, root, skipped=None):
+        """Reads the split, see `read_cityscapes` and `read_cityscapes_panoptic`."""
+        paths = self.paths(root)
+        if self.label_dir:
+            return read_cityscapes(paths["images"], paths["label_dir"])
+        return read_cityscapes_panoptic(
+            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], skipped
+        )
 
 
 def read_cityscapes(images_dir, label_dir):

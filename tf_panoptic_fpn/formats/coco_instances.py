@@ -4,6 +4,7 @@ import array
 import dataclasses
 import json
 import os
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,23 @@ from tf_panoptic_fpn.formats.records import (
     few,
 )
 from tf_panoptic_fpn.formats.rle import encode_segmentation, mask_area
+from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.section import Path, setting
+
+
+class CocoInstancesSplit(SplitConfig):
+    """COCO instances: a JSON of polygons and RLEs. Instances only."""
+
+    tasks = ("instance",)
+
+    format: Literal["coco_instances"] = "coco_instances"
+    images: Path = setting("", "folder of the images")
+    instances_json: Path = setting("", "COCO instances JSON")
+
+    def read(self, root, skipped=None):
+        """Reads the split, see `read_coco_instances`."""
+        paths = self.paths(root)
+        return read_coco_instances(paths["images"], paths["instances_json"], skipped)
 
 
 def read_coco_instances(images_dir, instances_json, skipped=None):

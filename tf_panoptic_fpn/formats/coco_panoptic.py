@@ -1,13 +1,46 @@
 """Reading data sets in the COCO panoptic format."""
 
 import os
+from typing import Literal
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.json_file import field, list_entries, positive, read_lists
 from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment, check_files, few
+from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.section import Path, setting
 
 _MOST_PIXELS = (1 << 31) - 1  # that pycocotools' run lengths can count
+
+
+class CocoPanopticSplit(SplitConfig):
+    """COCO panoptic: a JSON of segments and a folder of PNGs whose colours are their ids."""
+
+    alternatives = (
+        {"images", "panoptic_json", "panoptic_dir"},
+        {"images", "panoptic_json", "panoptic_dir", "instances_json"},
+    )
+
+    format: Literal["coco_panoptic"] = "coco_panoptic"
+    images: Path = setting("", "folder of the images")
+    panoptic_json: Path = setting("", "COCO panoptic JSON")
+    panoptic_dir: Path = setting("", "folder of its PNGs")
+    instances_json: Path = setting(
+        "", "COCO instances JSON, for the instances in place of the PNGs"
+    )
+
+    def read(self, root, skipped=None):
+        """Reads the split, see `read_coco_panoptic` and `with_coco_instances`."""
+        # The reader of instances imports this file.
+        from tf_panoptic_fpn.formats.coco_instances import with_coco_instances
+
+        paths = self.paths(root)
+        split = read_coco_panoptic(
+            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], skipped
+        )
+        if not self.instances_json:
+            return split
+        return with_coco_instances(split, paths["instances_json"], skipped)
 
 
 def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None, rename=None):

@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+from typing import Literal
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
 from tf_panoptic_fpn.formats.label_maps import label_segments
 from tf_panoptic_fpn.formats.records import LazyRecords, PanopticSplit, check_files
+from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.section import Path, setting
 
 # The stuff of COCO-Stuff, from id 92 on; https://github.com/nightrome/cocostuff, labels.txt.
 _STUFF_NAMES = (
@@ -24,6 +27,22 @@ _STUFF_NAMES = (
 _FIRST_STUFF = 92
 _NUM_VALUES = 182
 _VOID = 255
+
+
+class CocoStuffSplit(SplitConfig):
+    """COCO-Stuff: pixel maps of category id - 1, and COCO's instances."""
+
+    format: Literal["coco_stuff"] = "coco_stuff"
+    images: Path = setting("", "folder of the images")
+    instances_json: Path = setting("", "COCO instances JSON")
+    label_dir: Path = setting("", "folder of the pixel maps")
+
+    def read(self, root, skipped=None):
+        """Reads the split, see `read_coco_stuff`."""
+        paths = self.paths(root)
+        return read_coco_stuff(
+            paths["images"], paths["instances_json"], paths["label_dir"], skipped
+        )
 
 
 def read_coco_stuff(images_dir, instances_json, label_dir, skipped=None):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from typing import Literal
 
 import yaml
 from PIL import Image
@@ -18,8 +19,26 @@ from tf_panoptic_fpn.formats.records import (
     check_files,
     few,
 )
+from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.section import Path, setting
 
 _USUAL_VOID = (0, 255)
+
+
+class LabelMapsSplit(SplitConfig):
+    """Label maps: a grey or palette PNG of category ids for each image. Semantic labels only."""
+
+    tasks = ("semantic",)
+
+    format: Literal["label_maps"] = "label_maps"
+    images: Path = setting("", "folder of the images")
+    label_dir: Path = setting("", "folder of the maps")
+    categories: Path = setting("", "YAML or JSON list of id, name and isthing")
+
+    def read(self, root, skipped=None):
+        """Reads the split, see `read_label_maps`; nothing is left out."""
+        paths = self.paths(root)
+        return read_label_maps(paths["images"], paths["label_dir"], paths["categories"])
 
 
 def read_label_maps(images_dir, label_dir, categories_file):

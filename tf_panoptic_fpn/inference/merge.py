@@ -73,7 +73,8 @@ class Merger:
 
     def __init__(self, categories):
         def merge(instances, semantic, *thresholds):
-            thresholds = MergeConfig(*thresholds)
+            named = dict(zip(MergeConfig.model_fields, thresholds, strict=True))
+            thresholds = MergeConfig.model_construct(**named)  # of tensors
             return merge_outputs(instances, semantic, categories, thresholds)
 
         # One graph for images of all sizes.

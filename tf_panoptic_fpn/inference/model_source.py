@@ -8,13 +8,14 @@ import pathlib
 import tensorflow as tf
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config import load_config, load_run_config
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.devices import replica_devices
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
 from tf_panoptic_fpn.models.build_model import load_model
+from tf_panoptic_fpn.paths import expand
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -51,14 +52,14 @@ class ModelSource:
         """The file of the model, or the folder of the SavedModel."""
         if self.workdir:
             return Workdir(self.workdir).model
-        return pathlib.Path(self.weights or self.saved_model)
+        return pathlib.Path(expand(self.weights or self.saved_model))
 
     def load_config(self, overrides=()):
         """Loads the `Config`, with more overrides."""
         if self.workdir:
             Workdir(self.workdir).check_trained()
-        path = Workdir(self.workdir).config if self.workdir else self.config
-        return load_config(path, [*self.overrides, *overrides])
+            return load_run_config(Workdir(self.workdir).config, [*self.overrides, *overrides])
+        return load_config(self.config, [*self.overrides, *overrides])
 
     def fingerprint(self):
         """Returns the SHA-256 of the model's files."""

@@ -1,6 +1,5 @@
 """A model from its configuration, or from its file."""
 
-import dataclasses
 import pathlib
 
 import keras
@@ -11,7 +10,7 @@ from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 def build_model(config):
     """Returns the untrained `PanopticFPN` of a `ModelConfig`."""
-    return PanopticFPN(**dataclasses.asdict(config), name="panoptic_fpn")
+    return PanopticFPN(**config.model_dump(), name="panoptic_fpn")
 
 
 def load_model(path):

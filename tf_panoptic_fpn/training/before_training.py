@@ -21,9 +21,9 @@ def load_checked_index(config):
     """
     things = config.model.semantic_things
     index = load_index(config.data, "train", things)
-    check_categories(config, index.categories, config.data.train.panoptic_json)
+    check_categories(config, index.categories, "train")
     validation = load_split(config.data, "validation", things)
-    check_categories(config, validation.categories, config.data.validation.panoptic_json)
+    check_categories(config, validation.categories, "validation")
     for kind in ("thing_ids", "stuff_ids"):
         expected = getattr(index.categories, kind)
         received = getattr(validation.categories, kind)

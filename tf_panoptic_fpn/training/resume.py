@@ -1,10 +1,8 @@
 """What may change between a run and its continuation, and what may not."""
 
-import dataclasses
-
 from absl import logging
 
-from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config import load_run_config
 from tf_panoptic_fpn.errors import ConfigError
 
 # What the weights and the draws of the steps done depend on. Steps, schedule, logging, paths,
@@ -34,7 +32,7 @@ def check_continues(config, workdir):
     """
     if not workdir.config.exists() or not workdir.checkpoints.exists():
         return
-    old, new = (_flat(dataclasses.asdict(c)) for c in (load_config(workdir.config), config))
+    old, new = (_flat(c.model_dump()) for c in (load_run_config(workdir.config), config))
     for key in dict.fromkeys((*old, *new)):
         if old.get(key) == new.get(key):
             continue

@@ -1,0 +1,93 @@
+"""The section `model`: the network."""
+
+from typing import Literal
+
+from tf_panoptic_fpn.section import (
+    Count,
+    Float,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    rule,
+    setting,
+)
+
+ResNet = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+ResNeXt = Literal["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnext152_32x8d"]
+Norm = Literal["frozen_affine", "group_norm", "sync_batch_norm"]
+Task = Literal["instance", "semantic"]
+Sizes = tuple[Positive, Positive, Positive, Positive, Positive]
+RGB = tuple[Float, Float, Float]
+Deviations = tuple[Positive, Positive, Positive]
+
+
+class ModelConfig(Section):
+    """The arguments of `PanopticFPN`, one for one; `variants.md` says more of the choices."""
+
+    num_thing_classes: int = setting(80, "thing classes of the data", ge=0)
+    num_stuff_classes: int = setting(53, "stuff classes of the data", ge=0)
+    tasks: tuple[Task, ...] = setting(
+        ("instance", "semantic"), "one alone makes Mask R-CNN or Semantic FPN", min_length=1
+    )
+    backbone: Literal[ResNet, ResNeXt] = setting(
+        "resnet50", "the residual network below the pyramid"
+    )
+    norm: Norm = setting("frozen_affine", "normalisation of the backbone")
+    freeze_at: int = setting(2, "stages that are not trained, 2 being stem and res2", ge=0, le=5)
+    stride_in_1x1: bool = setting(
+        True, "a bottleneck strides in its first 1x1, as in MSRA's weights"
+    )
+    fpn_channels: Count = setting(256, "channels of the pyramid")
+    fpn_groups: int = setting(1, "2 gives each task half of the pyramid's channels", ge=1)
+    semantic_channels: Count = setting(128, "width of the semantic branch", multiple_of=32)
+    semantic_design: Literal["staged", "two_conv"] = setting(
+        "staged", "Figure 3, or the early design"
+    )
+    semantic_fuse: Literal["sum", "concat"] = setting("sum", "how the branch joins its levels")
+    semantic_things: Literal["other", "all"] = setting(
+        "other", "things as one class, or each its own"
+    )
+    box_head_units: Count = setting(1024, "width of the box head's two layers")
+    mask_head_channels: Count = setting(256, "width of the mask head")
+    anchor_sizes: Sizes = setting((32.0, 64.0, 128.0, 256.0, 512.0), "pixels, for P2 to P6")
+    anchor_ratios: tuple[Positive, ...] = setting((0.5, 1.0, 2.0), "height / width", min_length=1)
+    rpn_top_k_train: tuple[Count, Count] = setting((2000, 1000), "proposals before and after NMS")
+    rpn_top_k_test: tuple[Count, Count] = setting((1000, 1000), "the same at test")
+    rpn_nms_iou: Share = setting(0.7, "IoU above which a better proposal suppresses another")
+    rpn_samples: Count = setting(256, "anchors of an image that the loss samples")
+    rois_per_image: Count = setting(512, "rois of an image that the loss samples")
+    roi_sampling_ratio: int = setting(0, "RoIAlign's samples a bin and axis; 0 adapts", ge=0)
+    score_threshold: Share = setting(0.05, "only scores above it are detections")
+    nms_iou: Share = setting(0.5, "IoU above which a better detection suppresses its like")
+    max_detections: Count = setting(100, "detections of an image")
+    pixel_mean: RGB = setting((123.675, 116.28, 103.53), "subtracted from RGB 0 to 255")
+    pixel_std: Deviations = setting((1.0, 1.0, 1.0), "RGB is divided by it")
+    lambda_instance: NotNegative = setting(1.0, "weight of the box and mask heads' losses")
+    lambda_semantic: NotNegative = setting(0.5, "weight of the semantic loss")
+
+    @rule
+    def tasks_once(self):
+        if len(set(self.tasks)) < len(self.tasks):
+            return "tasks", "one or both of ('instance', 'semantic')"
+
+    @rule
+    def things_for_instances(self):
+        if "instance" in self.tasks and not self.num_thing_classes:
+            return "num_thing_classes", "above 0 with the task instance"
+
+    @rule
+    def classes_for_the_semantic_branch(self):
+        has_others = "semantic" in self.tasks and self.semantic_things == "other"
+        if has_others and not self.num_stuff_classes:
+            return "num_stuff_classes", "above 0 with the task semantic"
+
+    @rule
+    def groups_of_the_pyramid(self):
+        if self.fpn_groups != 1 and not self.fpn_groups == len(self.tasks) == 2:
+            return "fpn_groups", "1, or 2 with both tasks"
+
+    @rule
+    def channels_of_the_groups(self):
+        if self.fpn_groups == 2 and self.fpn_channels % 2:
+            return "fpn_channels", "a multiple of fpn_groups"

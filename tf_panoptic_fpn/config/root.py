@@ -1,0 +1,76 @@
+"""The whole configuration: its sections and the rules between them."""
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from tf_panoptic_fpn.config.data import DataConfig
+from tf_panoptic_fpn.config.merge import MergeConfig
+from tf_panoptic_fpn.config.model import ModelConfig
+from tf_panoptic_fpn.config.optimizer import OptimizerConfig
+from tf_panoptic_fpn.config.train import TrainConfig
+from tf_panoptic_fpn.config.tta import TTAConfig
+from tf_panoptic_fpn.section import Section, rule
+
+_DEFAULT = OptimizerConfig()
+
+
+class Config(Section):
+    """Everything that one run needs."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig, description="the network")
+    data: DataConfig = Field(default_factory=DataConfig, description="the images")
+    optimizer: OptimizerConfig = Field(
+        default_factory=OptimizerConfig, description="the optimizer and its learning rate"
+    )
+    train: TrainConfig = Field(default_factory=TrainConfig, description="the loop of training")
+    merge: MergeConfig = Field(default_factory=MergeConfig, description="the panoptic merge")
+    tta: TTAConfig = Field(default_factory=TTAConfig, description="test-time augmentation")
+
+    @rule
+    def tasks_of_the_training_data(self):
+        return self._tasks_of("train")
+
+    @rule
+    def tasks_of_the_validation_data(self):
+        return self._tasks_of("validation")
+
+    def _tasks_of(self, name):
+        split = getattr(self.data, name)
+        if split.tasks not in (None, self.model.tasks):
+            return "model.tasks", f"{list(split.tasks)} with data.{name}.format: {split.format}"
+        return None
+
+    @rule
+    def alternation_needs_two_tasks(self):
+        if self.train.loss_schedule == "alternating" and len(self.model.tasks) < 2:
+            return "train.loss_schedule", "combined where model.tasks has a single one"
+
+    @rule
+    def compiled_shapes_are_static(self):
+        if self.train.jit_compile and not self.data.canvases:
+            return "data.canvases", "given with train.jit_compile: XLA compiles static shapes"
+
+    # A shorter run of the defaults does no harm, so that only what is given is held to its steps.
+    @rule
+    def drops_within_training(self):
+        drops = self.optimizer.drop_steps
+        if drops and drops != _DEFAULT.drop_steps and max(drops) > self.train.steps:
+            return "optimizer.drop_steps", f"at most train.steps ({self.train.steps})"
+
+    @rule
+    def warmup_within_training(self):
+        steps = self.optimizer.warmup_steps
+        if steps != _DEFAULT.warmup_steps and steps > self.train.steps:
+            return "optimizer.warmup_steps", f"at most train.steps ({self.train.steps})"
+
+    def warnings(self) -> Iterator[str]:
+        """Yields what is likely a slip, a line each."""
+        train, validation = self.data.train, self.data.validation
+        if train.paths("") and train.paths("") == validation.paths(""):
+            yield "`data.validation` has the files of `data.train`: the figures will be too good"
+        if _DEFAULT.warmup_steps == self.optimizer.warmup_steps > self.train.steps:
+            yield (
+                f"`optimizer.warmup_steps` ({_DEFAULT.warmup_steps} by default) is more than "
+                f"`train.steps` ({self.train.steps}): the learning rate stays below its value"
+            )

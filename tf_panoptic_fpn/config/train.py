@@ -1,0 +1,32 @@
+"""The section `train`: the loop."""
+
+from typing import Literal
+
+from tf_panoptic_fpn.section import Count, Path, Section, rule, setting
+
+WeightSource = Literal[
+    "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
+]
+
+
+class TrainConfig(Section):
+    """The loop of training. With `alternating` odd steps train on the instance losses, even ones on
+    the semantic loss.
+    """
+
+    steps: Count = setting(90000, "steps of the optimizer")
+    loss_schedule: Literal["combined", "alternating"] = setting("combined", "losses of a step")
+    initial_weights: Path = setting("", "checkpoint that a new run starts from, often a backbone's")
+    initial_weights_source: WeightSource = setting("detectron2", "whose checkpoint it is")
+    batch_size: Count = setting(16, "images of a step, on all replicas together")
+    replicas: Count = setting(1, "logical CPU devices where there is no GPU; all GPUs otherwise")
+    seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
+    deterministic: bool = setting(False, "a repeated run ends with the same weights, bit for bit")
+    jit_compile: bool = setting(False, "compile the step by XLA; needs `data.canvases`")
+    checkpoint_every: Count = setting(1000, "steps between checkpoints")
+    log_every: Count = setting(20, "steps between lines of the log")
+
+    @rule
+    def batch_divides(self):
+        if self.batch_size % self.replicas:
+            return "batch_size", f"a multiple of train.replicas ({self.replicas})"
