@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.grouped_conv import grouped_conv
 
 NORMS = ("frozen_affine", "group_norm", "sync_batch_norm")
 MSRA = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
@@ -60,18 +60,12 @@ def make_norm(norm, name):
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class GroupedConv2D(keras.layers.Conv2D):
-    """`Conv2D` that is fast with groups on a CPU too.
-
-    Keras compiles grouped convolutions with XLA on TensorFlow, which is 20 times slower there than
-    TensorFlow's own kernel, and hundreds of times in the backward pass.
-    """
+    """`Conv2D` that is fast and trains with groups on a CPU too, see `ops.grouped_conv`."""
 
     def convolution_op(self, inputs, kernel):
-        if self.groups == 1 or not use_tensorflow_kernels():
+        if self.groups == 1 or keras.backend.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
-        import tensorflow as tf
-
-        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+        return grouped_conv(inputs, kernel, self.strides, self.padding)
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
