@@ -2,7 +2,7 @@
 
 Keras compiles grouped convolutions with XLA on TensorFlow, which is 20 times slower on a CPU than
 TensorFlow's own kernel, and hundreds of times in the backward pass. That kernel has a gradient on
-a GPU, and on a CPU for the types of oneDNN where oneDNN is in use; elsewhere there is none.
+a GPU, and on a CPU for some dtypes where oneDNN is in use; elsewhere there is none.
 """
 
 import functools
@@ -27,10 +27,12 @@ def grouped_conv(x, kernel, strides, padding):
 
     Reference: Aggregated Residual Transformations, arXiv:1611.05431, Figure 3 c.
     """
-    if not use_tensorflow_kernels():
+    import tensorflow as tf
+
+    if not use_tensorflow_kernels() and not tf.config.list_logical_devices("GPU"):
         return split_conv(x, kernel, strides, padding)
-    if has_gradient_kernel(x.dtype):
-        return _tensorflow_conv(x, kernel, strides, padding)
+    if not use_tensorflow_kernels() or has_gradient_kernel(x.dtype):
+        return tf.nn.conv2d(x, kernel, strides, padding.upper())
     return _conv_with_split_gradient(x, kernel, strides, padding)
 
 
@@ -62,12 +64,6 @@ def has_gradient_kernel(dtype):
         except tf.errors.OpError:
             return False
     return True
-
-
-def _tensorflow_conv(x, kernel, strides, padding):
-    import tensorflow as tf
-
-    return tf.nn.conv2d(x, kernel, strides, padding.upper())
 
 
 def _conv_with_split_gradient(x, kernel, strides, padding):
@@ -105,6 +101,6 @@ def _conv_with_split_gradient(x, kernel, strides, padding):
                 )
             return tf.concat(dx, axis=-1), tf.concat(dkernel, axis=-1)
 
-        return _tensorflow_conv(x, kernel, strides, padding), gradient
+        return tf.nn.conv2d(x, kernel, strides, padding.upper()), gradient
 
     return convolve(x, kernel)
