@@ -20,9 +20,17 @@ def stack_images(golden):
     return batch, sizes
 
 
-def make_small_model():
+def stack_semantic(golden, sizes):
+    """The semantic ground truth of a golden: int32 `[2, 128, 160]`, 255 where there is none."""
+    semantic = np.full((2, 128, 160), schema.IGNORED, np.int32)
+    for i, (height, width) in enumerate(sizes):
+        semantic[i, :height, :width] = golden[f"sem_seg_{i}"]
+    return semantic
+
+
+def make_small_model(**changes):
     """detectron2's `panoptic_fpn_R_50_1x` at 1/16 width, untrained."""
-    return PanopticFPN(
+    options = dict(
         num_thing_classes=5,
         num_stuff_classes=4,
         backbone=ResNet(50, stem_channels=8, width=4, name="backbone"),
@@ -34,6 +42,7 @@ def make_small_model():
         rpn_top_k_test=(500, 200),
         max_detections=40,
     )
+    return PanopticFPN(**{**options, **changes})
 
 
 def make_batch(batch_size=4, size=(96, 128), num_instances=3, seed=0):

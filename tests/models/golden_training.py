@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from small_model import XY, stack_images
+from small_model import XY, stack_images, stack_semantic
 
 from tf_panoptic_fpn.models import losses
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
@@ -41,14 +41,6 @@ def losses_and_gradients(model, golden):
     variables = model.trainable_variables
     gradients = tape.gradient(total, [v.value for v in variables])
     return weighted, total, dict(zip([v.path for v in variables], gradients, strict=True))
-
-
-def stack_semantic(golden, sizes):
-    """The semantic ground truth of both images: int32 `[2, 128, 160]`, 255 where there is none."""
-    semantic = np.full((2, 128, 160), 255, np.int32)
-    for i, (height, width) in enumerate(sizes):
-        semantic[i, :height, :width] = golden[f"sem_seg_{i}"]
-    return semantic
 
 
 def _stacked(golden, key, shape=None):

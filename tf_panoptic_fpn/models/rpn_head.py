@@ -22,13 +22,23 @@ class RPNHead(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape["P2"][-1]
-        normal = keras.initializers.RandomNormal(stddev=0.01)
-        options = {"padding": "same", "kernel_initializer": normal, "dtype": self.dtype_policy}
-        self.conv = keras.layers.Conv2D(channels, 3, activation="relu", name="conv", **options)
-        self.objectness = keras.layers.Conv2D(self.num_anchors, 1, name="objectness", **options)
-        self.deltas = keras.layers.Conv2D(4 * self.num_anchors, 1, name="deltas", **options)
+        self.conv = self._conv(channels, 3, "conv", activation="relu")
+        self.objectness = self._conv(self.num_anchors, 1, "objectness")
+        self.deltas = self._conv(4 * self.num_anchors, 1, "deltas")
         for layer in (self.conv, self.objectness, self.deltas):
             layer.build((None, None, None, channels))
+
+    def _conv(self, filters, kernel_size, name, **options):
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            # One for each layer: an initializer draws the same numbers whenever it is called.
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            dtype=self.dtype_policy,
+            name=name,
+            **options,
+        )
 
     def call(self, inputs):
         logits, deltas = [], []

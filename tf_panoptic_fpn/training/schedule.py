@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.precision import full_dtype
+
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -15,7 +17,7 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         drop_steps: steps from which on the rate is multiplied by `drop_factor` once more.
         drop_factor: float.
 
-    Call: step, an int scalar, 0 for the first -> float32 scalar.
+    Call: step, an int scalar, 0 for the first -> float32 scalar; float64 if that is Keras' floatx.
     """
 
     def __init__(
@@ -32,8 +34,9 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         config = self.config
-        step = ops.cast(step, "float32")
-        rate = ops.convert_to_tensor(config["learning_rate"], "float32")
+        dtype = full_dtype(keras.config.floatx())
+        step = ops.cast(step, dtype)
+        rate = ops.convert_to_tensor(config["learning_rate"], dtype)
         for drop_step in config["drop_steps"]:
             rate = ops.where(step >= drop_step, rate * config["drop_factor"], rate)
         if config["warmup_steps"]:
