@@ -30,18 +30,18 @@ def stack_semantic(golden, sizes):
 
 def make_small_model(**changes):
     """detectron2's `panoptic_fpn_R_50_1x` at 1/16 width, untrained."""
-    options = dict(
-        num_thing_classes=5,
-        num_stuff_classes=4,
-        backbone=ResNet(50, stem_channels=8, width=4, name="backbone"),
-        fpn_channels=16,
-        semantic_channels=64,
-        box_head_units=64,
-        mask_head_channels=16,
-        rpn_top_k_train=(2000, 1000),
-        rpn_top_k_test=(500, 200),
-        max_detections=40,
-    )
+    options = {
+        "num_thing_classes": 5,
+        "num_stuff_classes": 4,
+        "backbone": ResNet(50, stem_channels=8, width=4, name="backbone"),
+        "fpn_channels": 16,
+        "semantic_channels": 64,
+        "box_head_units": 64,
+        "mask_head_channels": 16,
+        "rpn_top_k_train": (2000, 1000),
+        "rpn_top_k_test": (500, 200),
+        "max_detections": 40,
+    }
     return PanopticFPN(**{**options, **changes})
 
 

@@ -154,3 +154,12 @@ def test_unknown_sizes_in_a_graph(tf):
         graph = tf.function(lambda b, s, f=function: f(b, s, 0.5), input_signature=signature)
         keep = graph(tf.constant([[[0.0, 0, 4, 4]] * 2]), tf.constant([[0.1, 0.2]]))
         np.testing.assert_array_equal(keep, [[False, True]])
+
+
+@pytest.mark.parametrize("function", [nms, portable_nms])
+def test_float64_decides_what_float32_cannot(function):
+    """[0, 0, 1, x] has an IoU of x with the unit square; all scores are one float32."""
+    boxes = np.array([[[0, 0, 1, 0.5 + 1e-12], [0, 0, 1, 1], [0, 0, 1, 0.5 - 1e-12]]])
+    scores = np.array([[1, 1 + 1e-12, 1 - 1e-12]])
+    kept = function(ops.convert_to_tensor(boxes), ops.convert_to_tensor(scores), 0.5)
+    np.testing.assert_array_equal(ops.convert_to_numpy(kept), [[False, True, True]])

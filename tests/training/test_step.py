@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from float64 import float64
 from small_model import make_batch, make_tiny_model
 
 from tf_panoptic_fpn import schema
@@ -39,31 +40,35 @@ def run(devices, batches, **options):
     return losses, {v.path: v.numpy() for v in model.trainable_variables}
 
 
-def assert_same(run_a, run_b, tolerance):
+def assert_same(run_a, run_b, tolerance, norm_tolerance, moved):
+    """Losses and weights within `tolerance`, relative, and `moved` for biases that start at 0."""
     losses_a, weights_a = run_a
     losses_b, weights_b = run_b
     for a, b in zip(losses_a, losses_b, strict=True):
         for name in a:
-            # One ReLU on the brink moves the norm of the gradient by some 1e-5.
-            rtol = 100 * tolerance if name == "gradient_norm" else tolerance
+            rtol = norm_tolerance if name == "gradient_norm" else tolerance
             np.testing.assert_allclose(a[name], b[name], rtol=rtol, err_msg=name)
     for path, a in weights_a.items():
         error = np.linalg.norm(a - weights_b[path])
-        # Biases that start at 0 have hardly moved yet.
-        assert error <= tolerance * np.linalg.norm(a) + 1e-8 * a.size**0.5, path
+        assert error <= tolerance * np.linalg.norm(a) + moved * a.size**0.5, path
 
 
 @pytest.mark.slow
 def test_two_replicas_equal_one():
-    """Images with and without instances, so that the replicas' own counts differ."""
+    """Images with and without instances, so that the replicas' own counts differ.
+
+    In float64: in float32 a ReLU on the brink turns with the last bit of a sum.
+    """
     batches = [make_batch(4, seed=seed) for seed in range(5)]
     for batch in batches:
         batch[schema.GT_CLASSES][3] = -1
         batch[schema.SEMANTIC][2, :40] = schema.IGNORED
-    one = run(["CPU:0"], batches)
-    two = run(["CPU:0", "CPU:1"], batches)
+    with float64():
+        one = run(["CPU:0"], batches)
+        two = run(["CPU:0", "CPU:1"], batches)
     assert one[0][0]["total"] > 1
-    assert_same(one, two, 1e-5)
+    assert all(value.dtype == "float64" for value in one[1].values())
+    assert_same(one, two, 1e-12, norm_tolerance=1e-12, moved=1e-15)
 
 
 @pytest.mark.slow
@@ -71,7 +76,8 @@ def test_xla_equals_the_plain_graph():
     batches = [make_batch(1, size=(64, 96))]
     plain = run(["CPU:0"], batches)
     compiled = run(["CPU:0"], batches, jit_compile=True)
-    assert_same(plain, compiled, 1e-4)
+    # One ReLU on the brink moves the norm of the gradient by some 1e-5.
+    assert_same(plain, compiled, 1e-4, norm_tolerance=1e-2, moved=1e-8)
 
 
 def test_losses_sum_to_the_total_and_clipping_bounds_the_step():

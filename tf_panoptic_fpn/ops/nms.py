@@ -4,7 +4,6 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
-from tf_panoptic_fpn.ops.precision import full_dtype
 
 
 def nms(boxes, scores, iou_threshold, groups=None):
@@ -21,8 +20,7 @@ def nms(boxes, scores, iou_threshold, groups=None):
     Returns:
         bool `[P, n]`, True for the boxes that are kept.
     """
-    # TensorFlow's kernel takes no float64.
-    if use_tensorflow_kernels() and full_dtype(boxes.dtype) == "float32":
+    if use_tensorflow_kernels():
         return native_nms(boxes, scores, iou_threshold, groups)
     return portable_nms(boxes, scores, iou_threshold, groups)
 
@@ -68,12 +66,18 @@ def native_nms(boxes, scores, iou_threshold, groups=None):
         valid = tf.cast(tf.where(scores > -float("inf"))[:, 0], tf.int32)
         boxes, scores = tf.gather(boxes, valid), tf.gather(scores, valid)
         count = tf.shape(valid)[0]
-        if groups is None:
+        if groups is None and boxes.dtype == tf.float32:
             kept = tf.image.non_max_suppression(boxes, scores, count, iou_threshold)
         else:
-            group = tf.gather(problem[2], valid)
-            iou = tf.where(group[:, None] == group[None, :], pairwise_iou(boxes, boxes), 0)
-            kept = tf.image.non_max_suppression_overlaps(iou, scores, count, iou_threshold)
+            overlap = pairwise_iou(boxes, boxes) > iou_threshold
+            if groups is not None:
+                group = tf.gather(problem[2], valid)
+                overlap = tf.logical_and(overlap, group[:, None] == group[None, :])
+            # The kernel takes no float64: what overlaps and which is better is decided here.
+            rank = tf.argsort(tf.argsort(scores, direction="DESCENDING", stable=True))
+            kept = tf.image.non_max_suppression_overlaps(
+                tf.cast(overlap, "float32"), -tf.cast(rank, "float32"), count, 0.5
+            )
         at = tf.gather(valid, kept)[:, None]
         return tf.scatter_nd(at, tf.ones_like(kept), tf.shape(problem[1])) > 0
 
