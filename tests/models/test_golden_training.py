@@ -5,10 +5,14 @@ In float64, where nothing but the arithmetic decides; see docs/decisions/0005.
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from float64 import float64
 from golden_training import losses_and_gradients
 from keras import ops
+from small_model import XY
 
+from tf_panoptic_fpn.data.instance_masks import masks_from_map
+from tf_panoptic_fpn.ops.masks import crop_masks
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.weights.plan import weight_plan
 
@@ -98,3 +102,39 @@ def test_float32(goldens_dir, small_model):
     assert total.dtype == "float32"
     check_losses(golden, weighted, total, 8e-6)
     check_gradients(small_model, golden, gradients, 8.8e-2)
+
+
+def test_mask_targets_of_our_own(goldens_dir):
+    """Read from 112x112 bitmaps in the frame of their box; detectron2 reads whole bitmaps."""
+    golden = dict(np.load(goldens_dir / "train_a.npz"))
+    targets, classes = [], []
+    for i in range(2):
+        rois, boxes = golden[f"mask_fg_boxes_{i}"], golden[f"gt_boxes_{i}"]
+        matched = (golden[f"roi_gt_boxes_{i}"][: len(rois), None] == boxes).all(-1).argmax(1)
+        classes.append(golden[f"mask_fg_classes_{i}"])
+        bitmaps = [
+            masks_from_map(mask.astype(np.int32), tf.constant([1]), box[None, XY])[0]
+            for mask, box in zip(golden[f"gt_masks_{i}"], boxes, strict=True)
+        ]
+        boxes, matched, rois = (x[None] for x in (boxes[:, XY], matched, rois[:, XY]))
+        targets.append(
+            crop_masks(
+                np.stack(bitmaps)[None],
+                boxes.astype("float64"),
+                matched.astype(np.int32),
+                ops.convert_to_tensor(rois, "float64"),
+                28,
+            )[0]
+        )
+    ours, stored = np.concatenate(targets), golden["mask_targets"]
+    assert stored.size == 66640
+    assert (ours != stored).sum() == 247
+
+    classes = np.concatenate(classes)
+    logits = golden["mask_logits"][np.arange(len(classes)), classes].astype("float64")
+
+    def loss(targets):
+        return (np.logaddexp(0, logits) - targets * logits).mean()
+
+    np.testing.assert_allclose(loss(stored), golden["loss_mask"], rtol=1e-5)
+    assert abs(loss(ours) / loss(stored) - 1) == pytest.approx(2.2e-4, rel=0.05)
