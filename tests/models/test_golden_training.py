@@ -14,7 +14,7 @@ from small_model import XY
 from tf_panoptic_fpn.data.instance_masks import masks_from_map
 from tf_panoptic_fpn.ops.masks import crop_masks
 from tf_panoptic_fpn.training.optimizer import SGD
-from tf_panoptic_fpn.weights.plan import weight_plan
+from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
 
 LOSSES = {
     "rpn_class": "loss_rpn_cls",

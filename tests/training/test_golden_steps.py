@@ -14,7 +14,7 @@ from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.replicas import build_strategy
 from tf_panoptic_fpn.training.step import make_train_step
 from tf_panoptic_fpn.weights.detectron2 import load_detectron2
-from tf_panoptic_fpn.weights.plan import weight_plan
+from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
 
 LOSSES = {
     "rpn_class": "loss_rpn_cls",
