@@ -103,4 +103,4 @@ def _conv_with_split_gradient(x, kernel, strides, padding):
 
         return tf.nn.conv2d(x, kernel, strides, padding.upper()), gradient
 
-    return convolve(x, kernel)
+    return convolve(x, tf.convert_to_tensor(kernel))  # the gradient is not of a variable
