@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from command_line import TINY, metrics, run, weights
+from float64 import float64
 
 TRAIN_TWICE = """
 import sys
@@ -29,8 +30,9 @@ def test_two_replicas_train_as_one(tmp_path):
     for one, two in zip(metrics(tmp_path / "1"), metrics(tmp_path / "2"), strict=True):
         for name, value in one["loss"].items():
             np.testing.assert_allclose(value, two["loss"][name], rtol=1e-12, err_msg=name)
-    expected = weights(tmp_path / "1")
-    for path, value in weights(tmp_path / "2").items():
+    with float64():
+        expected, received = (weights(tmp_path / replicas) for replicas in "12")
+    for path, value in received.items():
         assert value.dtype == "float64"
         error = np.linalg.norm(value - expected[path])
         # Biases that start at 0 have hardly moved yet.
