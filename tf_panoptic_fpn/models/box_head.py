@@ -6,6 +6,7 @@ from keras import ops
 from tf_panoptic_fpn.models.fpn import XAVIER
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, clip_boxes, decode_boxes
 from tf_panoptic_fpn.ops.nms import nms
+from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 from tf_panoptic_fpn.ops.roi_align import roi_align
 
 NO_SCORE = float("-inf")
@@ -28,17 +29,21 @@ class BoxHead(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, units=1024, sampling_ratio=0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the rois stay as they are
         self.num_classes = num_classes
         self.units = units
         self.sampling_ratio = sampling_ratio
-        options = {"dtype": self.dtype_policy}
         for name in ("fc1", "fc2"):
             initializer = keras.initializers.VarianceScaling(**XAVIER)
             layer = keras.layers.Dense(
-                units, activation="relu", kernel_initializer=initializer, name=name, **options
+                units,
+                activation="relu",
+                kernel_initializer=initializer,
+                dtype=self.dtype_policy,
+                name=name,
             )
             setattr(self, name, layer)
+        options = {"dtype": full_dtype(self.compute_dtype)}
         self.classes = keras.layers.Dense(
             num_classes + 1,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
@@ -64,9 +69,13 @@ class BoxHead(keras.layers.Layer):
         x = self.fc2(self.fc1(x))
         return self.classes(x), ops.reshape(self.deltas(x), (batch, count, self.num_classes, 4))
 
-    def compute_output_shape(self, features_shape, rois_shape):
-        batch, count = rois_shape[:2]
-        return (batch, count, self.num_classes + 1), (batch, count, self.num_classes, 4)
+    def compute_output_spec(self, features, rois):
+        batch, count = rois.shape[:2]
+        dtype = full_dtype(self.compute_dtype)
+        return (
+            keras.KerasTensor((batch, count, self.num_classes + 1), dtype=dtype),
+            keras.KerasTensor((batch, count, self.num_classes, 4), dtype=dtype),
+        )
 
     def get_config(self):
         return {
@@ -92,7 +101,7 @@ class Detections(keras.layers.Layer):
     """
 
     def __init__(self, score_threshold=0.05, nms_iou=0.5, max_detections=100, **kwargs):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
@@ -100,12 +109,12 @@ class Detections(keras.layers.Layer):
     def call(self, rois, roi_scores, class_logits, deltas, image_sizes):
         batch, count, num_classes = ops.shape(rois)[0], rois.shape[1], deltas.shape[2]
         total = count * num_classes
-        probs = ops.softmax(ops.cast(class_logits, "float32"), axis=-1)[:, :, :-1]
+        probs = ops.softmax(full_precision(class_logits), axis=-1)[:, :, :-1]
         usable = (probs > self.score_threshold) & (roi_scores[:, :, None] > NO_SCORE)
         scores = ops.reshape(ops.where(usable, probs, NO_SCORE), (batch, total))
         scores, indices = ops.top_k(scores, min(total, CANDIDATES_PER_PROPOSAL * count))
         classes = ops.cast(indices % num_classes, "int32")
-        deltas = ops.reshape(ops.cast(deltas, "float32"), (batch, total, 4))
+        deltas = ops.reshape(full_precision(deltas), (batch, total, 4))
         deltas = ops.take_along_axis(deltas, indices[:, :, None], axis=1)
         boxes = ops.take_along_axis(rois, (indices // num_classes)[:, :, None], axis=1)
         boxes = clip_boxes(decode_boxes(deltas, boxes, BOX_DELTA_WEIGHTS), image_sizes)
@@ -125,10 +134,10 @@ class Detections(keras.layers.Layer):
         )
 
     def compute_output_spec(self, rois, roi_scores, class_logits, deltas, image_sizes):
-        batch, count = rois.shape[0], self.max_detections
+        batch, count, dtype = rois.shape[0], self.max_detections, full_dtype(deltas.dtype)
         return (
-            keras.KerasTensor((batch, count, 4), dtype="float32"),
-            keras.KerasTensor((batch, count), dtype="float32"),
+            keras.KerasTensor((batch, count, 4), dtype=dtype),
+            keras.KerasTensor((batch, count), dtype=dtype),
             keras.KerasTensor((batch, count), dtype="int32"),
             keras.KerasTensor((batch,), dtype="int32"),
         )

@@ -1,12 +1,14 @@
 """The losses of Panoptic FPN (arXiv:1901.02446, section 3, equation 1).
 
 Each loss is a sum over its examples and the number that it is divided by, so that several replicas
-can add both up before they divide.
+can add both up before they divide. Half-precision logits are made float32 first, and float64 ones
+give losses in float64.
 """
 
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
+from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.schema import IGNORED
 
 
@@ -26,10 +28,11 @@ def rpn_losses(logits, deltas, labels, matched_boxes, anchors, samples_per_image
 
     Reference: Faster R-CNN, arXiv:1506.01497, equation 1.
     """
-    logits, deltas = ops.cast(logits, "float32"), ops.cast(deltas, "float32")
-    entropy = ops.binary_crossentropy(ops.cast(labels == 1, "float32"), logits, from_logits=True)
-    error = ops.abs(deltas - encode_boxes(matched_boxes, anchors, RPN_DELTA_WEIGHTS))
-    count = ops.cast(ops.shape(labels)[0] * samples_per_image, "float32")
+    logits, deltas = full_precision(logits), full_precision(deltas)
+    dtype = logits.dtype
+    entropy = ops.binary_crossentropy(ops.cast(labels == 1, dtype), logits, from_logits=True)
+    error = _box_error(deltas, matched_boxes, anchors, RPN_DELTA_WEIGHTS)
+    count = ops.cast(ops.shape(labels)[0] * samples_per_image, dtype)
     return {
         "rpn_class": (ops.sum(ops.where(labels >= 0, entropy, 0.0)), count),
         "rpn_box": (ops.sum(ops.where((labels == 1)[:, :, None], error, 0.0)), count),
@@ -53,13 +56,13 @@ def box_losses(class_logits, deltas, rois, classes, matched_boxes, is_valid):
     Reference: Fast R-CNN, arXiv:1504.08083, equation 1.
     """
     num_classes = deltas.shape[2]
-    class_logits, deltas = ops.cast(class_logits, "float32"), ops.cast(deltas, "float32")
+    class_logits, deltas = full_precision(class_logits), full_precision(deltas)
     entropy = ops.sparse_categorical_crossentropy(classes, class_logits, from_logits=True)
     is_foreground = is_valid & (classes < num_classes)
     index = ops.minimum(classes, num_classes - 1)[:, :, None, None]
     deltas = ops.squeeze(ops.take_along_axis(deltas, index, axis=2), axis=2)
-    error = ops.abs(deltas - encode_boxes(matched_boxes, rois, BOX_DELTA_WEIGHTS))
-    count = ops.sum(ops.cast(is_valid, "float32"))
+    error = _box_error(deltas, matched_boxes, rois, BOX_DELTA_WEIGHTS)
+    count = ops.sum(ops.cast(is_valid, entropy.dtype))
     return {
         "class": (ops.sum(ops.where(is_valid, entropy, 0.0)), count),
         "box": (ops.sum(ops.where(is_foreground[:, :, None], error, 0.0)), count),
@@ -79,10 +82,11 @@ def mask_loss(logits, targets, is_foreground):
 
     Reference: Mask R-CNN, arXiv:1703.06870, section 3.
     """
-    entropy = ops.binary_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
+    logits = full_precision(logits)
+    entropy = ops.binary_crossentropy(ops.cast(targets, logits.dtype), logits, from_logits=True)
     cells = targets.shape[2] * targets.shape[3]
     total = ops.sum(ops.where(is_foreground[:, :, None, None], entropy, 0.0))
-    return {"mask": (total, ops.sum(ops.cast(is_foreground, "float32")) * cells)}
+    return {"mask": (total, ops.sum(ops.cast(is_foreground, logits.dtype)) * cells)}
 
 
 def semantic_loss(logits, semantic):
@@ -99,12 +103,12 @@ def semantic_loss(logits, semantic):
     Reference: arXiv:1901.02446, section 3.
     """
     height, width = ops.shape(semantic)[1:3]
-    logits = ops.cast(logits[:, :height, :width], "float32")
+    logits = full_precision(logits[:, :height, :width])
     is_labelled = semantic != IGNORED
     labels = ops.where(is_labelled, semantic, 0)
     entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     total = ops.sum(ops.where(is_labelled, entropy, 0.0))
-    return {"semantic": (total, ops.sum(ops.cast(is_labelled, "float32")))}
+    return {"semantic": (total, ops.sum(ops.cast(is_labelled, logits.dtype)))}
 
 
 def weighted_losses(terms, lambda_instance, lambda_semantic):
@@ -126,3 +130,9 @@ def weighted_losses(terms, lambda_instance, lambda_semantic):
         name: weights.get(name, 1.0) * total / ops.maximum(count, 1.0)
         for name, (total, count) in terms.items()
     }
+
+
+def _box_error(deltas, boxes, reference, weights):
+    """L1 between deltas and those that move `reference` onto `boxes`, in the dtype of `deltas`."""
+    boxes, reference = ops.cast(boxes, deltas.dtype), ops.cast(reference, deltas.dtype)
+    return ops.abs(deltas - encode_boxes(boxes, reference, weights))

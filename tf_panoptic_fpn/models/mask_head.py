@@ -5,6 +5,7 @@ from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import MSRA
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.roi_align import roi_align
 
 MASK_SIZE = 28
@@ -25,7 +26,7 @@ class MaskHead(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, channels=256, sampling_ratio=0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the rois stay as they are
         self.num_classes = num_classes
         self.channels = channels
         self.sampling_ratio = sampling_ratio
@@ -53,7 +54,7 @@ class MaskHead(keras.layers.Layer):
             num_classes,
             1,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
-            dtype=self.dtype_policy,
+            dtype=full_dtype(self.compute_dtype),
             name="predictor",
         )
 
@@ -85,7 +86,8 @@ class MaskHead(keras.layers.Layer):
         return ops.reshape(x, (batch, count, MASK_SIZE, MASK_SIZE))
 
     def compute_output_spec(self, features, rois, classes, num_rois):
-        return keras.KerasTensor((*rois.shape[:2], MASK_SIZE, MASK_SIZE), dtype=self.compute_dtype)
+        shape = (*rois.shape[:2], MASK_SIZE, MASK_SIZE)
+        return keras.KerasTensor(shape, dtype=full_dtype(self.compute_dtype))
 
     def get_config(self):
         return {

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.precision import full_dtype
+
 STRIDE = 32  # of the coarsest backbone feature; the canvas is padded to a multiple
 
 
@@ -15,7 +17,7 @@ class Normalize(keras.layers.Layer):
     """
 
     def __init__(self, mean, std, **kwargs):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.mean = tuple(mean)
         self.std = tuple(std)
 
@@ -25,7 +27,9 @@ class Normalize(keras.layers.Layer):
             canvas = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
             image_sizes = ops.broadcast_to(canvas, (batch, 2))
         image_sizes = ops.cast(image_sizes, "int32")
-        x = (ops.cast(images, "float32") - ops.array(self.mean)) / ops.array(self.std)
+        dtype = full_dtype(self.compute_dtype)
+        mean, std = (ops.convert_to_tensor(x, dtype=dtype) for x in (self.mean, self.std))
+        x = (ops.cast(images, dtype) - mean) / std
         rows = ops.arange(height, dtype="int32") < image_sizes[:, :1]
         columns = ops.arange(width, dtype="int32") < image_sizes[:, 1:]
         inside = rows[:, :, None, None] & columns[:, None, :, None]

@@ -6,6 +6,7 @@ from keras import ops
 from tf_panoptic_fpn.ops.anchors import pyramid_anchors
 from tf_panoptic_fpn.ops.boxes import RPN_DELTA_WEIGHTS, box_areas, clip_boxes, decode_boxes
 from tf_panoptic_fpn.ops.nms import nms
+from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 
 STRIDES = (4, 8, 16, 32, 64)
 NO_SCORE = float("-inf")
@@ -39,7 +40,7 @@ class Proposals(keras.layers.Layer):
         nms_iou=0.7,
         **kwargs,
     ):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.anchor_sizes = tuple(anchor_sizes)
         self.anchor_ratios = tuple(anchor_ratios)
         self.top_k_train = tuple(top_k_train)
@@ -53,7 +54,8 @@ class Proposals(keras.layers.Layer):
     def anchors(self, features):
         """Anchors `[A, 4]` of all levels for a dict of feature maps "P2".."P6"."""
         sizes = [ops.shape(features[level])[1:3] for level in sorted(features)]
-        return pyramid_anchors(sizes, STRIDES, self.anchor_sizes, self.anchor_ratios)
+        dtype = full_dtype(features["P2"].dtype)
+        return pyramid_anchors(sizes, STRIDES, self.anchor_sizes, self.anchor_ratios, dtype)
 
     def call(self, features, logits, deltas, image_sizes, training=False):
         before, after = self.top_k_train if training else self.top_k_test
@@ -87,9 +89,10 @@ class Proposals(keras.layers.Layer):
     def compute_output_spec(self, features, logits, deltas, image_sizes, training=False):
         before, after = self.top_k_train if training else self.top_k_test
         batch, count = image_sizes.shape[0], min(after, len(logits) * before)
+        dtype = full_dtype(deltas[0].dtype)
         return (
-            keras.KerasTensor((batch, count, 4), dtype="float32"),
-            keras.KerasTensor((batch, count), dtype="float32"),
+            keras.KerasTensor((batch, count, 4), dtype=dtype),
+            keras.KerasTensor((batch, count), dtype=dtype),
             keras.KerasTensor((batch, count), dtype="int32"),
         )
 
@@ -106,8 +109,8 @@ class Proposals(keras.layers.Layer):
 
 def _top_boxes(logits, deltas, anchors, k):
     """Boxes, scores and indices of a level's k best anchors; score -inf where it has fewer."""
-    logits = ops.cast(ops.stop_gradient(logits), "float32")
-    deltas = ops.cast(ops.stop_gradient(deltas), "float32")
+    logits = full_precision(ops.stop_gradient(logits))
+    deltas = full_precision(ops.stop_gradient(deltas))
     # Padding first keeps k static whatever the size of the level.
     missing = k if logits.shape[1] is None else max(k - logits.shape[1], 0)
     logits = ops.pad(logits, ((0, 0), (0, missing)), constant_values=NO_SCORE)

@@ -28,7 +28,7 @@ def anchor_targets(anchors, batch, num_samples):
 
     Reference: Faster R-CNN, arXiv:1506.01497, section 3.1.
     """
-    gt_boxes = batch[schema.GT_BOXES]
+    gt_boxes = ops.cast(batch[schema.GT_BOXES], anchors.dtype)
     matched, labels = match_boxes(
         gt_boxes, _usable(batch), anchors, RPN_IOU, allow_low_quality=True
     )
@@ -56,7 +56,8 @@ def roi_targets(proposals, proposal_scores, anchor_indices, batch, num_samples, 
 
     Reference: Fast R-CNN, arXiv:1504.08083, section 2.3.
     """
-    gt_boxes, gt_valid = batch[schema.GT_BOXES], _usable(batch)
+    gt_boxes = ops.cast(batch[schema.GT_BOXES], proposals.dtype)
+    gt_valid = _usable(batch)
     candidates = ops.concatenate([proposals, gt_boxes], axis=1)
     is_candidate = ops.concatenate([proposal_scores > float("-inf"), gt_valid], axis=1)
     gt_keys = -1 - ops.cumsum(ops.ones_like(batch[schema.GT_CLASSES]), axis=1)

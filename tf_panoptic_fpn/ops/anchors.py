@@ -5,7 +5,7 @@ import math
 from keras import ops
 
 
-def pyramid_anchors(feature_sizes, strides, sizes, ratios):
+def pyramid_anchors(feature_sizes, strides, sizes, ratios, dtype="float32"):
     """Makes the anchors of all levels.
 
     Args:
@@ -13,29 +13,30 @@ def pyramid_anchors(feature_sizes, strides, sizes, ratios):
         strides: list of ints, pixels between the cells of each level.
         sizes: list of floats, the side in pixels of each level's square anchor.
         ratios: list of floats, height / width; all anchors of a level have the same area.
+        dtype: "float32" or "float64".
 
     Returns:
-        float32 `[A, 4]`, yxyx, not clipped. Levels follow each other; within a level the order is
+        `[A, 4]`, yxyx, not clipped. Levels follow each other; within a level the order is
         (y, x, ratio), and cell (0, 0) is centred on pixel coordinate (0, 0).
 
     Reference: Feature Pyramid Networks, arXiv:1612.03144, section 4.1.
     """
     levels = [
-        _level_anchors(height, width, stride, size, ratios)
+        _level_anchors(height, width, stride, size, ratios, dtype)
         for (height, width), stride, size in zip(feature_sizes, strides, sizes, strict=True)
     ]
     return ops.concatenate(levels, axis=0)
 
 
-def _level_anchors(height, width, stride, size, ratios):
+def _level_anchors(height, width, stride, size, ratios, dtype):
     cell = []
     for ratio in ratios:
         half_width = size / math.sqrt(ratio) / 2
         half_height = ratio * half_width
         cell.append([-half_height, -half_width, half_height, half_width])
-    cell = ops.convert_to_tensor(cell, dtype="float32")
-    ys = ops.cast(ops.arange(height, dtype="int32") * stride, "float32")
-    xs = ops.cast(ops.arange(width, dtype="int32") * stride, "float32")
+    cell = ops.convert_to_tensor(cell, dtype=dtype)
+    ys = ops.cast(ops.arange(height, dtype="int32") * stride, dtype)
+    xs = ops.cast(ops.arange(width, dtype="int32") * stride, dtype)
     ys, xs = ops.meshgrid(ys, xs, indexing="ij")
     shifts = ops.reshape(ops.stack([ys, xs, ys, xs], axis=-1), [-1, 1, 4])
     return ops.reshape(shifts + cell, [-1, 4])

@@ -23,7 +23,7 @@ def paste_masks(mask_probs, boxes, image_size):
     _, mask_height, mask_width = ops.shape(mask_probs)
     rows = _paste_weights(boxes[:, 0], boxes[:, 2], image_size[0], mask_height)
     columns = _paste_weights(boxes[:, 1], boxes[:, 3], image_size[1], mask_width)
-    strips = ops.matmul(rows, ops.cast(mask_probs, "float32"))
+    strips = ops.matmul(rows, ops.cast(mask_probs, rows.dtype))
     return ops.matmul(strips, ops.transpose(columns, [0, 2, 1]))
 
 
@@ -46,24 +46,24 @@ def crop_masks(gt_masks, gt_boxes, matched_index, rois, size):
     flat_index = matched_index + offsets
     masks = ops.take(ops.reshape(gt_masks, [-1, height, width]), flat_index, axis=0)
     boxes = ops.take(ops.reshape(gt_boxes, [-1, 4]), flat_index, axis=0)
-    cells = ops.convert_to_tensor([height, width], dtype="float32")
+    cells = ops.convert_to_tensor([height, width], dtype=rois.dtype)
     scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], MIN_SIZE)
     start = (rois[..., :2] - boxes[..., :2]) * scale - 0.5
     length = (rois[..., 2:] - rois[..., :2]) * scale
     rows = axis_weights(start[..., 0], length[..., 0], size, height, sampling_ratio=0)
     columns = axis_weights(start[..., 1], length[..., 1], size, width, sampling_ratio=0)
-    strips = ops.matmul(rows, ops.cast(masks, "float32"))
+    strips = ops.matmul(rows, ops.cast(masks, rows.dtype))
     coverage = ops.matmul(strips, ops.transpose(columns, [0, 1, 3, 2]))
     return ops.cast(coverage >= 0.5, "float32")
 
 
 def _paste_weights(start, end, extent, mask_extent):
     """Returns `[D, extent, mask_extent]`, how much each mask cell weighs in each pixel."""
-    centers = ops.cast(ops.arange(extent, dtype="int32"), "float32") + 0.5
+    centers = ops.cast(ops.arange(extent, dtype="int32"), start.dtype) + 0.5
     size = (end - start)[:, None]
     has_size = size > 0
-    cells = ops.cast(ops.arange(mask_extent, dtype="int32"), "float32")
-    scale = ops.cast(mask_extent, "float32")
+    cells = ops.cast(ops.arange(mask_extent, dtype="int32"), start.dtype)
+    scale = ops.cast(mask_extent, start.dtype)
     position = (centers - start[:, None]) / ops.where(has_size, size, 1) * scale - 0.5
     distances = ops.abs(position[..., None] - cells)
     return ops.where(has_size[..., None], ops.relu(1 - distances), 0)

@@ -17,6 +17,8 @@ def resize_bilinear(x, size):
     if keras.backend.backend() == "tensorflow":  # `keras.ops` takes static sizes only
         import tensorflow as tf
 
+        if x.dtype == "float64":  # TensorFlow's kernel gives float32 whatever it is given
+            return _resize_by_products(x, size)
         return tf.cast(tf.image.resize(x, size), x.dtype)
     return ops.image.resize(x, size, interpolation="bilinear", antialias=False)
 
@@ -25,3 +27,20 @@ def upsample_bilinear(x, factor):
     """Resizes `[B, h, w, C]` to `[B, factor h, factor w, C]` with `resize_bilinear`."""
     height, width = ops.shape(x)[1:3]
     return resize_bilinear(x, (height * factor, width * factor))
+
+
+def _resize_by_products(x, size):
+    """`resize_bilinear` as a matrix product along each axis."""
+    _, height, width, _ = ops.shape(x)
+    rows = _axis_weights(height, size[0], x.dtype)
+    columns = _axis_weights(width, size[1], x.dtype)
+    return ops.einsum("Xx,bYxc->bYXc", columns, ops.einsum("Yy,byxc->bYxc", rows, x))
+
+
+def _axis_weights(extent, new_extent, dtype):
+    """Returns `[new_extent, extent]`, how much each cell weighs in each new one."""
+    cells = ops.cast(ops.arange(extent, dtype="int32"), dtype)
+    points = ops.cast(ops.arange(new_extent, dtype="int32"), dtype) + 0.5
+    scale = ops.cast(extent, dtype) / ops.cast(new_extent, dtype)
+    points = ops.minimum(ops.maximum(points * scale - 0.5, 0), cells[-1])
+    return ops.relu(1 - ops.abs(points[:, None] - cells))

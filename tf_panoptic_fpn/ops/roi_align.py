@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import box_areas
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.precision import full_dtype
 
 STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
 # Samples a bin and axis that a roi may have in any case, for rois that reach out of the canvas.
@@ -33,7 +34,8 @@ def roi_align(features, boxes, output_size, sampling_ratio):
     Returns:
         `[B, R, output_size, output_size, C]`, the dtype of `features`.
     """
-    if use_tensorflow_kernels():
+    # TensorFlow's kernel gives float32 whatever it is given.
+    if use_tensorflow_kernels() and full_dtype(features["P2"].dtype) == "float32":
         return native_roi_align(features, boxes, output_size, sampling_ratio)
     return portable_roi_align(features, boxes, output_size, sampling_ratio)
 
@@ -67,19 +69,19 @@ def axis_weights(start, size, bins, extent, sampling_ratio):
         sampling_ratio: int, samples a bin; 0: `size / bins` rounded up.
 
     Returns:
-        float32 `[..., bins, extent]`, without gradient.
+        `[..., bins, extent]`, the dtype of `start`, without gradient.
     """
     start, size = ops.stop_gradient(start), ops.stop_gradient(size)
     counts = _sample_counts(size, bins, extent, sampling_ratio)
-    last = ops.cast(extent, "float32") - 1
-    cells = ops.cast(ops.arange(extent, dtype="int32"), "float32")
+    last = ops.cast(extent, start.dtype) - 1
+    cells = ops.cast(ops.arange(extent, dtype="int32"), start.dtype)
     bin_size = size / bins
-    bin_starts = start[..., None] + ops.arange(bins, dtype="float32") * bin_size[..., None]
-    divisor = ops.cast(ops.maximum(counts, 1), "float32")
+    bin_starts = start[..., None] + ops.arange(bins, dtype=start.dtype) * bin_size[..., None]
+    divisor = ops.cast(ops.maximum(counts, 1), start.dtype)
     step = (bin_size / divisor)[..., None]
 
     def sample_weights(i):
-        points = bin_starts + (ops.cast(i, "float32") + 0.5) * step
+        points = bin_starts + (ops.cast(i, start.dtype) + 0.5) * step
         counted = ops.logical_and(points >= -1, points <= last + 1)
         counted = ops.logical_and(counted, i < counts[..., None])
         distances = ops.abs(ops.clip(points, 0, last)[..., None] - cells)
@@ -119,7 +121,7 @@ def _pool_rois(features, boxes, output_size, sampling_ratio):
     for level, (name, stride) in enumerate(STRIDES.items(), start=2):
         feature = features[name]
         _, height, width, channels = ops.shape(feature)
-        mine = ops.cast(levels == level, "float32")
+        mine = ops.cast(levels == level, boxes.dtype)
         start, size = _cell_frame(boxes, stride)
         size = size * mine[..., None]  # a long roi of another level would cost many samples
         rows = axis_weights(start[..., 0], size[..., 0], output_size, height, sampling_ratio)
@@ -300,4 +302,4 @@ def _sample_counts(size, bins, extent, sampling_ratio):
     # Rois on the canvas stay below the limit. It is for sizes that are not numbers:
     # when training diverges, the step must end and say so.
     limit = ops.maximum((extent + bins - 1) // bins, MIN_SAMPLE_LIMIT)
-    return ops.clip(counts, 0, limit)
+    return ops.clip(counts, 0, ops.cast(limit, "int32"))
