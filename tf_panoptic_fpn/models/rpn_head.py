@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.precision import full_dtype
+
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class RPNHead(keras.layers.Layer):
@@ -23,8 +25,14 @@ class RPNHead(keras.layers.Layer):
     def build(self, input_shape):
         channels = input_shape["P2"][-1]
         normal = keras.initializers.RandomNormal(stddev=0.01)
-        options = {"padding": "same", "kernel_initializer": normal, "dtype": self.dtype_policy}
+        options = {
+            "padding": "same",
+            "data_format": "channels_last",
+            "kernel_initializer": normal,
+            "dtype": self.dtype_policy,
+        }
         self.conv = keras.layers.Conv2D(channels, 3, activation="relu", name="conv", **options)
+        options["dtype"] = full_dtype(self.compute_dtype)
         self.objectness = keras.layers.Conv2D(self.num_anchors, 1, name="objectness", **options)
         self.deltas = keras.layers.Conv2D(4 * self.num_anchors, 1, name="deltas", **options)
         for layer in (self.conv, self.objectness, self.deltas):
@@ -39,14 +47,14 @@ class RPNHead(keras.layers.Layer):
             deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
         return logits, deltas
 
-    def compute_output_shape(self, input_shape):
-        logits, deltas = [], []
-        for level in sorted(input_shape):
-            batch, height, width, _ = input_shape[level]
+    def compute_output_spec(self, inputs):
+        logits, deltas, dtype = [], [], full_dtype(self.compute_dtype)
+        for level in sorted(inputs):
+            batch, height, width, _ = inputs[level].shape
             known = height is not None and width is not None
             count = height * width * self.num_anchors if known else None
-            logits.append((batch, count))
-            deltas.append((batch, count, 4))
+            logits.append(keras.KerasTensor((batch, count), dtype=dtype))
+            deltas.append(keras.KerasTensor((batch, count, 4), dtype=dtype))
         return logits, deltas
 
     def get_config(self):
