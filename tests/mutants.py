@@ -283,6 +283,8 @@ def run_tests(folder, tests):
     # Forked, so that TensorFlow is imported once.
     child = os.fork()
     if child == 0:
+        if all("metrics/" in name for name in files):
+            os.environ["KERAS_BACKEND"] = "numpy"  # sets no TensorFlow up
         os.chdir(folder)
         sys.path[:0] = [str(folder), str(folder / "tests")]
         output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
