@@ -33,27 +33,28 @@ class ChannelAffine(keras.layers.Layer):
         return input_shape
 
 
-def make_norm(norm, name):
+def make_norm(norm, name, dtype=None):
     """Returns the normalisation layer for `norm`.
 
     Args:
         norm: "frozen_affine"; "group_norm", of 32 groups; or "sync_batch_norm", whose statistics
             are those of the global batch under `tf.distribute`.
         name: str.
+        dtype: dtype policy; None for the global one.
 
     Raises:
         ValueError: if `norm` is another name.
     """
     # Keras' epsilon is 1e-3; PyTorch, and so every public checkpoint, has 1e-5.
     if norm == "frozen_affine":
-        return ChannelAffine(name=name)
+        return ChannelAffine(dtype=dtype, name=name)
     if norm == "group_norm":
-        return keras.layers.GroupNormalization(groups=32, epsilon=1e-5, name=name)
+        return keras.layers.GroupNormalization(groups=32, epsilon=1e-5, dtype=dtype, name=name)
     if norm == "sync_batch_norm":
         # Keras synchronises on TensorFlow alone. A momentum of .9 here is PyTorch's .1.
         synchronized = keras.backend.backend() == "tensorflow"
         return keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name
+            momentum=0.9, epsilon=1e-5, synchronized=synchronized, dtype=dtype, name=name
         )
     raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={norm!r}")
 
@@ -99,12 +100,13 @@ class ConvNorm(keras.layers.Layer):
             strides=1 if kernel_size == 1 else strides,
             groups=groups,
             padding="valid" if strides > 1 else "same",
+            data_format="channels_last",
             use_bias=False,
             kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
             dtype=self.dtype_policy,
             name="conv",
         )
-        self.norm = make_norm(norm, "norm")
+        self.norm = make_norm(norm, "norm", self.dtype_policy)
 
     def build(self, input_shape):
         self.conv.build(input_shape)

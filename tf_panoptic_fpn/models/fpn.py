@@ -34,6 +34,7 @@ class FPN(keras.layers.Layer):
             kernel_size,
             groups=groups,
             padding="same",
+            data_format="channels_last",
             kernel_initializer=keras.initializers.VarianceScaling(**XAVIER),
             dtype=self.dtype_policy,
             name=name,

@@ -30,7 +30,11 @@ class MaskHead(keras.layers.Layer):
         self.num_classes = num_classes
         self.channels = channels
         self.sampling_ratio = sampling_ratio
-        options = {"activation": "relu", "dtype": self.dtype_policy}
+        options = {
+            "activation": "relu",
+            "data_format": "channels_last",
+            "dtype": self.dtype_policy,
+        }
         self.convs = [
             keras.layers.Conv2D(
                 channels,
@@ -53,6 +57,7 @@ class MaskHead(keras.layers.Layer):
         self.predictor = keras.layers.Conv2D(
             num_classes,
             1,
+            data_format="channels_last",
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
             dtype=full_dtype(self.compute_dtype),
             name="predictor",

@@ -6,6 +6,7 @@ from keras import ops
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models import losses
 from tf_panoptic_fpn.models.box_head import BoxHead, Detections
+from tf_panoptic_fpn.models.fit import FitModel
 from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.mask_head import MaskHead
 from tf_panoptic_fpn.models.normalize import Normalize
@@ -14,6 +15,7 @@ from tf_panoptic_fpn.models.resnet import make_backbone
 from tf_panoptic_fpn.models.rpn_head import RPNHead
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
 from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
+from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 
 LOSS_NAMES = {
@@ -26,7 +28,7 @@ ROI_LEVELS = ("P2", "P3", "P4", "P5")
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
-class PanopticFPN(keras.Model):
+class PanopticFPN(FitModel):
     """Instance and semantic segmentation from one feature pyramid.
 
     Call it on a batch of images, `[B, H, W, 3]` RGB 0-255, or on a dict with `images` and
@@ -36,8 +38,11 @@ class PanopticFPN(keras.Model):
     `[B, D, 28, 28]` and `semantic_logits` `[B, H/4, W/4, S]` with H and W rounded up to 32. A
     model of one task lacks the keys, and the layers, of the other.
 
-    `compile(optimizer)` and `fit` train it on batches `(batch, batch)` of the training pipeline:
-    a dict that holds the images and the ground truth.
+    `compile(optimizer)` and `fit` train it on batches of the training pipeline, dicts that hold
+    the images and the ground truth: `batch` alone or `(batch, batch)`.
+
+    Under a half-precision dtype policy, boxes, scores, losses and logits stay float32; under
+    "float64" everything is float64.
 
     Args:
         num_thing_classes: int K.
@@ -75,6 +80,7 @@ class PanopticFPN(keras.Model):
         pixel_std: RGB.
         lambda_instance: weight of the box and mask heads' losses.
         lambda_semantic: weight of the semantic loss.
+        **kwargs: `name`; and `dtype`, the policy of every layer, by default the global one.
 
     Raises:
         ValueError: if an argument that names a choice has another value, or `fpn_groups` is 2 with
@@ -120,17 +126,21 @@ class PanopticFPN(keras.Model):
             del config[name]
 
         _check_choices(tasks, fpn_groups, semantic_things)
+        policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
 
         # === Layers ===
         if isinstance(backbone, str):
-            backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1)
-        normalize = Normalize(pixel_mean, pixel_std, name="normalize")
-        fpn = FPN(fpn_channels, fpn_groups, name="fpn")
-        semantic_head = _make_semantic_head(config) if "semantic" in tasks else None
-        instance_layers = _make_instance_layers(config) if "instance" in tasks else [None] * 5
+            backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1, policy)
+        normalize = Normalize(pixel_mean, pixel_std, dtype=policy, name="normalize")
+        fpn = FPN(fpn_channels, fpn_groups, dtype=policy, name="fpn")
+        semantic_head = _make_semantic_head(config, policy) if "semantic" in tasks else None
+        instance_layers = [None] * 5
+        if "instance" in tasks:
+            instance_layers = _make_instance_layers(config, policy)
 
         # === Functional model ===
-        images = keras.Input((None, None, 3), name=schema.IMAGES)
+        dtype = full_dtype(policy.compute_dtype)
+        images = keras.Input((None, None, 3), dtype=dtype, name=schema.IMAGES)
         image_sizes = keras.Input((2,), dtype="int32", optional=True, name=schema.IMAGE_SIZES)
         x, sizes = normalize(images, image_sizes)
         features, semantic_features = branch_features(fpn(backbone(x)), fpn_groups)
@@ -146,6 +156,7 @@ class PanopticFPN(keras.Model):
         )
 
         # === Config ===
+        self.dtype_policy = policy
         self.config = config
         self.normalize = normalize
         self.backbone = backbone
@@ -282,24 +293,12 @@ class PanopticFPN(keras.Model):
             terms, self.config["lambda_instance"], self.config["lambda_semantic"]
         )
 
-    def compile(self, *args, jit_compile=False, **kwargs):
-        """`keras.Model.compile`, without XLA unless asked for: it recompiles for each canvas."""
-        super().compile(*args, jit_compile=jit_compile, **kwargs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The total loss, for `fit` and `evaluate`; `y` is the training pipeline's batch."""
-        if "features" not in y_pred:  # `evaluate` passes detections
-            y_pred = self(x, training=True)
-        weighted = self.weighted_losses(self.loss_terms(y_pred, y))
-        for tracker in self.loss_trackers:
-            tracker.update_state(weighted[tracker.name])
-        return sum(weighted.values())
-
     def get_config(self):
         backbone = self.config["backbone"]
         if not isinstance(backbone, str):
             backbone = keras.saving.serialize_keras_object(backbone)
-        return {**self.config, "backbone": backbone, "name": self.name}
+        dtype = keras.dtype_policies.serialize(self.dtype_policy)
+        return {**self.config, "backbone": backbone, "name": self.name, "dtype": dtype}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -324,38 +323,43 @@ def branch_features(features, groups):
     return tuple({name: pair[i] for name, pair in halves.items()} for i in range(2))
 
 
-def _make_semantic_head(config):
+def _make_semantic_head(config, dtype):
     others = 1 if config["semantic_things"] == "other" else config["num_thing_classes"]
     return SemanticHead(
         config["num_stuff_classes"] + others,
         config["semantic_channels"],
         config["semantic_design"],
         config["semantic_fuse"],
+        dtype=dtype,
         name="semantic_head",
     )
 
 
-def _make_instance_layers(config):
+def _make_instance_layers(config, dtype):
     """RPN head, proposals, box head, detections and mask head."""
     num_classes, sampling = config["num_thing_classes"], config["roi_sampling_ratio"]
     return (
-        RPNHead(len(config["anchor_ratios"]), name="rpn_head"),
+        RPNHead(len(config["anchor_ratios"]), dtype=dtype, name="rpn_head"),
         Proposals(
             config["anchor_sizes"],
             config["anchor_ratios"],
             config["rpn_top_k_train"],
             config["rpn_top_k_test"],
             config["rpn_nms_iou"],
+            dtype=dtype,
             name="proposals",
         ),
-        BoxHead(num_classes, config["box_head_units"], sampling, name="box_head"),
+        BoxHead(num_classes, config["box_head_units"], sampling, dtype=dtype, name="box_head"),
         Detections(
             config["score_threshold"],
             config["nms_iou"],
             config["max_detections"],
+            dtype=dtype,
             name="detections",
         ),
-        MaskHead(num_classes, config["mask_head_channels"], sampling, name="mask_head"),
+        MaskHead(
+            num_classes, config["mask_head_channels"], sampling, dtype=dtype, name="mask_head"
+        ),
     )
 
 

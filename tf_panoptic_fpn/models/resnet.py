@@ -54,11 +54,14 @@ class BasicBlock(ResidualBlock):
     def __init__(self, channels, norm, strides=1, project=False, **kwargs):
         super().__init__(**kwargs)
         self.config = {"channels": channels, "norm": norm, "strides": strides, "project": project}
-        self.conv1 = ConvNorm(channels, 3, norm, strides, name="conv1")
-        self.conv2 = ConvNorm(channels, 3, norm, relu=False, name="conv2")
+        dtype = self.dtype_policy
+        self.conv1 = ConvNorm(channels, 3, norm, strides, dtype=dtype, name="conv1")
+        self.conv2 = ConvNorm(channels, 3, norm, relu=False, dtype=dtype, name="conv2")
         self.shortcut = None
         if project:
-            self.shortcut = ConvNorm(channels, 1, norm, strides, relu=False, name="shortcut")
+            self.shortcut = ConvNorm(
+                channels, 1, norm, strides, relu=False, dtype=dtype, name="shortcut"
+            )
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -97,12 +100,15 @@ class BottleneckBlock(ResidualBlock):
             "stride_in_1x1": stride_in_1x1,
         }
         stride_1x1, stride_3x3 = (strides, 1) if stride_in_1x1 else (1, strides)
-        self.conv1 = ConvNorm(width, 1, norm, stride_1x1, name="conv1")
-        self.conv2 = ConvNorm(width, 3, norm, stride_3x3, groups, name="conv2")
-        self.conv3 = ConvNorm(channels, 1, norm, relu=False, name="conv3")
+        dtype = self.dtype_policy
+        self.conv1 = ConvNorm(width, 1, norm, stride_1x1, dtype=dtype, name="conv1")
+        self.conv2 = ConvNorm(width, 3, norm, stride_3x3, groups, dtype=dtype, name="conv2")
+        self.conv3 = ConvNorm(channels, 1, norm, relu=False, dtype=dtype, name="conv3")
         self.shortcut = None
         if project:
-            self.shortcut = ConvNorm(channels, 1, norm, strides, relu=False, name="shortcut")
+            self.shortcut = ConvNorm(
+                channels, 1, norm, strides, relu=False, dtype=dtype, name="shortcut"
+            )
 
     @property
     def branch(self):
@@ -161,7 +167,9 @@ class ResNet(keras.layers.Layer):
             "groups": groups,
             "group_width": group_width,
         }
-        self.stem = ConvNorm(stem_channels, 7, norm, strides=2, name="stem")
+        self.stem = ConvNorm(
+            stem_channels, 7, norm, strides=2, dtype=self.dtype_policy, name="stem"
+        )
         channels_in, stages = stem_channels, []
         for i, num_blocks in enumerate(BLOCKS[depth]):
             stage, channels_in = self._make_stage(i, num_blocks, channels_in)
@@ -184,6 +192,7 @@ class ResNet(keras.layers.Layer):
                 "norm": config["norm"],
                 "strides": 2 if i > 0 and j == 0 else 1,
                 "project": j == 0 and (i > 0 or channels_in != channels),
+                "dtype": self.dtype_policy,
                 "name": f"res{i + 2}_{j}",
             }
             if basic:
@@ -206,7 +215,7 @@ class ResNet(keras.layers.Layer):
         x = self.stem(inputs)
         # The stem ends in a ReLU, so zeros pad as well as minus infinity.
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = ops.max_pool(x, 3, strides=2, padding="valid")
+        x = ops.max_pool(x, 3, strides=2, padding="valid", data_format="channels_last")
         features = {}
         for level, stage in enumerate((self.res2, self.res3, self.res4, self.res5), start=2):
             for block in stage:
@@ -227,7 +236,7 @@ class ResNet(keras.layers.Layer):
         return {**super().get_config(), **self.config}
 
 
-def make_backbone(name, norm, freeze_at, stride_in_1x1):
+def make_backbone(name, norm, freeze_at, stride_in_1x1, dtype=None):
     """Returns the backbone layer for a name such as "resnet50" or "resnext101_32x8d".
 
     Raises:
@@ -240,7 +249,7 @@ def make_backbone(name, norm, freeze_at, stride_in_1x1):
         )
     depth, *resnext = match.groups()
     if depth:
-        return ResNet(int(depth), norm, freeze_at, stride_in_1x1, name="backbone")
+        return ResNet(int(depth), norm, freeze_at, stride_in_1x1, dtype=dtype, name="backbone")
     depth, groups, group_width = map(int, resnext)
     return ResNet(
         depth,
@@ -249,5 +258,6 @@ def make_backbone(name, norm, freeze_at, stride_in_1x1):
         stride_in_1x1=False,
         groups=groups,
         group_width=group_width,
+        dtype=dtype,
         name="backbone",
     )

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.precision import full_dtype
+
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class RPNHead(keras.layers.Layer):
@@ -22,20 +24,22 @@ class RPNHead(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape["P2"][-1]
-        self.conv = self._conv(channels, 3, "conv", activation="relu")
-        self.objectness = self._conv(self.num_anchors, 1, "objectness")
-        self.deltas = self._conv(4 * self.num_anchors, 1, "deltas")
+        full = full_dtype(self.compute_dtype)
+        self.conv = self._conv(channels, 3, "conv", self.dtype_policy, activation="relu")
+        self.objectness = self._conv(self.num_anchors, 1, "objectness", full)
+        self.deltas = self._conv(4 * self.num_anchors, 1, "deltas", full)
         for layer in (self.conv, self.objectness, self.deltas):
             layer.build((None, None, None, channels))
 
-    def _conv(self, filters, kernel_size, name, **options):
+    def _conv(self, filters, kernel_size, name, dtype, **options):
         return keras.layers.Conv2D(
             filters,
             kernel_size,
             padding="same",
             # One for each layer: an initializer draws the same numbers whenever it is called.
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-            dtype=self.dtype_policy,
+            data_format="channels_last",
+            dtype=dtype,
             name=name,
             **options,
         )
@@ -49,14 +53,14 @@ class RPNHead(keras.layers.Layer):
             deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
         return logits, deltas
 
-    def compute_output_shape(self, input_shape):
-        logits, deltas = [], []
-        for level in sorted(input_shape):
-            batch, height, width, _ = input_shape[level]
+    def compute_output_spec(self, inputs):
+        logits, deltas, dtype = [], [], full_dtype(self.compute_dtype)
+        for level in sorted(inputs):
+            batch, height, width, _ = inputs[level].shape
             known = height is not None and width is not None
             count = height * width * self.num_anchors if known else None
-            logits.append((batch, count))
-            deltas.append((batch, count, 4))
+            logits.append(keras.KerasTensor((batch, count), dtype=dtype))
+            deltas.append(keras.KerasTensor((batch, count, 4), dtype=dtype))
         return logits, deltas
 
     def get_config(self):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import MSRA, ConvNorm
+from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 
 DESIGNS = ("staged", "two_conv")
@@ -46,7 +47,7 @@ class SemanticHead(keras.layers.Layer):
         self.fuse = fuse
         self.branches = [
             [
-                ConvNorm(channels, 3, "group_norm", name=f"p{level}_{i}")
+                ConvNorm(channels, 3, "group_norm", dtype=self.dtype_policy, name=f"p{level}_{i}")
                 for i in range(2 if design == "two_conv" else max(level - 2, 1))
             ]
             for level in range(2, 6)
@@ -54,7 +55,9 @@ class SemanticHead(keras.layers.Layer):
         self.predictor = keras.layers.Conv2D(
             num_classes,
             1,
+            data_format="channels_last",
             kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
+            dtype=full_dtype(self.compute_dtype),
             name="predictor",
         )
 
@@ -82,8 +85,9 @@ class SemanticHead(keras.layers.Layer):
             ops.concatenate(levels, axis=-1) if self.fuse == "concat" else sum(levels)
         )
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape["P2"][:-1], self.num_classes)
+    def compute_output_spec(self, inputs):
+        shape = (*inputs["P2"].shape[:-1], self.num_classes)
+        return keras.KerasTensor(shape, dtype=full_dtype(self.compute_dtype))
 
     def get_config(self):
         return {

@@ -12,6 +12,12 @@ RPN_IOU = (0.3, 0.7)
 ROI_IOU = (0.5, 0.5)
 RPN_POSITIVE_FRACTION = 0.5
 ROI_FOREGROUND_FRACTION = 0.25
+ROW_PADDING = {
+    schema.GT_BOXES: 0,
+    schema.GT_CLASSES: -1,
+    schema.GT_IS_CROWD: False,
+    schema.GT_MASKS: 0,
+}
 
 
 def anchor_targets(anchors, batch, num_samples):
@@ -28,6 +34,7 @@ def anchor_targets(anchors, batch, num_samples):
 
     Reference: Faster R-CNN, arXiv:1506.01497, section 3.1.
     """
+    batch = _with_a_row(batch)
     gt_boxes = ops.cast(batch[schema.GT_BOXES], anchors.dtype)
     matched, labels = match_boxes(
         gt_boxes, _usable(batch), anchors, RPN_IOU, allow_low_quality=True
@@ -56,6 +63,7 @@ def roi_targets(proposals, proposal_scores, anchor_indices, batch, num_samples, 
 
     Reference: Fast R-CNN, arXiv:1504.08083, section 2.3.
     """
+    batch = _with_a_row(batch)
     gt_boxes = ops.cast(batch[schema.GT_BOXES], proposals.dtype)
     gt_valid = _usable(batch)
     candidates = ops.concatenate([proposals, gt_boxes], axis=1)
@@ -94,3 +102,15 @@ def roi_targets(proposals, proposal_scores, anchor_indices, batch, num_samples, 
 def _usable(batch):
     """Ground truth that trains: neither padding nor a crowd."""
     return (batch[schema.GT_CLASSES] >= 0) & ~batch[schema.GT_IS_CROWD]
+
+
+def _with_a_row(batch):
+    """Gives ground truth that has no rows, or may have none, a row of padding."""
+    if batch[schema.GT_BOXES].shape[1]:
+        return batch
+    padded = {}
+    for name, padding in ROW_PADDING.items():
+        if name in batch:
+            widths = [[0, 0], [0, 1]] + [[0, 0]] * (len(batch[name].shape) - 2)
+            padded[name] = ops.pad(batch[name], widths, constant_values=padding)
+    return {**batch, **padded}

@@ -4,6 +4,7 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.precision import full_dtype
 
 
 def nms(boxes, scores, iou_threshold, groups=None):
@@ -20,7 +21,8 @@ def nms(boxes, scores, iou_threshold, groups=None):
     Returns:
         bool `[P, n]`, True for the boxes that are kept.
     """
-    if use_tensorflow_kernels():
+    # TensorFlow's kernel takes no float64.
+    if use_tensorflow_kernels() and full_dtype(boxes.dtype) == "float32":
         return native_nms(boxes, scores, iou_threshold, groups)
     return portable_nms(boxes, scores, iou_threshold, groups)
 

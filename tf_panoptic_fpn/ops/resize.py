@@ -20,7 +20,9 @@ def resize_bilinear(x, size):
         if x.dtype == "float64":  # TensorFlow's kernel gives float32 whatever it is given
             return _resize_by_products(x, size)
         return tf.cast(tf.image.resize(x, size), x.dtype)
-    return ops.image.resize(x, size, interpolation="bilinear", antialias=False)
+    return ops.image.resize(
+        x, size, interpolation="bilinear", antialias=False, data_format="channels_last"
+    )
 
 
 def upsample_bilinear(x, factor):

@@ -35,7 +35,8 @@ def roi_align(features, boxes, output_size, sampling_ratio):
         `[B, R, output_size, output_size, C]`, the dtype of `features`.
     """
     # TensorFlow's kernel gives float32 whatever it is given.
-    if use_tensorflow_kernels() and full_dtype(features["P2"].dtype) == "float32":
+    dtypes = {full_dtype(x.dtype) for x in (features["P2"], boxes)}
+    if use_tensorflow_kernels() and dtypes == {"float32"}:
         return native_roi_align(features, boxes, output_size, sampling_ratio)
     return portable_roi_align(features, boxes, output_size, sampling_ratio)
 
