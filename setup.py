@@ -25,10 +25,11 @@ setup(
     package_dir=CONFIGS,
     package_data={
         **{package: ["*.yaml"] for package in CONFIGS},
-        "tf_panoptic_fpn": ["__init__.pyi", "py.typed"],
+        "tf_panoptic_fpn": ["__init__.pyi", "categories_coco.json", "py.typed"],
         "tf_panoptic_fpn.evaluation": ["report.html.jinja"],
         "tf_panoptic_fpn.weights": ["__init__.pyi"],
     },
+    entry_points={"console_scripts": ["tf-panoptic-fpn = tf_panoptic_fpn.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "jinja2>=3.1",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tf_panoptic_fpn import load_config, schema
 from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png, write_panoptic_png
-from tf_panoptic_fpn.inference.model_source import load_predictor
+from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.training.loop import train
 
 
@@ -122,9 +122,9 @@ def test_saved_model_equals_the_python_model(workdir, images, tmp_path, monkeypa
     files = [images[0], larger]
     run("-c", SERVE, exported, tmp_path / "served.npz", *files)
     served = np.load(tmp_path / "served.npz")
-    predictor, _ = load_predictor(workdir)
+    predictor = load_predictor(workdir)
     for i, file in enumerate(files):
-        expected = predictor(read_image(file))
+        (expected,) = predictor.run(read_image(file)[None])
         height, width = expected[schema.PANOPTIC_MAP].shape
         assert tuple(served["image_size"][i]) == (height, width)
         assert expected[schema.PANOPTIC_MAP].max() > 0
@@ -136,7 +136,7 @@ def test_saved_model_equals_the_python_model(workdir, images, tmp_path, monkeypa
         np.testing.assert_allclose(served[schema.SCORES][i], expected[schema.SCORES], rtol=1e-6)
         png = read_panoptic_png(tmp_path / f"served.npz_{i}.png")
         np.testing.assert_array_equal(png, expected[schema.PANOPTIC_MAP])
-    expected = predictor(read_image(files[0]))
+    (expected,) = predictor.run(read_image(files[0])[None])
     np.testing.assert_array_equal(served["tensor_map"], expected[schema.PANOPTIC_MAP])
 
 

@@ -1,5 +1,7 @@
 from .config import Config, load_config
 from .errors import ConfigError, DataError, PanopticError
+from .inference.load_predictor import load_predictor
+from .inference.result import Result
 from .models.build_model import build_model, load_model
 from .models.panoptic_fpn import PanopticFPN
 from .weights.zoo import from_pretrained
@@ -12,8 +14,10 @@ __all__ = [
     "DataError",
     "PanopticError",
     "PanopticFPN",
+    "Result",
     "build_model",
     "from_pretrained",
     "load_config",
     "load_model",
+    "load_predictor",
 ]

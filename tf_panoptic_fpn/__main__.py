@@ -1,46 +1,62 @@
-"""`python -m tf_panoptic_fpn COMMAND`."""
+"""`tf-panoptic-fpn COMMAND`, or `python -m tf_panoptic_fpn COMMAND`."""
 
 import argparse
 import importlib
-import os
 import sys
 
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.paths import expand_arguments
 
 COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "validate-data",
+    "show-data",
+    "convert-data",
+    "convert-cityscapes",
+    "convert-weights",
+    "write-records",
+    "panoptic-quality",
+    "instance-ap",
+    "semantic-iou",
     "cityscapes-ap",
     "cityscapes-iou",
     "config",
-    "convert-cityscapes",
-    "convert-data",
-    "convert-weights",
-    "evaluate",
-    "instance-ap",
-    "panoptic-quality",
-    "predict",
-    "semantic-iou",
-    "show-data",
-    "validate-data",
-    "write-records",
 )
 
 
-def main():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    parser = argparse.ArgumentParser(prog="python -m tf_panoptic_fpn", allow_abbrev=False)
-    subparsers = parser.add_subparsers(dest="command", required=True)
+def main(command=None):
+    """Runs the command line; what a user can mend ends the process with one line.
+
+    Args:
+        command: one of `COMMANDS`, for a program that is nothing else; None: the first argument.
+    """
+    exit_on_error(lambda: run_command(command))
+
+
+def run_command(command=None):
+    """Reads the command line and runs the command, whose module imports what it needs then."""
+    if command:
+        module = _module(command)
+        parser = argparse.ArgumentParser(description=module.SUMMARY, allow_abbrev=False)
+        module.add_arguments(parser)
+        module.run(parser.parse_args(expand_arguments(sys.argv[1:])))
+        return
+    parser = argparse.ArgumentParser(prog="tf-panoptic-fpn", allow_abbrev=False)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     named = [argument for argument in sys.argv[1:2] if argument in COMMANDS]
-    modules = {}
-    for command in named or COMMANDS:  # the module of another command may take long to import
-        module = importlib.import_module(f"tf_panoptic_fpn.commands.{command.replace('-', '_')}")
-        module.add_arguments(
-            subparsers.add_parser(command, help=module.SUMMARY, allow_abbrev=False)
-        )
-        modules[command] = module
+    for name in named or COMMANDS:
+        subparser = subparsers.add_parser(name, help=_module(name).SUMMARY, allow_abbrev=False)
+        _module(name).add_arguments(subparser)
     arguments = parser.parse_args(expand_arguments(sys.argv[1:]))
-    modules[arguments.command].run(arguments)
+    _module(arguments.command).run(arguments)
+
+
+def _module(command):
+    return importlib.import_module(f"tf_panoptic_fpn.commands.{command.replace('-', '_')}")
 
 
 if __name__ == "__main__":
-    exit_on_error(main)
+    main()

@@ -1,5 +1,6 @@
 """The errors that a user can mend; the command line prints each on one line."""
 
+import os
 import sys
 
 
@@ -26,10 +27,16 @@ class TrainingError(PanopticError):
 def exit_on_error(main):
     """Runs `main()`; an error that the user can mend becomes one line and exit status 2."""
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except PanopticError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # who reads the output wants no more, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(141)  # as if ended by SIGPIPE

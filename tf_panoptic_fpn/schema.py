@@ -33,7 +33,7 @@ SEMANTIC_LOGITS = "semantic_logits"  # float32 [B, H/4, W/4, S], H, W rounded up
 # Merge -> caller, one image: the map, then one row a segment; `num_segments` rows are valid. SCORES
 # (float32 [M]; 1 for stuff, 0 is padding) and BOXES (float32 [M, 4], tight in the map) come again.
 PANOPTIC_MAP = "panoptic_map"  # int32 [H0, W0]; 0 void, ids 1..num_segments
-CATEGORY_IDS = "category_ids"  # int32 [M], dataset ids; 0 is padding
+CATEGORY_IDS = "category_ids"  # int64 [M], dataset ids; -1 is padding
 IS_THING = "is_thing"  # bool [M]
 AREAS = "areas"  # int32 [M], pixels of the panoptic map
 NUM_SEGMENTS = "num_segments"  # int32 []

@@ -4,10 +4,11 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
-from command_line import TINY
+from command_line import ROOT, TINY
 from small_model import make_tiny_model
 
 from tf_panoptic_fpn import load_config, schema
@@ -18,7 +19,10 @@ from tf_panoptic_fpn.data.class_shares import class_shares
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.evaluation import evaluate_run, evaluator
-from tf_panoptic_fpn.inference import model_source
+from tf_panoptic_fpn.inference import load_predictor as load_predictor_module
+from tf_panoptic_fpn.inference.load_predictor import load_predictors
+from tf_panoptic_fpn.inference.model_source import find_model
+from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.workdir import Workdir
 
 NUM_IMAGES = 8
@@ -91,7 +95,7 @@ class FakeModel:
         }
         outputs[schema.CATEGORY_IDS][:count] = [s.category_id for s in left]
         outputs[schema.IS_THING][:count] = [by_id[s.category_id].is_thing for s in left]
-        return outputs
+        return Result.from_outputs(outputs, self.categories)
 
 
 def run_command(*arguments):
@@ -150,13 +154,13 @@ def test_the_report_shows_best_median_and_worst(workdir, model, tmp_path, split)
     assert "num_thing_classes: 4" in config_text
     assert [entry.kind for entry in gallery] == ["best"] * 3 + ["median"] * 2 + ["worst"] * 3
     assert gallery[0].pq == 1
-    assert gallery[-1].file_name == "00005.jpg"
+    assert gallery[-1].result.file_name == "00005.jpg"
     assert gallery[-1].pq == 0
-    assert not gallery[-1].pred_ids.any()
-    assert gallery[-1].pred_segments == []
+    assert not gallery[-1].result.panoptic_map.any()
+    assert gallery[-1].result.segments == []
     for entry in gallery:
-        record, ids = model.samples[entry.image.tobytes()]
-        assert entry.file_name == record.file_name
+        record, ids = model.samples[entry.result.image.tobytes()]
+        assert entry.result.file_name == record.file_name
         np.testing.assert_array_equal(entry.gt_ids, ids)
         assert {s["id"] for s in entry.gt_segments} == set(np.unique(ids)) - {0}
 
@@ -209,21 +213,24 @@ def test_trials_of_two_runs(workdir, model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            [],
-            r"given by --workdir, or by --config with --weights or --saved-model\. Received: \[\]",
-        ),
-        (["--config", TINY], r"Received: \['config'\]"),
-        (["--weights", "a.keras"], r"Received: \['weights'\]"),
-        (["--workdir", "x", "--config", TINY], r"Received: \['workdir', 'config'\]"),
-        (["--config", TINY, "--weights", "a", "--saved-model", "b"], "weights', 'saved_model'"),
-        (["--config", TINY, "--weights", "a.keras"], "--output must be given"),
-        (["--workdir", "/nowhere"], "holds no finished run"),
+        ([], r"One model must be given \(--model\)\. Received: none"),
+        (["--config", TINY], r"One model must be given \(--model\)\. Received: none"),
+        (["--weights", "a.keras"], r"a\.keras: no such file or folder, and no published model"),
+        (["--config", TINY, "--weights", "a", "--saved-model", "b"], "One .*Received: a, b"),
+        (["--config", TINY, "--weights", __file__], "--output must be given: .* is not the folder"),
+        (["--weights", __file__, "--output", "x"], "--config must name the data set: .* not a run"),
+        (["--workdir", ROOT / "tests"], r"tests: holds no model: neither config\.yaml of a run"),
     ],
 )
 def test_sources_of_a_model(arguments, message):
     with pytest.raises(ConfigError, match=message):
         run_command(*arguments)
+
+
+def test_a_run_that_is_not_finished(workdir, tmp_path):
+    shutil.copy(workdir / "config.yaml", tmp_path)
+    with pytest.raises(ConfigError, match=r"categories\.json: .* holds no finished run"):
+        run_command("--workdir", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -255,10 +262,8 @@ def test_fingerprints_follow_the_model(tmp_path):
     (folder / "a").write_text("1")
     file = tmp_path / "model.keras"
     file.write_text("1")
-    sources = [
-        model_source.ModelSource(config=TINY, saved_model=tmp_path / "saved"),
-        model_source.ModelSource(config=TINY, weights=file),
-    ]
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    sources = [find_model(tmp_path / "saved"), find_model(file)]
     before = [source.fingerprint() for source in sources]
     assert before == [source.fingerprint() for source in sources]
     (folder / "a").write_text("2")
@@ -268,28 +273,22 @@ def test_fingerprints_follow_the_model(tmp_path):
 
 def test_without_the_semantic_task_there_are_no_classes_to_balance(monkeypatch, split):
     model = make_tiny_model(num_thing_classes=4, tasks=("instance",))
-    monkeypatch.setattr(model_source, "load_model", lambda path: model)
-    source = model_source.ModelSource(config=TINY, weights="model.keras")
+    monkeypatch.setattr(load_predictor_module, "load_source", lambda source: model)
+    source = find_model(__file__, TINY)
     with pytest.raises(ConfigError, match="--balance-classes needs a model with the task semantic"):
-        model_source.load_predictors(
-            source, source.load_config(), split.categories, class_shares=[1] * 5
-        )
+        load_predictors(source, source.load_config(), split.categories, class_shares=[1] * 5)
 
 
 def test_replicas_are_copies_on_devices_of_their_own(tmp_path, split):
     model = make_tiny_model(backbone="resnet18", norm="group_norm", num_thing_classes=4)
     model.save(tmp_path / "model.keras")
-    source = model_source.ModelSource(
-        config=TINY, weights=tmp_path / "model.keras", overrides=("train.replicas=2",)
-    )
-    predictors = model_source.load_predictors(source, source.load_config(), split.categories)
+    source = find_model(tmp_path / "model.keras", TINY, overrides=["train.replicas=2"])
+    predictors = load_predictors(source, source.load_config(), split.categories)
     for number, predictor in enumerate(predictors):
         copy = predictor.args[1].model
         assert {v.value.device[-5:] for v in copy.variables} == {f"CPU:{number}"}
         for received, expected in zip(copy.variables, model.variables, strict=True):
             np.testing.assert_array_equal(received.numpy(), expected.numpy())
-    other = model_source.ModelSource(
-        config=TINY, weights=source.weights, overrides=("model.semantic_things=all",)
-    )
+    other = find_model(source.path, TINY, overrides=["model.semantic_things=all"])
     with pytest.raises(ConfigError, match=r"`model\.semantic_things` must be 'other', as in"):
-        model_source.load_predictors(other, other.load_config(), split.categories)
+        load_predictors(other, other.load_config(), split.categories)

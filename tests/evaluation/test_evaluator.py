@@ -17,7 +17,7 @@ from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
 from tf_panoptic_fpn.formats.images import read_panoptic_png
 from tf_panoptic_fpn.formats.records import Instance
-from tf_panoptic_fpn.inference.image_prediction import segments_info
+from tf_panoptic_fpn.inference.result import Result, segments_info
 from tf_panoptic_fpn.metrics.instance_ap import coco_ap
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
@@ -72,7 +72,7 @@ def make_samples(count):
     return samples
 
 
-def perfect_prediction(_image):
+def perfect_outputs():
     panoptic_map = np.full(SIZE, 3, np.int32)
     panoptic_map[14:] = 4
     fill(panoptic_map, CAT_BOX, 1)
@@ -100,7 +100,7 @@ def perfect_prediction(_image):
     }
 
 
-def empty_prediction(_image):
+def empty_outputs():
     return {
         "panoptic_map": np.zeros(SIZE, np.int32),
         "category_ids": np.zeros(6, np.int32),
@@ -118,6 +118,14 @@ def empty_prediction(_image):
         },
         schema.SEMANTIC_MAP: np.zeros(SIZE, np.int32),
     }
+
+
+def perfect_prediction(_image):
+    return Result.from_outputs(perfect_outputs(), TABLE)
+
+
+def empty_prediction(_image):
+    return Result.from_outputs(empty_outputs(), TABLE)
 
 
 def test_a_perfect_predictor():
@@ -146,11 +154,11 @@ def test_half_right():
     """On the second image the cat and dog change places: 1 of 2 is right for each."""
 
     def predictor(image):
-        prediction = perfect_prediction(image)
+        outputs = perfect_outputs()
         if image[0, 0, 0] == 10:
-            prediction["category_ids"] = np.int32([DOG, CAT, SKY, ROAD, 0, 0])
-            prediction["instances"]["classes"] = np.int32([1, 0, -1])
-        return prediction
+            outputs["category_ids"] = np.int32([DOG, CAT, SKY, ROAD, 0, 0])
+            outputs["instances"]["classes"] = np.int32([1, 0, -1])
+        return Result.from_outputs(outputs, TABLE)
 
     results = evaluate(predictor, make_samples(2), TABLE)
     assert results["panoptic"]["Things"]["PQ"] == pytest.approx(0.5)
@@ -224,6 +232,49 @@ def test_equal_file_names_do_not_overwrite_each_other(tmp_path):
     evaluate(perfect_prediction, [first, second], TABLE, tmp_path, num_overlays=0)
     names = sorted(path.name for path in (tmp_path / "panoptic").iterdir())
     assert names == ["day_0.png", "day_0_101.png"]
+
+
+def test_flattened_names_do_not_overwrite_each_other(tmp_path):
+    """`a/b_c` and `a_b/c`, and ids that are paths themselves, as those of label maps."""
+    names = ("a/b_c", "a_b/c", "a_b_c_a_b/c")
+    samples = [
+        (dataclasses.replace(record, file_name=f"{name}.jpg", image_id=name), image, ids)
+        for name, (record, image, ids) in zip(names, make_samples(3), strict=True)
+    ]
+    options = {"identity": {}, "num_overlays": 3}
+    results = evaluate(perfect_prediction, samples, TABLE, tmp_path, **options)
+    stems = ["a_b_c", "a_b_c_a_b_c", "a_b_c_a_b_c_a_b_c_a_b_c"]
+    for folder in ("panoptic", "semantic", "overlays"):
+        assert sorted(path.stem for path in (tmp_path / folder).iterdir()) == stems
+    predict, calls = killed_at(0)
+    assert evaluate(predict, samples, TABLE, tmp_path, **options) == results
+    assert calls == []
+
+
+def test_more_than_255_classes(tmp_path):
+    """The last class is far above what a byte holds, and 255 is a class like the others."""
+    things = tuple(Category(i, f"thing {i}", True) for i in (CAT, DOG))
+    stuff = tuple(Category(1000 + i, f"stuff {i}", False) for i in range(600))
+    table = CategoryTable(things + stuff)
+    classes = table.semantic_classes
+    sky, road = 1000 + 254, 1000 + 599
+    assert (classes[sky], classes[road]) == (255, 600)
+
+    def predict(_image):
+        outputs = perfect_outputs()
+        outputs["category_ids"] = np.array([CAT, DOG, sky, road, -1, -1])
+        outputs[schema.SEMANTIC_MAP] = np.array([0, 255, 600])[outputs[schema.SEMANTIC_MAP]]
+        return Result.from_outputs(outputs, table)
+
+    record, image, ids = make_samples(1)[0]
+    segments = (Segment(500, sky), Segment(7, road), *record.segments[2:])
+    sample = (dataclasses.replace(record, segments=segments), image, ids)
+    results = evaluate(predict, [sample], table, tmp_path, 0, identity={})
+    assert results["semantic"]["mIoU"] == 1
+    assert results["panoptic"]["All"]["PQ"] == 1
+    none_left, _ = killed_at(0)
+    again = evaluate(none_left, [sample], table, tmp_path, 0, identity={})
+    assert again["semantic"] == results["semantic"]
 
 
 def test_scoring_runs_while_the_predictor_works():
@@ -370,7 +421,7 @@ def test_a_sweep_of_kept_detections_needs_no_model(tmp_path):
 def fake_merge(instances, semantic, image_size, merge):
     """The perfect map, of which things below the threshold are left out with their pixels."""
     assert image_size == SIZE
-    prediction = perfect_prediction(None)
+    prediction = perfect_outputs()
     assert instances["num_detections"] in (0, 2)
     np.testing.assert_array_equal(semantic > 2, False)
     if merge.score_threshold > 0.875:
@@ -450,4 +501,4 @@ def files_below(folder):
 
 
 def test_segments_info_of_nothing():
-    assert segments_info(empty_prediction(None)) == []
+    assert segments_info(empty_outputs()) == []

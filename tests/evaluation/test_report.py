@@ -14,6 +14,7 @@ from tf_panoptic_fpn.errors import PanopticError
 from tf_panoptic_fpn.evaluation import report
 from tf_panoptic_fpn.evaluation.plots import line_chart
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, format_table, write_report
+from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.instance_ap import METRICS
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
@@ -90,7 +91,8 @@ def make_gallery(count=3, size=(120, 160)):
         pq = quality.update(ids, segments, shifted, predicted)
         kind = ("best", "median", "worst")[k * 3 // count]
         name = f"{k}{EVIL}.jpg"
-        gallery.append(GalleryEntry(kind, name, pq, image, ids, segments, shifted, predicted))
+        result = Result(shifted, predicted, CATEGORIES, image=image, file_name=name)
+        gallery.append(GalleryEntry(kind, pq, ids, segments, result))
     return gallery, quality.result()
 
 
@@ -231,6 +233,20 @@ def test_page_leaves_out_what_is_not_there(everything, tmp_path, kept, expected)
     text = (tmp_path / "report.html").read_text()
     assert sections_of(text) == {"summary", "configuration", *expected}
     assert len(table_rows(text, "classes")) in (133, 134)
+
+
+def test_no_curve_where_no_ground_truth_bears_on_it(tmp_path):
+    """As `coco_ap` says of images without things, or with crowds alone."""
+    nothing = {**dict.fromkeys(METRICS), "per_class": {"cat": None}}
+    curves = {"recall": [0.0, 1.0], **dict.fromkeys(("AP50", "AP75", "AP"))}
+    results = {"box_ap": nothing, "mask_ap": nothing, "precision_recall": curves}
+    results |= {"images": 1, "seconds_per_image": 0.1}
+    write_report(tmp_path / "report.html", results, [], "", CATEGORIES)
+    text = (tmp_path / "report.html").read_text()
+    assert sections_of(text) == {"summary", "classes", "configuration"}
+    assert "<p>1 image, 0.100 s an image" in text
+    assert format_table(results).splitlines()[2].split() == ["Mask", *["-"] * len(METRICS)]
+    assert format_table(results).endswith("1 image, 0.100 s an image")
 
 
 def test_page_stays_small_whatever_the_gallery(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from tf_panoptic_fpn.evaluation.result_files import write_submission
 from tf_panoptic_fpn.evaluation.threshold_sweep import sweep_overrides
 from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
 from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
-from tf_panoptic_fpn.inference.image_prediction import ImagePrediction
+from tf_panoptic_fpn.inference.result import Result
 
 ROAD, SKY, PERSON, CAR = 7, 23, 24, 26
 TABLE = CategoryTable(
@@ -74,9 +74,9 @@ def test_cityscapes_files(tmp_path, semantic_things):
         }
         for category_id, score, mask in zip((CAR, PERSON), (0.1 + 0.2, 0.25), masks, strict=True)
     ]
-    prediction = ImagePrediction(ids, segments, results, semantic, None, 0.0)
+    result = Result(ids, segments, TABLE, instances=results, semantic_map=semantic)
     name = "bonn/bonn_000001_000019_leftImg8bit.png"
-    write_cityscapes(tmp_path, name, prediction, TABLE.with_semantic_things(semantic_things))
+    write_cityscapes(tmp_path, name, result, TABLE.with_semantic_things(semantic_things))
     labels = Image.open(tmp_path / "semantic" / "bonn_000001_000019_pred_labelIds.png")
     assert labels.mode == "L"
     np.testing.assert_array_equal(np.asarray(labels), expected)
@@ -91,8 +91,8 @@ def test_cityscapes_files_of_models_of_one_task(tmp_path):
     """Without a semantic map labels are those of the panoptic map; without instances no text."""
     ids = np.array([[0, 5]], np.int32)
     segments = [{"id": 5, "category_id": CAR}]
-    prediction = ImagePrediction(ids, segments, None, None, None, 0.0)
-    write_cityscapes(tmp_path, "x_leftImg8bit.png", prediction, TABLE)
+    result = Result(ids, segments, TABLE)
+    write_cityscapes(tmp_path, "x_leftImg8bit.png", result, TABLE)
     labels = Image.open(tmp_path / "semantic" / "x_pred_labelIds.png")
     np.testing.assert_array_equal(np.asarray(labels), [[0, CAR]])
     assert not (tmp_path / "instances").exists()

@@ -27,6 +27,28 @@ def run_command(gt_json, results, output, iou_type="segm"):
     return json.loads(output.read_text())
 
 
+def test_results_beyond_the_hundred_that_count_are_warned_about(tmp_path, capsys):
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    truth = {
+        "images": [{"id": 7, "height": 10, "width": 10}],
+        "categories": categories,
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16}
+        ],
+    }
+    box = {"image_id": 7, "bbox": [0, 0, 4, 4], "score": 0.5}
+    for count, category_id, expected in ((100, 2, ""), (103, 1, "warning: 3 results do not count")):
+        results = [{**box, "category_id": category_id, "score": k / 200} for k in range(count)]
+        (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+        (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        run_command(tmp_path / "gt.json", tmp_path / "results.json", tmp_path / "o.json", "bbox")
+        captured = capsys.readouterr()
+        assert captured.err.startswith(expected)
+        assert bool(captured.err) == bool(expected)
+        assert "\n1 image, 0 of them" in captured.out
+    assert "image 7 has 103 of category 1" in captured.err
+
+
 def official(gt_json, results, iou_type):
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(str(gt_json))

@@ -20,44 +20,46 @@ from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png
 from tf_panoptic_fpn.formats.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.inference import files as result_files
 from tf_panoptic_fpn.inference.files import predict_files
-from tf_panoptic_fpn.inference.image_prediction import segments_info
+from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
+from tf_panoptic_fpn.inference.result import segments_info
 from tf_panoptic_fpn.inference.sources import find_inputs
 from tf_panoptic_fpn.visualize import draw_panoptic
 
 CATEGORIES = CategoryTable((Category(7, "bright", True), Category(9, "dark", False)))
 
 
-class Threshold:
+class Threshold(ImagePredictor):
     """A predictor: the pixels whose red is above 127 are one instance, the others stuff."""
 
     def __init__(self):
         self.categories = CATEGORIES
         self.batches = []
 
-    def predict_batch(self, images):
+    def run(self, images):
         self.batches.append(images.shape)
-        return [self(image) for image in images]
+        return [outputs_of(image) for image in images]
 
-    def __call__(self, image):
-        is_bright = image[..., 0] > 127
-        height, width = is_bright.shape
-        area = int(is_bright.sum())
-        return {
-            schema.PANOPTIC_MAP: np.where(is_bright, 1, 2).astype(np.int32),
-            schema.CATEGORY_IDS: np.array([7, 9]),
-            schema.IS_THING: np.array([True, False]),
-            schema.SCORES: np.array([0.75, 1.0]),
-            schema.AREAS: np.array([area, height * width - area]),
-            schema.BOXES: np.array([[0, 0, height / 2, width], [height / 2, 0, height, width]]),
-            schema.NUM_SEGMENTS: np.int32(2),
-            schema.INSTANCES: {
-                schema.BOXES: np.array([[0, 0, height / 2, width]], np.float32),
-                schema.SCORES: np.array([0.75], np.float32),
-                schema.CLASSES: np.array([0], np.int32),
-                schema.MASK_PROBS: np.ones((1, 28, 28), np.float32),
-                schema.NUM_DETECTIONS: np.int32(1),
-            },
-        }
+
+def outputs_of(image):
+    is_bright = image[..., 0] > 127
+    height, width = is_bright.shape
+    area = int(is_bright.sum())
+    return {
+        schema.PANOPTIC_MAP: np.where(is_bright, 1, 2).astype(np.int32),
+        schema.CATEGORY_IDS: np.array([7, 9]),
+        schema.IS_THING: np.array([True, False]),
+        schema.SCORES: np.array([0.75, 1.0]),
+        schema.AREAS: np.array([area, height * width - area]),
+        schema.BOXES: np.array([[0, 0, height / 2, width], [height / 2, 0, height, width]]),
+        schema.NUM_SEGMENTS: np.int32(2),
+        schema.INSTANCES: {
+            schema.BOXES: np.array([[0, 0, height / 2, width]], np.float32),
+            schema.SCORES: np.array([0.75], np.float32),
+            schema.CLASSES: np.array([0], np.int32),
+            schema.MASK_PROBS: np.ones((1, 28, 28), np.float32),
+            schema.NUM_DETECTIONS: np.int32(1),
+        },
+    }
 
 
 def picture(size=(48, 64), bright=200):
@@ -133,7 +135,7 @@ def test_what_is_written_of_images(tmp_path):
     inputs = find_inputs([tmp_path / "in"], tmp_path / "out")
     predict_files(Threshold(), inputs, tmp_path / "out")
     for stem, size in images.items():
-        expected = Threshold()(picture(size))
+        expected = outputs_of(picture(size))
         ids, segments = expected[schema.PANOPTIC_MAP], segments_info(expected)
         out = tmp_path / "out"
         np.testing.assert_array_equal(read_panoptic_png(out / f"{stem}_panoptic.png"), ids)
@@ -237,7 +239,7 @@ def test_a_video_keeps_its_rate_and_its_frames(tmp_path, size):
         drawn = list(overlay)
     assert len(drawn) == len(frames) == 10
     for number, (frame, shown) in enumerate(zip(frames, drawn, strict=True)):
-        expected = Threshold()(frame)
+        expected = outputs_of(frame)
         ids = expected[schema.PANOPTIC_MAP]
         stem = f"{tmp_path}/out/clip_frames/{number:06d}"
         np.testing.assert_array_equal(read_panoptic_png(f"{stem}_panoptic.png"), ids)

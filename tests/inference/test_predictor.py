@@ -13,6 +13,7 @@ from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.formats.images import read_image, resized_size
 from tf_panoptic_fpn.inference.merge import Merger, balance_classes
 from tf_panoptic_fpn.inference.predictor import Predictor
+from tf_panoptic_fpn.inference.result import Result
 
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
@@ -51,8 +52,8 @@ def test_resizing_equals_pillows_to_rounding(samples):
 def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent(model):
     predictor = make_predictor(model, 64, 128)
     images = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3)).astype(np.uint8)
-    for image, together in zip(images, predictor.predict_batch(images), strict=True):
-        alone = predictor(image)
+    for image, together in zip(images, predictor.run(images), strict=True):
+        (alone,) = predictor.run(image[None])
         for name in (schema.NUM_SEGMENTS, schema.CATEGORY_IDS):
             np.testing.assert_array_equal(together[name], alone[name])
         for name in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP):
@@ -87,6 +88,25 @@ def test_shares_of_the_classes_rule_the_semantic_map(model):
     assert set(np.unique(balanced)) == {0, 2}
     allowed = np.isin(plain, [0, 2])
     np.testing.assert_array_equal(balanced[allowed], plain[allowed])
+
+
+def test_category_ids_of_any_number():
+    """0 is an id like others, and so is one beyond int32."""
+    table = CategoryTable((Category(0, "cat", True), Category(3_000_000_000, "sky", False)))
+    instances = {
+        schema.BOXES: np.float32([[0, 0, 4, 3]]),
+        schema.SCORES: np.float32([0.7]),
+        schema.CLASSES: np.int32([0]),
+        schema.MASK_PROBS: np.ones((1, 28, 28), np.float32),
+    }
+    merger = Merger(table)
+    for threshold, expected in ((0.5, [0, 3_000_000_000]), (0.9, [3_000_000_000, -1])):
+        settings = MergeConfig(score_threshold=threshold, stuff_area=0)
+        merged = merger(instances, np.ones((4, 6)), (4, 6), settings)
+        assert merged[schema.CATEGORY_IDS].dtype == np.int64
+        assert merged[schema.CATEGORY_IDS].tolist() == expected
+        segments = Result.from_outputs(merged, table).segments
+        assert [s["category_id"] for s in segments] == [i for i in expected if i >= 0]
 
 
 def test_merging_again_equals_another_predictor(model):

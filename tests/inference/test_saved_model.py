@@ -6,7 +6,7 @@ import tensorflow as tf
 from test_predictor import CATEGORIES
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 
@@ -44,7 +44,7 @@ def export(folder, name, function):
 def test_category_ids_become_classes(tmp_path):
     export(tmp_path, "tensor", constants)
     predictor = SavedModelPredictor(tmp_path, CATEGORIES)
-    prediction = predictor(np.zeros((4, 6, 3), np.uint8))
+    (prediction,) = predictor.run(np.zeros((1, 4, 6, 3), np.uint8))
     assert prediction[schema.PANOPTIC_MAP].shape == (4, 6)
     assert prediction[schema.SEMANTIC_MAP].shape == (4, 6)
     assert prediction[schema.NUM_SEGMENTS] == 1
@@ -56,6 +56,18 @@ def test_category_ids_become_classes(tmp_path):
         SavedModelPredictor(tmp_path, fewer)(np.zeros((4, 6, 3), np.uint8))
 
 
+def test_padding_is_told_from_the_category_0(tmp_path):
+    """By the number of detections; earlier exports pad with 0, today's with -1."""
+    table = CategoryTable((Category(0, "cat", True), Category(51, "sky", False)))
+    served = {**constants(np.zeros((1, 4, 6, 3))), "num_detections": tf.constant([1])}
+    for padding in (0, -1):
+        outputs = {**served, "detection_category_ids": tf.constant([[0, padding, padding]])}
+        export(tmp_path / str(padding), "tensor", lambda images, outputs=outputs: outputs)
+        predictor = SavedModelPredictor(tmp_path / str(padding), table)
+        (prediction,) = predictor.run(np.zeros((1, 4, 6, 3), np.uint8))
+        np.testing.assert_array_equal(prediction[schema.INSTANCES][schema.CLASSES], [0, -1, -1])
+
+
 def test_a_model_of_one_task(tmp_path):
     names = ("panoptic_map", "category_ids", "is_thing", "scores", "areas", "boxes", "num_segments")
     export(
@@ -63,7 +75,8 @@ def test_a_model_of_one_task(tmp_path):
         "tensor",
         lambda images: {n: v for n, v in constants(images).items() if n in names},
     )
-    prediction = SavedModelPredictor(tmp_path, CATEGORIES)(np.zeros((4, 6, 3), np.uint8))
+    images = np.zeros((1, 4, 6, 3), np.uint8)
+    (prediction,) = SavedModelPredictor(tmp_path, CATEGORIES).run(images)
     assert set(prediction) == set(names)
 
 

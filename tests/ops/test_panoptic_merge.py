@@ -42,7 +42,8 @@ def check(result):
         box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
         np.testing.assert_array_equal(result["boxes"][i], box)
     for key in ("category_ids", "is_thing", "scores", "areas", "boxes"):
-        assert (result[key][num:] == 0).all(), key
+        padding = -1 if key == "category_ids" else 0
+        assert (result[key][num:] == padding).all(), key
 
 
 def rows_of(*spans, size=10):
@@ -106,7 +107,7 @@ def test_golden_with_unknown_sizes(units, tf):
 def test_the_better_score_is_on_top():
     result = merge(rows_of((0, 6), (4, 10)), [0.6, 0.9], classes=[0, 2])
     np.testing.assert_array_equal(result["panoptic_map"][:, 0], [2] * 4 + [1] * 6)
-    np.testing.assert_array_equal(result["category_ids"], [13, 11, 0, 0])
+    np.testing.assert_array_equal(result["category_ids"], [13, 11, -1, -1])
     np.testing.assert_allclose(result["scores"], [0.9, 0.6, 0, 0])
     np.testing.assert_array_equal(result["is_thing"], [True, True, False, False])
     np.testing.assert_array_equal(result["areas"], [60, 40, 0, 0])
@@ -157,7 +158,7 @@ def test_fully_covered_instance_is_no_segment():
 def test_empty_masks_and_padding_are_skipped():
     masks = rows_of((0, 0), (0, 4), (5, 6))
     result = merge(masks, [0.9, 0.8, 0.7], classes=[0, 1, -1])
-    np.testing.assert_array_equal(result["category_ids"][:2], [12, 0])
+    np.testing.assert_array_equal(result["category_ids"][:2], [12, -1])
     assert (result["panoptic_map"][5] == 0).all()
 
 

@@ -12,10 +12,11 @@ from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import format_table
-from tf_panoptic_fpn.export.saved_model import PANOPTIC_PNG
+from tf_panoptic_fpn.export.saved_model import PANOPTIC_PNG, ServedGraph
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.records import ImageRecord, Segment
-from tf_panoptic_fpn.inference.model_source import ModelSource, load_predictor
+from tf_panoptic_fpn.inference.load_predictor import load_predictor
+from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.training.loop import MetricsLog, train
 from tf_panoptic_fpn.training.optimizer import SGD
@@ -72,11 +73,11 @@ def test_mask_rcnn_alone():
     assert results["panoptic"]["Stuff"]["PQ"] == 0
     assert "Instances" in format_table(results)
     assert "Semantic" not in format_table(results)
-    prediction = predictor(noise_image())
+    (prediction,) = predictor.run(noise_image()[None])
     assert schema.SEMANTIC_MAP not in prediction
     assert len(segments(prediction)) > 0
     assert segments(prediction).all()
-    served = predictor.serve_images(tf.constant(noise_image()[None]))
+    served = ServedGraph(predictor).serve_images(tf.constant(noise_image()[None]))
     assert set(served) >= {*DETECTIONS, PANOPTIC_PNG, schema.PANOPTIC_MAP}
     assert schema.SEMANTIC_MAP not in served
 
@@ -88,7 +89,7 @@ def test_the_merge_discards_every_thing_of_the_semantic_branch():
     things, stuff = predictor.categories.things, predictor.categories.stuff
     names = [category.name for category in (*things, *stuff)]
     assert list(results["semantic"]["per_class"]) == names
-    prediction = predictor(noise_image())
+    (prediction,) = predictor.run(noise_image()[None])
     semantic, panoptic = prediction[schema.SEMANTIC_MAP], prediction[schema.PANOPTIC_MAP]
     assert (panoptic > 0)[semantic >= 4].all()
     is_thing = np.append(False, prediction[schema.IS_THING])[panoptic]
@@ -100,8 +101,9 @@ def test_semantic_fpn_alone_with_every_class(tmp_path):
     overrides = ["model.tasks=[semantic]", "model.semantic_things=all", "train.steps=2"]
     overrides.append("train.deterministic=false")  # it would hold for the tests that follow
     train(load_config(TINY, [*overrides, *IN_PROCESS]), tmp_path)
-    results = evaluate_run(ModelSource(tmp_path))
-    predictor, config = load_predictor(tmp_path)
+    source = find_model(tmp_path)
+    results = evaluate_run(source)
+    predictor, config = load_predictor(tmp_path), source.load_config()
     assert not {"box_ap", "mask_ap"} & set(results)
     names = [category.name for category in predictor.categories.things]
     names += [category.name for category in predictor.categories.stuff]
@@ -112,7 +114,7 @@ def test_semantic_fpn_alone_with_every_class(tmp_path):
 
     folder = pathlib.Path(config.data.root) / config.data.validation.images
     image = read_image(min(folder.iterdir()))
-    prediction = predictor(image)
+    (prediction,) = predictor.run(image[None])
     assert schema.INSTANCES not in prediction
     assert not segments(prediction).any()
     # Stuff follows the four things; what is a thing to the semantic branch is void in the map.
@@ -126,7 +128,7 @@ def test_semantic_fpn_alone_with_every_class(tmp_path):
     )
 
     encoded = tf.io.encode_png(image).numpy()
-    served = predictor.serve_bytes(tf.constant([encoded, encoded]))
+    served = ServedGraph(predictor).serve_bytes(tf.constant([encoded, encoded]))
     assert not DETECTIONS & set(served)
     np.testing.assert_array_equal(served[schema.PANOPTIC_MAP][1], prediction[schema.PANOPTIC_MAP])
 
@@ -157,7 +159,7 @@ def test_a_data_set_of_things_or_stuff_alone(task, things, stuff):
     config = load_config(TINY, [*overrides, *PAINT_ALL])
     table = CategoryTable(tuple(Category(i, f"category {i}", things > 0) for i in range(1, 9)))
     predictor = Predictor(build_model(config.model), table, config.merge, config.data.validation)
-    is_thing = segments(predictor(noise_image()))
+    is_thing = segments(predictor.run(noise_image()[None])[0])
     assert is_thing.all() == (things > 0)
     # All that the semantic branch says of things is void.
     assert (len(is_thing) == 0) == (task == "semantic" and things > 0)

@@ -1,12 +1,5 @@
 """`cityscapes-ap`: scores instance results in the layout of Cityscapes."""
 
-from tqdm import tqdm
-
-from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
-from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
-from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
-from tf_panoptic_fpn.metrics.cityscapes_ap import CityscapesAP
-
 SUMMARY = "AP of Cityscapes instance results"
 
 
@@ -21,13 +14,20 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    from tqdm import tqdm
+
+    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+    from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
+    from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
+    from tf_panoptic_fpn.metrics.cityscapes_ap import CityscapesAP
+
     metric = CityscapesAP()
     pairs = pair_cityscapes(arguments.gt_dir, arguments.pred_dir, "_instanceIds.png", ".txt")
     for gt_path, pred_path in tqdm(pairs, "cityscapes-ap", unit="image"):
         predictions = read_instance_results(pred_path, arguments.pred_dir)
         metric.update(read_label_map(gt_path), predictions, image=str(pred_path))
     result = metric.result()
-    mean = {key: result[key] for key in ("AP", "AP50")}
-    print(format_figures("Class", {**result["per_class"], "Mean": mean}))
     if arguments.json:
         write_figures(result, arguments.json)
+    mean = {key: result[key] for key in ("AP", "AP50")}
+    print(format_figures("Class", {**result["per_class"], "Mean": mean}))

@@ -1,11 +1,5 @@
 """`cityscapes-iou`: scores semantic results in the layout of Cityscapes."""
 
-from tqdm import tqdm
-
-from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
-from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
-from tf_panoptic_fpn.metrics.cityscapes_iou import CityscapesIoU
-
 SUMMARY = "IoU and iIoU of Cityscapes semantic results"
 LABELS, INSTANCES = "_labelIds.png", "_instanceIds.png"
 
@@ -19,6 +13,12 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    from tqdm import tqdm
+
+    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+    from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
+    from tf_panoptic_fpn.metrics.cityscapes_iou import CityscapesIoU
+
     metric = CityscapesIoU()
     pairs = pair_cityscapes(arguments.gt_dir, arguments.pred_dir, LABELS, ".png")
     for gt_path, pred_path in tqdm(pairs, "cityscapes-iou", unit="image"):
@@ -26,8 +26,8 @@ def run(arguments):
         maps = map(read_label_map, (gt_path, instances_path, pred_path))
         metric.update(*maps, image=str(pred_path))
     result = metric.result()
+    if arguments.json:
+        write_figures(result, arguments.json)
     for title, group in (("Class", "classes"), ("Category", "categories")):
         rows = {**result[f"per_{title.lower()}"], "Mean": result[group]}
         print(format_figures(title, rows), end="\n\n")
-    if arguments.json:
-        write_figures(result, arguments.json)

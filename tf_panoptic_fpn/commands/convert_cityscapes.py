@@ -2,8 +2,6 @@
 
 import pathlib
 
-from tf_panoptic_fpn.formats.cityscapes import convert_cityscapes
-
 SUMMARY = "write Cityscapes in COCO's panoptic format"
 
 
@@ -14,6 +12,8 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    from tf_panoptic_fpn.formats.cityscapes import convert_cityscapes
+
     root = pathlib.Path(arguments.root)
     output = pathlib.Path(arguments.output or root / "gtFine")
     for name in arguments.splits:

@@ -1,25 +1,15 @@
 """`evaluate`: scores a model on its validation data."""
 
-import json
-import pathlib
-
+from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
+from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
-from tf_panoptic_fpn.evaluation.report import format_table
-from tf_panoptic_fpn.evaluation.trial_statistics import format_trials, summarize_trials
-from tf_panoptic_fpn.inference.model_source import ModelSource
-from tf_panoptic_fpn.workdir import Workdir
 
 SUMMARY = "score a model on its validation data"
 
 
 def add_arguments(parser):
-    parser.add_argument("--workdir", help="folder of a finished run")
-    parser.add_argument("--config", help="YAML file, with --weights or --saved-model")
-    parser.add_argument("--weights", help="model, a .keras file")
-    parser.add_argument("--saved-model", help="folder of an exported SavedModel")
-    parser.add_argument("--output", help="folder for the results, by default the workdir")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
+    add_model_arguments(parser)
+    parser.add_argument("--output", help="folder for the results, by default that of the run")
     parser.add_argument(
         "--tta", action="store_true", help="test-time augmentation, see the section `tta`"
     )
@@ -47,13 +37,13 @@ def run(arguments):
     if arguments.trials:
         _summarize(arguments)
         return
-    source = ModelSource(
-        arguments.workdir,
-        arguments.config,
-        arguments.weights,
-        arguments.saved_model,
-        tuple(arguments.set),
-    )
+    import_tensorflow()
+    from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
+    from tf_panoptic_fpn.evaluation.metric_tables import number_of
+    from tf_panoptic_fpn.evaluation.report import format_table
+    from tf_panoptic_fpn.workdir import Workdir
+
+    source = model_source(arguments)
     results = evaluate_run(
         source,
         arguments.output,
@@ -65,16 +55,25 @@ def run(arguments):
     print(format_table(results))
     absent = results["absent_classes"]
     if absent:
-        print(f"{len(absent)} classes do not occur in the ground truth: {', '.join(absent)}")
-    print(f"report       {Workdir(arguments.output or arguments.workdir).report}")
+        verb = "does" if len(absent) == 1 else "do"
+        classes = number_of(len(absent), "class")
+        print(f"{classes} {verb} not occur in the ground truth: {', '.join(absent)}")
+    files = Workdir(arguments.output) if arguments.output else source.workdir
+    print(f"report       {files.report}")
 
 
 def _summarize(arguments):
-    if arguments.workdir or arguments.config:
+    if arguments.models or arguments.config:
         raise ConfigError("--trials takes no model: it reads results.json of each folder")
+    import json
+
+    from tf_panoptic_fpn.atomic_write import write_text
+    from tf_panoptic_fpn.evaluation.trial_statistics import format_trials, summarize_trials
+    from tf_panoptic_fpn.workdir import Workdir
+
     summary = summarize_trials(arguments.trials)
-    print(format_trials(summary))
     if arguments.output:
-        folder = pathlib.Path(arguments.output)
-        Workdir(folder).create()
-        (folder / "trials.json").write_text(json.dumps(summary, indent=1))
+        files = Workdir(arguments.output)
+        files.create()
+        write_text(files.path / "trials.json", json.dumps(summary, indent=1))
+    print(format_trials(summary))

@@ -4,12 +4,6 @@ import sys
 import time
 
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.evaluation.metric_tables import write_figures
-from tf_panoptic_fpn.evaluation.panoptic_files import (
-    default_dir,
-    evaluate_panoptic_files,
-    format_pq_table,
-)
 
 SUMMARY = "score COCO panoptic results, as panopticapi does"
 
@@ -39,29 +33,36 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    from tf_panoptic_fpn.evaluation.metric_tables import number_of, write_figures
+    from tf_panoptic_fpn.evaluation.panoptic_files import (
+        default_dir,
+        evaluate_panoptic_files,
+        format_pq_table,
+    )
+
     start = time.perf_counter()
     splits = _read_splits(arguments.split)
     gt_dir = arguments.gt_dir or default_dir(arguments.gt_json)
     pred_dir = arguments.pred_dir or default_dir(arguments.pred_json)
+    result = evaluate_panoptic_files(
+        arguments.gt_json, arguments.pred_json, gt_dir, pred_dir, arguments.strict, splits
+    )
+    if result["num_mismatched"]:
+        print(
+            f"warning: in {number_of(result['num_mismatched'], 'image')} the ids or areas in the "
+            "JSON of the ground truth are not those of its PNG; --strict counts the PNG",
+            file=sys.stderr,
+        )
+    if arguments.json:
+        write_figures(result, arguments.json)
     print("Evaluation panoptic segmentation metrics:")
     for title, folder, file in (
         ("Ground truth", gt_dir, arguments.gt_json),
         ("Prediction", pred_dir, arguments.pred_json),
     ):
         print(f"{title}:\n\tSegmentation folder: {folder}\n\tJSON file: {file}")
-    result = evaluate_panoptic_files(
-        arguments.gt_json, arguments.pred_json, gt_dir, pred_dir, arguments.strict, splits
-    )
-    if result["num_mismatched"]:
-        print(
-            f"warning: in {result['num_mismatched']} images the ids or areas in the JSON of the "
-            "ground truth are not those of its PNG; --strict counts the PNG",
-            file=sys.stderr,
-        )
     print(format_pq_table(result))
     print(f"Time elapsed: {time.perf_counter() - start:.2f} seconds")
-    if arguments.json:
-        write_figures(result, arguments.json)
 
 
 def _read_splits(texts):

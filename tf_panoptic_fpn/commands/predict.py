@@ -1,20 +1,18 @@
 """`predict`: segments images and videos."""
 
+from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
+from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.files import OUTPUTS, predict_files
-from tf_panoptic_fpn.inference.model_source import load_predictor
-from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
-from tf_panoptic_fpn.inference.sources import find_inputs
 
 SUMMARY = "segment images and videos"
+OUTPUTS = ("overlay", "png", "json", "coco")
 
 
 def add_arguments(parser):
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--workdir", help="folder of a finished run")
-    model.add_argument("--saved-model", help="folder of an exported SavedModel")
+    add_model_arguments(parser)
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--batch-size", type=int, default=1, help="images of one size run at once")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     parser.add_argument(
         "--write",
         default="overlay,png,json",
@@ -33,9 +31,14 @@ def run(arguments):
         raise ConfigError(f"--write takes {', '.join(OUTPUTS)}. Received: {', '.join(unknown)}")
     if arguments.batch_size < 1:
         raise ConfigError(f"--batch-size must be 1 or more. Received: {arguments.batch_size}")
+    import_tensorflow()
+    from tf_panoptic_fpn.inference.files import predict_files
+    from tf_panoptic_fpn.inference.load_predictor import build_predictor
+    from tf_panoptic_fpn.inference.sources import find_inputs
+
     inputs = find_inputs(arguments.inputs, arguments.output)
-    if arguments.workdir:
-        predictor, _ = load_predictor(arguments.workdir)
-    else:
-        predictor = SavedModelPredictor(arguments.saved_model)
+    source = model_source(arguments)
+    predictor = build_predictor(
+        source, source.load_config(), source.known_categories(), arguments.tta
+    )
     predict_files(predictor, inputs, arguments.output, arguments.batch_size, write)

@@ -1,13 +1,6 @@
 """`semantic-iou`: scores semantic label maps."""
 
-from tqdm import tqdm
-
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.evaluation import semantic_files
-from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
-from tf_panoptic_fpn.formats.label_pngs import pair_by_path
-from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU
-from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 
 SUMMARY = "IoU and accuracy of semantic label maps"
 
@@ -30,6 +23,14 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    from tqdm import tqdm
+
+    from tf_panoptic_fpn.evaluation import semantic_files
+    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+    from tf_panoptic_fpn.formats.label_pngs import pair_by_path
+    from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU
+    from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
+
     table = semantic_files.read_categories(arguments.categories)
     category_ids, names = list(table.unique_names), list(table.unique_names.values())
     both = set(category_ids) & set(arguments.ignored)
@@ -55,7 +56,7 @@ def run(arguments):
         figures["boundary_mIoU"] = boundary["boundary_mIoU"]
         for name, value in boundary["per_class"].items():
             rows[name]["boundary IoU"] = value
-    print(format_figures("Semantic", {"All": figures}), end="\n\n")
-    print(format_figures("Class", rows))
     if arguments.json:
         write_figures(result, arguments.json)
+    print(format_figures("Semantic", {"All": figures}), end="\n\n")
+    print(format_figures("Class", rows))

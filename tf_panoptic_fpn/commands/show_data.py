@@ -3,12 +3,7 @@
 import pathlib
 import tempfile
 
-from PIL import Image
-
-from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.data.pipeline import training_dataset
-from tf_panoptic_fpn.data.splits import load_index, resolve_data
-from tf_panoptic_fpn.datatools.show import contact_sheet
+from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "draw augmented training samples"
@@ -30,6 +25,12 @@ def run(arguments):
         raise ConfigError(f"--output must be a .png or .jpg. Received: {arguments.output}")
     if not pathlib.Path(arguments.output).absolute().parent.is_dir():
         raise ConfigError(f"{arguments.output}: its folder does not exist")
+    import_tensorflow()
+    from PIL import Image
+
+    from tf_panoptic_fpn.config import load_config
+    from tf_panoptic_fpn.data.splits import resolve_data
+
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         config = resolve_data(load_config(arguments.config, arguments.set), folder)
         sheet = draw_split(config, arguments.split, arguments.count)
@@ -51,6 +52,10 @@ def draw_split(config, name, count):
     Returns:
         uint8 `[H, W, 3]`, see `contact_sheet`.
     """
+    from tf_panoptic_fpn.data.pipeline import training_dataset
+    from tf_panoptic_fpn.data.splits import load_index
+    from tf_panoptic_fpn.datatools.show import contact_sheet
+
     # The pipeline reads `train`; one image a batch has no padding.
     data = config.data.model_copy(update={"train": getattr(config.data, name), "canvases": ()})
     index = load_index(data, "train", config.model.semantic_things)

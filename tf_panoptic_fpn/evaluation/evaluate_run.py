@@ -5,6 +5,7 @@ import json
 
 from tqdm import tqdm
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.config import format_config
 from tf_panoptic_fpn.data.class_shares import class_shares
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
@@ -19,8 +20,8 @@ from tf_panoptic_fpn.evaluation.running_metrics import (
     occurring_categories,
 )
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
+from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.merge import Merger
-from tf_panoptic_fpn.inference.model_source import load_predictors
 from tf_panoptic_fpn.workdir import Workdir
 
 GALLERY_IMAGES = 3  # of each kind
@@ -35,8 +36,8 @@ def evaluate_run(
     call goes on with the images that are not done.
 
     Args:
-        source: `ModelSource`.
-        output: folder, by default the workdir of the source.
+        source: `ModelSource`; of a run, or with a configuration.
+        output: folder, by default that of the run.
         tta: bool, whether to look at each image several times, by the section `tta`.
         balance_classes: bool, whether to relate the probabilities of the semantic classes to their
             shares in the training data.
@@ -51,10 +52,12 @@ def evaluate_run(
         DataError: if the data set breaks a rule or has no ground truth.
     """
     if output is None and source.workdir is None:
-        raise ConfigError("--output must be given without --workdir")
+        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
+    if not source.has_data:
+        raise ConfigError(f"--config must name the data set: {source.name} is not a run")
     config = source.load_config()
     settings = [source.load_config(overrides).merge for overrides in sweep_overrides(sweep)]
-    files = Workdir(output or source.workdir)
+    files = Workdir(output) if output else source.workdir
     files.create()
     if source.config:
         config = resolve_data(config, files.path)
@@ -87,7 +90,7 @@ def evaluate_run(
             cityscapes=config.data.validation.format == "cityscapes",
             on_image=count,
         )
-    files.results.write_text(json.dumps(results, indent=1))
+    write_text(files.results, json.dumps(results, indent=1))
     gallery = _gallery(split, qualities, files.predictions, identity)
     write_report(files.report, results, gallery, format_config(config), split.categories)
     if submission:
@@ -124,18 +127,10 @@ def _gallery(split, qualities, predictions, identity):
     entries = []
     with ResultFiles(predictions, split.categories, identity) as files:
         for (position, kind), (record, image, ids) in zip(kinds.items(), samples, strict=True):
-            prediction = files.read(files.finished(record))
+            result = files.read(files.finished(record))
+            result.image = image
             entries.append(
-                GalleryEntry(
-                    kind,
-                    record.file_name,
-                    qualities[position],
-                    image,
-                    ids,
-                    coco_segments(record),
-                    prediction.ids,
-                    prediction.segments,
-                )
+                GalleryEntry(kind, qualities[position], ids, coco_segments(record), result)
             )
     return entries
 

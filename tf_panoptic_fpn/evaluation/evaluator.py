@@ -14,7 +14,6 @@ from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles
 from tf_panoptic_fpn.evaluation.running_metrics import RunningMetrics, coco_segments
 from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
-from tf_panoptic_fpn.inference.image_prediction import image_prediction
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
 
 SCORING_THREADS = 4
@@ -41,13 +40,8 @@ def evaluate(
     depend on the number of predictors. No more than a few images are in memory.
 
     Args:
-        predictor: function of a uint8 `[H, W, 3]` image, or a list of such functions that give the
-            same and may run at once; returns a dict of arrays: the merge's part
-            (`panoptic_map`, `category_ids`, `is_thing`, `scores`, `areas`, `boxes`,
-            `num_segments`; see `schema`), `instances` (dict `boxes` `[D, 4]` in pixels of the
-            image, `scores`, `classes`, `mask_probs`, `num_detections`) and `semantic_map`, int32
-            `[H, W]`, the semantic class of each pixel. A predictor of one task leaves out either
-            of the last two.
+        predictor: function of a uint8 `[H, W, 3]` image that returns its `Result`, such as an
+            `ImagePredictor`, or a list of such functions that give the same and may run at once.
         samples: iterable of (record, image uint8 `[H, W, 3]`, ids int32 `[H, W]`); the record has
             `image_id`, `file_name`, `image_path`, `height`, `width`, `segments`, each with `id`,
             `category_id`, `is_crowd`, and `instances`, None if the things of the map are the
@@ -82,17 +76,19 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         files = None
         if output_dir is not None:
-            files = stack.enter_context(ResultFiles(output_dir, categories, identity))
+            files = stack.enter_context(
+                ResultFiles(output_dir, categories, identity, scores.needs_detections)
+            )
         prepare = _Preparation(files, scores, categories, cityscapes)
         images = _predicted_images(samples, predictors, prepare, num_overlays)
         for image in stack.enter_context(contextlib.closing(images)):
-            prediction, swept = image.prepared.result()
-            quality = scores.update(image.record, image.ids, prediction, swept)
+            result, spent, swept = image.prepared.result()
+            quality = scores.update(image.record, image.ids, result, swept)
             if image.line:
                 files.keep(image.line)
             elif files:
-                files.append(image.record, image.stem, prediction)
-            seconds.append(prediction.seconds)
+                files.append(image.record, image.stem, result, spent)
+            seconds.append(spent)
             if on_image:
                 on_image(quality)
         if not seconds:
@@ -149,11 +145,10 @@ class _Preparation:
         """Returns the stem of an image's files, and its line if it is finished, or None."""
         if not self._files:
             return None, None
-        line = self._files.finished(record, self._scores.needs_detections)
-        return self._files.unique_stem(record), line
+        return self._files.unique_stem(record), self._files.finished(record)
 
     def __call__(self, record, ids, stem, line, predicted, drawn):
-        """Returns the `ImagePrediction` and what `RunningMetrics.sweep` makes of it.
+        """Returns the `Result`, its seconds, and what `RunningMetrics.sweep` makes of it.
 
         Args:
             record, ids: the image's and its ground truth.
@@ -163,34 +158,32 @@ class _Preparation:
             drawn: the image, to write its overlay, or None.
         """
         if line:
-            prediction = self._files.read(line)
+            result, seconds = self._files.read(line), line["seconds"]
         else:
-            outputs, seconds = predicted.result()
-            prediction = image_prediction(
-                record, outputs, seconds, self._categories, self._scores.needs_detections
-            )
-        if prediction.ids.shape != ids.shape:
+            result, seconds = predicted.result()
+        if result.panoptic_map.shape != ids.shape:
             raise DataError(
                 f"{record.file_name}: prediction and ground truth must have one size. "
-                f"Received: {prediction.ids.shape} and {ids.shape}"
+                f"Received: {result.panoptic_map.shape} and {ids.shape}"
             )
+        _ = result.instances  # encodes the masks now, in several threads
         if self._files and not line:
-            self._files.write(stem, prediction)
+            self._files.write(stem, result)
         if self._files and self._cityscapes:
             write_cityscapes(
                 self._files.folder / "cityscapes",
                 record.file_name,
-                prediction,
+                result,
                 self._categories,
             )
         if self._files and drawn is not None:
-            self._draw(record, drawn, ids, stem, prediction)
-        return prediction, self._scores.sweep(record, ids, prediction)
+            self._draw(record, drawn, ids, stem, result)
+        return result, seconds, self._scores.sweep(record, ids, result)
 
-    def _draw(self, record, image, ids, stem, prediction):
+    def _draw(self, record, image, ids, stem, result):
         pictures = [
             draw_panoptic(image, *drawn, self._categories)
-            for drawn in ((prediction.ids, prediction.segments), (ids, coco_segments(record)))
+            for drawn in ((result.panoptic_map, result.segments), (ids, coco_segments(record)))
         ]
         picture = side_by_side(pictures, [f"prediction: {record.file_name}", "ground truth"])
         path = self._files.folder / "overlays" / f"{stem}.jpg"
@@ -210,5 +203,5 @@ def _threads(count):
 def _timed(predictor, image):
     """Returns what the predictor returns, and the seconds that it took."""
     start = time.perf_counter()
-    outputs = predictor(image)
-    return outputs, time.perf_counter() - start
+    result = predictor(image)
+    return result, time.perf_counter() - start

@@ -3,7 +3,14 @@
 import json
 import pathlib
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import DataError
+
+
+def number_of(count, noun):
+    """Returns "1 image", "2 images", "2 classes"."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending}"
 
 
 def format_figures(title, rows):
@@ -35,6 +42,6 @@ def write_figures(result, path):
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1))
+        write_text(path, json.dumps(result, indent=1))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None

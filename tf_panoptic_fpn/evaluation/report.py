@@ -3,14 +3,16 @@
 import base64
 import dataclasses
 import io
-import pathlib
 
 import jinja2
 import numpy as np
 from PIL import Image
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import PanopticError
+from tf_panoptic_fpn.evaluation.metric_tables import number_of
 from tf_panoptic_fpn.evaluation.plots import line_chart
+from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.instance_ap import METRICS
 from tf_panoptic_fpn.visualize import DIFFERENCES, draw_difference, draw_panoptic
 
@@ -32,16 +34,13 @@ SEMANTIC = {
 
 @dataclasses.dataclass(frozen=True)
 class GalleryEntry:
-    """One image of the gallery; ids and segments as `PanopticQuality.update` takes them."""
+    """One image of the gallery; the ground truth is as `PanopticQuality.update` takes it."""
 
     kind: str  # "best", "median" or "worst"
-    file_name: str
     pq: float  # the image's own, a fraction
-    image: np.ndarray  # uint8 [H, W, 3]
     gt_ids: np.ndarray  # int [H, W]
     gt_segments: list[dict]
-    pred_ids: np.ndarray  # int [H, W]
-    pred_segments: list[dict]
+    result: Result  # with its image and the name of its file
 
 
 def write_report(path, results, gallery, config_text, categories):
@@ -84,6 +83,7 @@ def write_report(path, results, gallery, config_text, categories):
     )
     page = environment.get_template("report.html.jinja").render(
         results=results,
+        num_images=number_of(results["images"], "image"),
         sections=[(anchor, title) for anchor, (title, shown) in sections.items() if shown],
         tiles=_tiles(results),
         panoptic=panoptic,
@@ -103,7 +103,7 @@ def write_report(path, results, gallery, config_text, categories):
         config_text=config_text,
     )
     try:
-        pathlib.Path(path).write_text(page, encoding="utf-8")
+        write_text(path, page)
     except OSError as error:
         raise PanopticError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -130,7 +130,8 @@ def format_table(results):
     if panoptic:
         header = ["Class", "PQ", "SQ", "RQ", "tp", "fp", "fn"]
         blocks.append(_table(header, _class_rows(panoptic["per_class"])))
-    blocks.append(f"{results['images']} images, {results['seconds_per_image']:.3f} s an image")
+    images = number_of(results["images"], "image")
+    blocks.append(f"{images}, {results['seconds_per_image']:.3f} s an image")
     return "\n\n".join(blocks)
 
 
@@ -228,7 +229,7 @@ def _precision_recall(curves):
         return None
     series = {}
     for name in ("AP50", "AP75", "AP"):
-        pairs = zip(curves["recall"], curves[name], strict=True)
+        pairs = zip(curves["recall"], curves[name] or [], strict=curves[name] is not None)
         points = [(recall, precision) for recall, precision in pairs if precision is not None]
         if points:
             series[name] = points
@@ -252,23 +253,19 @@ def _gallery(gallery, categories):
     budget = GALLERY_BYTES // (4 * max(len(gallery), 1))
     entries = []
     for entry in gallery:
+        result = entry.result
+        predicted = result.panoptic_map, result.segments
+        truth = entry.gt_ids, entry.gt_segments
         pictures = {
-            "image": entry.image,
-            "prediction": _panoptic_picture(entry, entry.pred_ids, entry.pred_segments, categories),
-            "ground truth": _panoptic_picture(entry, entry.gt_ids, entry.gt_segments, categories),
-            "errors": draw_difference(
-                entry.image,
-                entry.gt_ids,
-                entry.gt_segments,
-                entry.pred_ids,
-                entry.pred_segments,
-                legend=False,
-            ),
+            "image": result.image,
+            "prediction": _panoptic_picture(result.image, *predicted, categories),
+            "ground truth": _panoptic_picture(result.image, *truth, categories),
+            "errors": draw_difference(result.image, *truth, *predicted, legend=False),
         }
         entries.append(
             {
                 "kind": entry.kind,
-                "file_name": entry.file_name,
+                "file_name": result.file_name,
                 "pq": entry.pq,
                 "pictures": {name: _data_url(p, budget) for name, p in pictures.items()},
             }
@@ -276,10 +273,10 @@ def _gallery(gallery, categories):
     return entries
 
 
-def _panoptic_picture(entry, ids, segments, categories):
+def _panoptic_picture(image, ids, segments, categories):
     """Draws at the size of the page, so that labels can be read there."""
     size = _thumbnail_size(ids.shape[1], ids.shape[0], PICTURE_SIDES[0])
-    image = Image.fromarray(entry.image).resize(size, Image.Resampling.BOX)
+    image = Image.fromarray(image).resize(size, Image.Resampling.BOX)
     ids = Image.fromarray(np.asarray(ids, np.int32)).resize(size, Image.Resampling.NEAREST)
     return draw_panoptic(np.array(image), np.array(ids), segments, categories)
 

@@ -1,5 +1,6 @@
 """The files of an evaluation: what is kept of each image, and the COCO results made of it."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -10,8 +11,9 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from tf_panoptic_fpn.atomic_write import replacing, write_text
 from tf_panoptic_fpn.formats.images import read_panoptic_png, write_panoptic_png
-from tf_panoptic_fpn.inference.image_prediction import ImagePrediction
+from tf_panoptic_fpn.inference.result import Result
 
 FOLDERS = ("panoptic", "semantic", "detections", "overlays", "cityscapes")
 
@@ -28,11 +30,13 @@ class ResultFiles:
         categories: `CategoryTable`.
         identity: dict for JSON, what the predictions depend on beside the images: the model and
             its settings. None: whatever the folder holds is deleted.
+        keeps_detections: bool, whether the detections are to be merged again.
     """
 
-    def __init__(self, folder, categories, identity=None):
+    def __init__(self, folder, categories, identity=None, keeps_detections=False):
         self.folder = pathlib.Path(folder)
         self._categories = categories
+        self._keeps_detections = keeps_detections
         self._path = self.folder / "records.jsonl"
         self._keep_or_delete(identity)
         for name in ("panoptic", "semantic", "detections", "overlays"):
@@ -53,12 +57,12 @@ class ResultFiles:
         path = self.folder / "identity.json"
         identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
         if self._path.exists():
-            known = json.loads(path.read_text()) if path.exists() else None
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
             if identity is not None and known == identity:
                 return
             self._delete(identity or {}, known or {})
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(identity, indent=1))
+        write_text(path, json.dumps(identity, indent=1))
 
     def _delete(self, identity, known):
         changed = [key for key, value in identity.items() if known.get(key) != value]
@@ -82,7 +86,7 @@ class ResultFiles:
                 end += len(text)
             file.truncate(end)
 
-    def finished(self, record, needs_detections=False):
+    def finished(self, record):
         """Returns the line of an image, a dict, if all that is needed of it is there, or None."""
         if record.image_id not in self._offsets:
             return None
@@ -90,7 +94,7 @@ class ResultFiles:
         lacks_detections = line["results"] is not None and not line["has_detections"]
         if line["image_file"] != _stamp(record.image_path):
             return None
-        if needs_detections and lacks_detections:
+        if self._keeps_detections and lacks_detections:
             return None
         return line if all(path.exists() for path in self._paths(line).values()) else None
 
@@ -105,21 +109,37 @@ class ResultFiles:
             return json.loads(file.readline())
 
     def unique_stem(self, record):
-        """Flattens `folder/name.jpg` to `folder_name`, so that nothing lands outside the folder."""
-        stem = record.file_name.rsplit(".", 1)[0].strip("/").replace("/", "_")
-        if self._stems.setdefault(stem, record.image_id) != record.image_id:
-            stem = f"{stem}_{record.image_id}"
-            self._stems[stem] = record.image_id
-        return stem
+        """Flattens `folder/name.jpg` to `folder_name`, so that nothing lands outside the folder.
 
-    def write(self, stem, prediction):
-        """Writes the arrays of an `ImagePrediction`; several threads may."""
-        paths = self._paths(_contents(stem, prediction))
-        write_panoptic_png(prediction.ids, paths["panoptic"])
+        Where that is another image's, the id is added, and if need be a number.
+        """
+        stem = os.path.splitext(record.file_name)[0].strip("/").replace("/", "_")
+        longer = f"{stem}_{record.image_id}".replace("/", "_")
+        numbered = (f"{longer}_{number}" for number in itertools.count(2))
+        return next(
+            stem
+            for stem in itertools.chain((stem, longer), numbered)
+            if self._stems.setdefault(stem, record.image_id) == record.image_id
+        )
+
+    def write(self, stem, result):
+        """Writes the arrays of a `Result`; several threads may."""
+        paths = self._paths(self._contents(stem, result))
+        write_panoptic_png(result.panoptic_map, paths["panoptic"])
         if "semantic" in paths:
-            Image.fromarray(prediction.semantic.astype(np.uint8)).save(paths["semantic"])
+            num_classes = len(self._categories.categories) + 1
+            dtype = np.uint8 if num_classes <= 256 else np.uint16
+            Image.fromarray(result.semantic_map.astype(dtype)).save(paths["semantic"])
         if "detections" in paths:
-            np.savez(paths["detections"], **prediction.detections)
+            np.savez(paths["detections"], **result.detections)
+
+    def _contents(self, stem, result):
+        """The part of an image's line that says which files it has."""
+        return {
+            "stem": stem,
+            "has_semantic": result.semantic_map is not None,
+            "has_detections": self._keeps_detections and result.detections is not None,
+        }
 
     def _paths(self, line):
         """The files of an image, by folder."""
@@ -137,18 +157,25 @@ class ResultFiles:
         """Counts an image that is finished to this evaluation."""
         self._image_ids.append(line["image_id"])
 
-    def append(self, record, stem, prediction):
-        """Writes the line of an image whose arrays are written."""
+    def append(self, record, stem, result, seconds):
+        """Writes the line of an image whose arrays are written.
+
+        Args:
+            record, stem: the image's.
+            result: `Result`.
+            seconds: float, the predictor's time.
+        """
+        entries = result.to_coco(record.image_id, stem)
         line = {
             "image_id": record.image_id,
             "image_file": _stamp(record.image_path),
             "file_name": record.file_name,
             "height": record.height,
             "width": record.width,
-            **_contents(stem, prediction),
-            "seconds": prediction.seconds,
-            "segments_info": prediction.segments,
-            "results": prediction.results,
+            **self._contents(stem, result),
+            "seconds": seconds,
+            "segments_info": result.segments,
+            "results": entries["instances"],
         }
         self._offsets[record.image_id] = self._file.tell()
         self._file.write(json.dumps(line).encode() + b"\n")
@@ -156,7 +183,7 @@ class ResultFiles:
         self.keep(line)
 
     def read(self, line):
-        """Reads the `ImagePrediction` of a line; the inverse of `write` and `append`."""
+        """Reads the `Result` of a line; the inverse of `write` and `append`."""
         paths = self._paths(line)
         semantic = detections = None
         if "semantic" in paths:
@@ -164,19 +191,23 @@ class ResultFiles:
         if "detections" in paths:
             with np.load(paths["detections"]) as arrays:
                 detections = dict(arrays)
-        return ImagePrediction(
+        return Result(
             read_panoptic_png(paths["panoptic"]),
             line["segments_info"],
-            line["results"],
-            semantic,
-            detections,
-            line["seconds"],
+            self._categories,
+            semantic_map=semantic,
+            detections=detections,
+            instances=line["results"],
+            file_name=line["file_name"],
         )
 
     def write_coco(self):
         """Writes `panoptic.json` and `instances.json`, COCO's result formats."""
         images, annotations, separator = [], [], ""
-        with (self.folder / "instances.json").open("w") as file:
+        with (
+            replacing(self.folder / "instances.json") as partial,
+            partial.open("w", encoding="utf-8") as file,
+        ):
             file.write("[")
             for line in self.lines():
                 images.append(
@@ -201,16 +232,7 @@ class ResultFiles:
             "annotations": annotations,
             "categories": self._categories.to_coco(),
         }
-        (self.folder / "panoptic.json").write_text(json.dumps(panoptic))
-
-
-def _contents(stem, prediction):
-    """The part of an image's line that says which files it has."""
-    return {
-        "stem": stem,
-        "has_semantic": prediction.semantic is not None,
-        "has_detections": prediction.detections is not None,
-    }
+        write_text(self.folder / "panoptic.json", json.dumps(panoptic))
 
 
 def _stamp(path):
@@ -233,10 +255,13 @@ def write_submission(folder, name):
         The paths of the two files.
     """
     folder = pathlib.Path(folder)
-    document = json.loads((folder / "panoptic.json").read_text())
+    document = json.loads((folder / "panoptic.json").read_text(encoding="utf-8"))
     stem = f"panoptic_{name}_results"
     panoptic = folder / f"{stem}.zip"
-    with zipfile.ZipFile(panoptic, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        replacing(panoptic) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         archive.writestr(f"{stem}.json", json.dumps({"annotations": document["annotations"]}))
         for annotation in document["annotations"]:
             file_name = annotation["file_name"]
@@ -245,6 +270,9 @@ def write_submission(folder, name):
             )
     stem = f"detections_{name}_results"
     detections = folder / f"{stem}.zip"
-    with zipfile.ZipFile(detections, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        replacing(detections) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         archive.write(folder / "instances.json", f"{stem}.json")
     return panoptic, detections

@@ -3,11 +3,12 @@
 import numpy as np
 from pycocotools import mask as mask_api
 
-from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.metrics.instance_ap import InstanceAP
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
+
+IGNORED = -1  # of the ground truth; no class has it, so that the number of classes has no limit
 
 
 class RunningMetrics:
@@ -27,29 +28,29 @@ class RunningMetrics:
         names = {self._semantic_classes[c]: name for c, name in categories.unique_names.items()}
         if categories.semantic_things == "other":
             names[0] = "other (things)"  # a category may itself be called "other"
-        self._semantic = SemanticIoU([names[s] for s in sorted(names)])
+        self._semantic = SemanticIoU([names[s] for s in sorted(names)], IGNORED)
         self._sweep = sweep if has_panoptic else None
-        self._has_results = self._has_semantic = False
+        self._has_instances = self._has_semantic = False
         self._present = set()  # categories of the ground truth
 
     @property
     def needs_detections(self):
-        """Whether `sweep` reads the detections of an `ImagePrediction`."""
+        """Whether `sweep` reads the detections of a `Result`."""
         return self._sweep is not None
 
-    def sweep(self, record, ids, prediction):
+    def sweep(self, record, ids, result):
         """The costly part of `update`, which several threads may do ahead of it."""
         if self._sweep is None:
             return None
-        return self._sweep.score(ids, coco_segments(record), prediction, record.file_name)
+        return self._sweep.score(ids, coco_segments(record), result, record.file_name)
 
-    def update(self, record, ids, prediction, swept=None):
+    def update(self, record, ids, result, swept=None):
         """Adds one image.
 
         Args:
             record: has `image_id`, `file_name`, `segments` and `instances`.
             ids: int `[H, W]`, the ground truth's segment ids.
-            prediction: `ImagePrediction`.
+            result: `Result`.
             swept: what `sweep` returned for the image.
 
         Returns:
@@ -63,17 +64,18 @@ class RunningMetrics:
         pq = None
         if self._panoptic is not None:
             pq = self._panoptic.update(
-                ids, gt_segments, prediction.ids, prediction.segments, image=record.file_name
+                ids, gt_segments, result.panoptic_map, result.segments, image=record.file_name
             )
         if swept is not None:
             self._sweep.add(swept)
-        if prediction.semantic is not None and gt_segments:
+        if result.semantic_map is not None and gt_segments:
             self._has_semantic = True
             gt_semantic = _semantic_map(ids, gt_segments, self._semantic_classes)
-            self._semantic.update(gt_semantic, prediction.semantic, image=record.file_name)
-        if prediction.results is not None:
-            self._has_results = True
-            self._update_instances(record, ids, gt_segments, prediction.results)
+            self._semantic.update(gt_semantic, result.semantic_map, image=record.file_name)
+        if result.instances is not None:
+            self._has_instances = True
+            instances = result.to_coco(record.image_id)["instances"]
+            self._update_instances(record, ids, gt_segments, instances)
         return pq
 
     def _update_instances(self, record, ids, gt_segments, results):
@@ -98,7 +100,7 @@ class RunningMetrics:
         names = self._categories.unique_names
         return {
             **({"panoptic": self._panoptic.result()} if self._panoptic is not None else {}),
-            **(self._instances.result() if self._has_results else {}),
+            **(self._instances.result() if self._has_instances else {}),
             **({"semantic": self._semantic.result()} if self._has_semantic else {}),
             **({"sweep": self._sweep.result()} if self._sweep is not None else {}),
             "absent_classes": [n for c, n in names.items() if c not in self._present],
@@ -126,6 +128,6 @@ def check_occurring(category_ids):
 
 def _semantic_map(ids, segments, semantic_class):
     """Semantic classes `[H, W]` of a panoptic map; void, the id 0, is ignored."""
-    classes = {0: schema.IGNORED, **{s["id"]: semantic_class[s["category_id"]] for s in segments}}
+    classes = {0: IGNORED, **{s["id"]: semantic_class[s["category_id"]] for s in segments}}
     keys = np.array(sorted(classes))
     return np.array([classes[key] for key in keys.tolist()])[np.searchsorted(keys, ids)]

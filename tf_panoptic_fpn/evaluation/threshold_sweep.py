@@ -4,7 +4,7 @@ import itertools
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.image_prediction import segments_info
+from tf_panoptic_fpn.inference.result import segments_info
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 
@@ -24,12 +24,12 @@ class ThresholdSweep:
         self.settings = list(settings)
         self._qualities = [PanopticQuality(categories) for _ in self.settings]
 
-    def score(self, gt_ids, gt_segments, prediction, image=""):
+    def score(self, gt_ids, gt_segments, result, image=""):
         """Scores one image; several threads may.
 
         Args:
             gt_ids, gt_segments, image: as in `PanopticQuality.update`.
-            prediction: an `ImagePrediction`, with its detections if the model detects.
+            result: a `Result`, with its detections if the model detects.
 
         Returns:
             What `add` takes.
@@ -37,7 +37,7 @@ class ThresholdSweep:
         qualities = []
         for setting in self.settings:
             merged = self._merge(
-                prediction.detections, prediction.semantic, prediction.ids.shape, setting
+                result.detections, result.semantic_map, result.panoptic_map.shape, setting
             )
             quality = PanopticQuality(self._categories)
             pred_ids = merged[schema.PANOPTIC_MAP]

@@ -1,20 +1,25 @@
-"""A SavedModel that serves a predictor: image bytes in, panoptic result out."""
+"""A SavedModel that serves a predictor: image bytes in, panoptic segmentation out."""
 
+import os
 import pathlib
-import shutil
+import tempfile
 
 import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.decode import decode_plain_image, exif_orientation
-from tf_panoptic_fpn.inference.model_source import load_predictor
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.inference.load_predictor import build_predictor
+from tf_panoptic_fpn.inference.model_source import EXPORTED
+from tf_panoptic_fpn.inference.saved_model import CATEGORIES, SAVED_MODEL
 from tf_panoptic_fpn.workdir import Workdir
 
 # Beside the keys of the merge, for each image. TF Serving's REST interface encodes strings in
 # base64 where the name ends in `_bytes`, and breaks otherwise.
 PANOPTIC_PNG = "panoptic_png_bytes"  # string [], a PNG, id = R + 256 G + 65536 B
 IMAGE_SIZE = "image_size"  # int32 [2], (H0, W0)
+PADDING = -1  # of category ids, which may be 0
 
 
 class ServedGraph:
@@ -36,11 +41,10 @@ class ServedGraph:
         )
         outputs[IMAGE_SIZE] = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
         if instances is not None:
-            thing_ids = tf.constant(self.predictor.categories.thing_ids, tf.int32)
+            thing_ids = tf.constant(self.predictor.categories.thing_ids, tf.int64)
             classes = instances.pop(schema.CLASSES)
-            instances[schema.CATEGORY_IDS] = tf.where(
-                classes >= 0, tf.gather(thing_ids, tf.maximum(classes, 0)), 0
-            )
+            category_ids = tf.gather(thing_ids, tf.maximum(classes, 0))
+            instances[schema.CATEGORY_IDS] = tf.where(classes >= 0, category_ids, PADDING)
             outputs.update(_served_detections(instances))
         return outputs
 
@@ -75,18 +79,48 @@ class ServedGraph:
         signature[PANOPTIC_PNG] = tf.TensorSpec([], tf.string)
         signature[IMAGE_SIZE] = tf.TensorSpec([2], tf.int32)
         if instances is not None:
-            instances[schema.CATEGORY_IDS] = instances.pop(schema.CLASSES)
+            shape = instances.pop(schema.CLASSES).shape
+            instances[schema.CATEGORY_IDS] = tf.TensorSpec(shape, tf.int64)
             signature.update(_served_detections(instances))
         return signature
 
 
-def export_run(workdir, output=None):
-    """Exports a finished run; returns the folder: `output` or `workdir/saved_model/1`."""
-    folder = pathlib.Path(output) if output else Workdir(workdir).saved_model
+def export_model(source, output=None):
+    """Exports a model.
+
+    Args:
+        source: `ModelSource`.
+        output: folder, see `export_saved_model`; by default `saved_model/1` of its run.
+
+    Returns:
+        The folder, a `pathlib.Path`.
+
+    Raises:
+        ConfigError: if the model cannot be loaded, is a SavedModel already, or the folder holds
+            anything but an export.
+    """
+    if source.kind == EXPORTED:
+        raise ConfigError(f"{source.name}: is a SavedModel already")
+    if output is None and source.workdir is None:
+        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
+    folder = pathlib.Path(output) if output else source.workdir.saved_model
+    check_replaceable(folder)
     Workdir(folder.parent).create()
-    predictor, _ = load_predictor(workdir)
+    predictor = build_predictor(source, source.load_config(), source.known_categories())
     export_saved_model(predictor, folder)
     return folder
+
+
+def check_replaceable(folder):
+    """Raises ConfigError if a folder is there and was not written by `export_saved_model`."""
+    folder = pathlib.Path(folder)
+    if not os.path.lexists(folder):
+        return
+    is_export = (folder / SAVED_MODEL).is_file() and (folder / CATEGORIES).is_file()
+    if folder.is_symlink() or not folder.is_dir() or (any(folder.iterdir()) and not is_export):
+        raise ConfigError(
+            f"{folder}: is there and holds something else than an export; it is not replaced"
+        )
 
 
 def export_saved_model(predictor, output):
@@ -96,16 +130,19 @@ def export_saved_model(predictor, output):
     `images` uint8 `[B, H, W, 3]`. Both return the keys of the merge, PANOPTIC_PNG, SEMANTIC_MAP,
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
     `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
-    model of one task lacks the keys of the other. `assets/categories.json` has the categories.
+    model of one task lacks the keys of the other. Category ids are int64, -1 where they are
+    padding. `assets/categories.json` has the categories.
 
     Args:
         predictor: a `Predictor`.
-        output: the version's folder, such as `saved_model/1`; one that is there is replaced.
+        output: the version's folder, such as `saved_model/1`. An earlier export that is there is
+            replaced when the new one is complete.
+
+    Raises:
+        ConfigError: if the folder is there and holds anything else.
     """
     output = pathlib.Path(output)
-    partial = output.with_name(f"partial_{output.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-
+    check_replaceable(output)
     graph = ServedGraph(predictor)
     archive = keras.export.ExportArchive()
     archive.track(predictor.model)
@@ -119,10 +156,13 @@ def export_saved_model(predictor, output):
         graph.serve_images,
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
     )
-    archive.write_out(str(partial), verbose=False)
-    predictor.categories.save(partial / "assets" / "categories.json")
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as beside:
+        written = pathlib.Path(beside) / "new"
+        archive.write_out(str(written), verbose=False)
+        predictor.categories.save(written / CATEGORIES)
+        if output.exists():
+            output.rename(pathlib.Path(beside) / "old")
+        written.rename(output)
 
 
 def _served_detections(instances):

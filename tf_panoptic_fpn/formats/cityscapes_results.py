@@ -9,7 +9,7 @@ from pycocotools import mask as mask_api
 IMAGE_SUFFIX = "_leftImg8bit"
 
 
-def write_cityscapes(folder, file_name, prediction, categories):
+def write_cityscapes(folder, file_name, result, categories):
     """Writes the semantic and the instance results of one image.
 
     `semantic/CITY_SEQUENCE_FRAME_pred_labelIds.png` has the label id of each pixel;
@@ -19,38 +19,38 @@ def write_cityscapes(folder, file_name, prediction, categories):
     Args:
         folder: path; made if it does not exist.
         file_name: of the image, `CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png`.
-        prediction: an `ImagePrediction`.
+        result: a `Result`.
         categories: `CategoryTable`, whose data-set ids are Cityscapes' label ids. Where its
             semantic branch has one class for all things, the pixels of things are those of the
             panoptic map; one that is void there is 0, unlabeled.
     """
     folder = pathlib.Path(folder)
     name = pathlib.PurePosixPath(file_name).stem.removesuffix(IMAGE_SUFFIX)
-    labels = _label_ids(prediction, categories)
+    labels = _label_ids(result, categories)
     _save(labels, folder / "semantic" / f"{name}_pred_labelIds.png")
-    if prediction.results is not None:
+    if result.instances is not None:
         lines = []
-        for number, result in enumerate(prediction.results):
+        for number, instance in enumerate(result.instances):
             mask = f"masks/{name}_{number}.png"
-            _save(mask_api.decode(result["segmentation"]) * 255, folder / "instances" / mask)
-            lines.append(f"{mask} {result['category_id']} {result['score']!r}\n")
+            _save(mask_api.decode(instance["segmentation"]) * 255, folder / "instances" / mask)
+            lines.append(f"{mask} {instance['category_id']} {instance['score']!r}\n")
         (folder / "instances" / "masks").mkdir(parents=True, exist_ok=True)
         (folder / "instances" / f"{name}_pred.txt").write_text("".join(lines))
 
 
-def _label_ids(prediction, categories):
+def _label_ids(result, categories):
     """uint8 `[H, W]`: the semantic branch's label, or else that of the panoptic map."""
-    category_ids = np.zeros(prediction.ids.max() + 1, np.uint8)
-    for segment in prediction.segments:
+    category_ids = np.zeros(result.panoptic_map.max() + 1, np.uint8)
+    for segment in result.segments:
         category_ids[segment["id"]] = segment["category_id"]
-    labels = category_ids[prediction.ids]
-    if prediction.semantic is None:
+    labels = category_ids[result.panoptic_map]
+    if result.semantic_map is None:
         return labels
     of_class = np.zeros(256, np.uint8)
     for category_id, semantic_class in categories.semantic_classes.items():
         if categories.semantic_things == "all" or not categories.by_id[category_id].is_thing:
             of_class[semantic_class] = category_id
-    semantic = of_class[prediction.semantic]
+    semantic = of_class[result.semantic_map]
     return np.where(semantic > 0, semantic, labels)
 
 

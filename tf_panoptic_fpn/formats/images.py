@@ -75,6 +75,16 @@ def read_image(path):
         return np.asarray(_to_rgb(image))
 
 
+def convert_image(image):
+    """As `read_image`, of an image that Pillow has opened.
+
+    Raises:
+        DamagedFileError: if it cannot be decoded.
+    """
+    with _decoding(getattr(image, "filename", "") or "image", "image"):
+        return np.asarray(_to_rgb(image))
+
+
 def is_plain_label_png(path):
     """Tells whether TensorFlow's decoders read a label map as `read_label_png` does, from its head.
 

@@ -8,14 +8,12 @@ import itertools
 import json
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.errors import DamagedFileError, PanopticError
 from tf_panoptic_fpn.formats.images import read_image, write_panoptic_png
 from tf_panoptic_fpn.formats.video import VideoReader, VideoWriter
-from tf_panoptic_fpn.inference.image_prediction import image_prediction
-from tf_panoptic_fpn.visualize import draw_panoptic
 from tf_panoptic_fpn.workdir import Workdir
 
 OUTPUTS = ("overlay", "png", "json", "coco")
@@ -31,14 +29,6 @@ class _Picture:
     stem: str
     image: np.ndarray
 
-    @property
-    def height(self):
-        return self.image.shape[0]
-
-    @property
-    def width(self):
-        return self.image.shape[1]
-
 
 def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "png", "json")):
     """Segments images and videos.
@@ -52,7 +42,7 @@ def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "pn
     "coco": for all together `panoptic.json` with `panoptic/*.png`, and `instances.json`.
 
     Args:
-        predictor: a `Predictor` or `SavedModelPredictor`.
+        predictor: an `ImagePredictor`.
         inputs: list of `sources.Input`.
         output: folder to write to.
         batch_size: int, images to run at once.
@@ -91,21 +81,22 @@ def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "pn
 
 
 def _run(predictor, pictures, batch_size, write, progress):
-    """Calls `write(picture, prediction)` for each picture, in a second thread, in order."""
+    """Calls `write(picture, result)` for each picture, in a second thread, in order."""
     pending = collections.deque()
     with (
         concurrent.futures.ThreadPoolExecutor(1) as reader,
         concurrent.futures.ThreadPoolExecutor(1) as writer,
     ):
 
-        def write_batch(batch, predictions):
-            for picture, outputs in zip(batch, predictions, strict=True):
-                write(picture, image_prediction(picture, outputs, None, predictor.categories))
+        def write_batch(batch, results):
+            for picture, result in zip(batch, results, strict=True):
+                result.file_name = picture.file_name
+                write(picture, result)
                 progress.update()
 
         for batch in _batches(_read_ahead(pictures, reader, batch_size), batch_size):
-            predictions = predictor.predict_batch(np.stack([p.image for p in batch]))
-            pending.append(writer.submit(write_batch, batch, predictions))
+            results = predictor.predict_batch(np.stack([p.image for p in batch]))
+            pending.append(writer.submit(write_batch, batch, results))
             if len(pending) > WAITING_BATCHES:
                 pending.popleft().result()
         for future in pending:
@@ -171,48 +162,33 @@ class _Files:
         if self._coco:
             self._coco.close(error_type is None)
 
-    def write_image(self, picture, prediction):
-        self._write_results(picture, prediction)
-        if "overlay" in self._write:
-            path = self._path(f"{picture.stem}_overlay.png")
-            Image.fromarray(self._overlay(picture, prediction)).save(path)
+    def write_image(self, picture, result):
+        self._write_results(picture, result, self._write)
 
     @contextlib.contextmanager
     def video(self, entry, rate):
         """Opens the overlay of a video; yields what writes a frame of it."""
-        if "overlay" not in self._write:
-            yield self._write_results
+        others = [name for name in self._write if name != "overlay"]
+        if others == [*self._write]:
+            yield self.write_image
             return
-        with VideoWriter(self._path(f"{entry.stem}_overlay.mp4"), rate) as overlay:
+        path = self._folder / f"{entry.stem}_overlay.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial, VideoWriter(partial, rate) as overlay:
 
-            def write_frame(picture, prediction):
-                self._write_results(picture, prediction)
-                overlay.write(self._overlay(picture, prediction))
+            def write_frame(picture, result):
+                self._write_results(picture, result, others)
+                overlay.write(np.asarray(result.draw()))
 
             yield write_frame
 
-    def _write_results(self, picture, prediction):
-        if "png" in self._write:
-            write_panoptic_png(prediction.ids, self._path(f"{picture.stem}_panoptic.png"))
-        if "json" in self._write:
-            document = {
-                "file_name": picture.file_name,
-                "height": picture.height,
-                "width": picture.width,
-                "segments_info": prediction.segments,
-            }
-            self._path(f"{picture.stem}.json").write_text(json.dumps(document, indent=1))
+    def _write_results(self, picture, result, write):
+        result.save(self._folder, picture.stem, write)
         if self._coco:
-            write_panoptic_png(prediction.ids, self._path(f"panoptic/{picture.stem}.png"))
-            self._coco.add(picture, prediction)
-
-    def _overlay(self, picture, prediction):
-        return draw_panoptic(picture.image, prediction.ids, prediction.segments, self._categories)
-
-    def _path(self, name):
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+            path = self._folder / "panoptic" / f"{picture.stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_panoptic_png(result.panoptic_map, path)
+            self._coco.add(result.to_coco(picture.image_id, picture.stem))
 
 
 class _CocoResults:
@@ -224,24 +200,12 @@ class _CocoResults:
         self._panoptic = _JsonList(folder / "panoptic.json", '{"annotations": ')
         self._instances = _JsonList(folder / "instances.json", "")
 
-    def add(self, picture, prediction):
-        self._images.append(
-            {
-                "id": picture.image_id,
-                "file_name": picture.file_name,
-                "height": picture.height,
-                "width": picture.width,
-            }
-        )
-        self._panoptic.append(
-            {
-                "image_id": picture.image_id,
-                "file_name": f"{picture.stem}.png",
-                "segments_info": prediction.segments,
-            }
-        )
-        for result in prediction.results or []:
-            self._instances.append(result)
+    def add(self, entries):
+        """Adds what `Result.to_coco` returned."""
+        self._images.append(entries["image"])
+        self._panoptic.append(entries["annotation"])
+        for instance in entries["instances"] or []:
+            self._instances.append(instance)
 
     def close(self, is_complete):
         """Gives the files their names, if `is_complete`; else they stay `NAME.partial`."""
@@ -258,7 +222,7 @@ class _JsonList:
     def __init__(self, path, before):
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
-        self._file = self._partial.open("w")
+        self._file = self._partial.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"
 

@@ -53,8 +53,8 @@ def merge_outputs(instances, semantic, categories, merge):
         instances[schema.CLASSES],
         instances[schema.MASK_PROBS],
         tf.maximum(semantic - (things - 1), 0),
-        tf.constant(categories.thing_ids or [0], tf.int32),  # no instance reads it
-        tf.constant(categories.stuff_ids, tf.int32),
+        tf.constant(categories.thing_ids or [0], tf.int64),  # no instance reads it
+        tf.constant(categories.stuff_ids, tf.int64),
         score_threshold=merge.score_threshold,
         overlap_threshold=merge.overlap_threshold,
         stuff_area=merge.stuff_area,

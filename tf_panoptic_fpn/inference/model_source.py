@@ -1,69 +1,79 @@
-"""What is made of a trained model: its predictors and its export."""
+"""What a path or a name stands for as a model: its kind, its configuration, its categories."""
 
 import dataclasses
-import functools
 import hashlib
+import os
 import pathlib
-
-import tensorflow as tf
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import load_config, load_run_config
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.devices import replica_devices
-from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
-from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
-from tf_panoptic_fpn.models.build_model import load_model
+from tf_panoptic_fpn.inference.saved_model import SAVED_MODEL, exported_categories
 from tf_panoptic_fpn.paths import expand
+from tf_panoptic_fpn.weights.tf_panoptic_fpn import is_keras_file
+from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 from tf_panoptic_fpn.workdir import Workdir
+
+RUN, KERAS, EXPORTED, CHECKPOINT, PUBLISHED = (
+    "run",
+    ".keras file",
+    "SavedModel",
+    "checkpoint",
+    "published model",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
-    """Where a model lies: in the `workdir` of a run; or in `weights`, a .keras file, or a
-    `saved_model`, with the `config` that names its data.
+    """A model where it lies, as `find_model` found it.
 
     Args:
-        workdir, config, weights, saved_model: paths or None.
+        name: str, the path or the name that was given.
+        kind: RUN, KERAS, EXPORTED, CHECKPOINT or PUBLISHED.
+        path: `pathlib.Path` of its file or, of a SavedModel, its folder; None for PUBLISHED.
+        config: path of a YAML file, or None: that of the run, else the defaults.
+        categories_file: path of a JSON file with the categories, or None.
         overrides: `a.b=value` strings on the configuration.
-
-    Raises:
-        ConfigError: if anything else is given together.
     """
 
-    workdir: str | None = None
+    name: str
+    kind: str
+    path: pathlib.Path | None
     config: str | None = None
-    weights: str | None = None
-    saved_model: str | None = None
+    categories_file: str | None = None
     overrides: tuple[str, ...] = ()
 
-    def __post_init__(self):
-        models = [name for name in ("workdir", "weights", "saved_model") if getattr(self, name)]
-        if len(models) != 1 or bool(self.workdir) == bool(self.config):
-            given = [*models, "config"] if self.config else models
-            raise ConfigError(
-                "A model is given by --workdir, or by --config with --weights or --saved-model. "
-                f"Received: {given}"
-            )
+    @property
+    def workdir(self):
+        """The `Workdir` of a run, or None."""
+        return Workdir(self.path.parent) if self.kind == RUN else None
 
     @property
-    def path(self):
-        """The file of the model, or the folder of the SavedModel."""
-        if self.workdir:
-            return Workdir(self.workdir).model
-        return pathlib.Path(expand(self.weights or self.saved_model))
+    def has_data(self):
+        """Whether the configuration names a data set."""
+        return self.kind == RUN or self.config is not None
 
     def load_config(self, overrides=()):
         """Loads the `Config`, with more overrides."""
+        overrides = [*self.overrides, *overrides]
+        if self.config is None and self.workdir:
+            return load_run_config(self.workdir.config, overrides)
+        return load_config(self.config or os.devnull, overrides)
+
+    def known_categories(self):
+        """The `CategoryTable` that is given with the model, or None."""
+        if self.categories_file:
+            return CategoryTable.load(self.categories_file)
         if self.workdir:
-            Workdir(self.workdir).check_trained()
-            return load_run_config(Workdir(self.workdir).config, [*self.overrides, *overrides])
-        return load_config(self.config, [*self.overrides, *overrides])
+            return CategoryTable.load(self.workdir.categories)
+        return exported_categories(self.path) if self.kind == EXPORTED else None
 
     def fingerprint(self):
-        """Returns the SHA-256 of the model's files."""
+        """Returns the SHA-256 of the model's files; of a published model, of its name."""
         digest = hashlib.sha256()
+        if self.path is None:
+            digest.update(MODEL_ZOO[self.name].path.encode())
+            return digest.hexdigest()
         files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
         for file in files:
             if file.is_file():
@@ -73,91 +83,53 @@ class ModelSource:
         return digest.hexdigest()
 
 
-def load_predictor(workdir, overrides=()):
-    """Loads the `Predictor` of a finished run.
+def find_model(model, config=None, categories=None, overrides=()):
+    """Finds what a path or a name stands for, by what is there.
 
     Args:
-        workdir: folder of the run.
-        overrides: `a.b=value` strings on its configuration.
+        model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel
+            or of its versions, of which the highest is taken; a checkpoint that an importer of
+            `weights` reads; or a name of `weights.MODEL_ZOO`.
+        config: path of a YAML file, or None: that of the run, else the defaults.
+        categories: path of a JSON file with the categories, or None.
+        overrides: `a.b=value` strings on the configuration.
 
     Returns:
-        The `Predictor` and the run's `Config`.
+        A `ModelSource`.
 
     Raises:
-        ConfigError: if the folder holds no finished run.
+        ConfigError: if it stands for nothing, or for a run that is not finished.
     """
-    source = ModelSource(workdir, overrides=tuple(overrides))
-    config = source.load_config()
-    categories = CategoryTable.load(Workdir(workdir).categories)
-    return _load(source, config, categories), config
+    options = {
+        "config": None if config is None else str(config),
+        "categories_file": None if categories is None else str(categories),
+        "overrides": tuple(overrides),
+    }
+    name = str(model)
+    if name in MODEL_ZOO:
+        return ModelSource(name, PUBLISHED, None, **options)
+    path = pathlib.Path(expand(name))
+    if path.is_dir():
+        return ModelSource(name, *_find_in_folder(path), **options)
+    if path.is_file():
+        return ModelSource(name, KERAS if is_keras_file(path) else CHECKPOINT, path, **options)
+    raise ConfigError(
+        f"{name}: no such file or folder, and no published model. Published: {', '.join(MODEL_ZOO)}"
+    )
 
 
-def load_predictors(source, config, categories, tta=False, class_shares=None):
-    """Loads a model once for each device, see `replica_devices`.
-
-    Args:
-        source: `ModelSource`.
-        config: `Config`.
-        categories: `CategoryTable` of the data set.
-        tta: bool, whether to look at each image several times, see `AugmentedPredictor`.
-        class_shares: see `Predictor`.
-
-    Returns:
-        list of functions, each as a `Predictor`; they may run at once.
-
-    Raises:
-        ConfigError: if the model cannot be loaded or does not fit the data set, or a SavedModel is
-            to do what is not in it.
-    """
-    if source.workdir:
-        _check_same_ids(CategoryTable.load(Workdir(source.workdir).categories), categories, source)
-    predictors = []
-    for device in replica_devices(config.train.replicas):
-        with tf.device(device):
-            predictor = _load(source, config, categories, tta, class_shares)
-        predictors.append(functools.partial(_predict_on, device, predictor))
-    return predictors
-
-
-def _load(source, config, categories, tta=False, class_shares=None):
-    if source.saved_model:
-        if tta or class_shares is not None or any(o.startswith("merge.") for o in source.overrides):
-            raise ConfigError(
-                f"{source.path}: a SavedModel's merge is in its graph: no --tta, no "
-                "--balance-classes, no --set merge.*"
-            )
-        return SavedModelPredictor(source.path, categories)
-    model = load_model(source.path)
-    _check_same_classes(model, config, source.path)
-    if class_shares is not None and "semantic" not in model.config["tasks"]:
-        raise ConfigError(f"{source.path}: --balance-classes needs a model with the task semantic")
-    validation = config.data.validation
-    if tta:
-        return AugmentedPredictor(
-            model, categories, config.merge, validation, config.tta, class_shares
+def _find_in_folder(folder):
+    """Returns the kind and the path of the model in a folder."""
+    if (folder / SAVED_MODEL).is_file():
+        return EXPORTED, folder
+    versions = [path.parent for path in folder.glob(f"*/{SAVED_MODEL}")]
+    versions = [path for path in versions if path.name.isdecimal()]
+    if versions:
+        return EXPORTED, max(versions, key=lambda path: int(path.name))
+    workdir = Workdir(folder)
+    if not workdir.config.is_file():
+        raise ConfigError(
+            f"{folder}: holds no model: neither {workdir.config.name} of a run nor {SAVED_MODEL}"
         )
-    return Predictor(model, categories, config.merge, validation, class_shares)
-
-
-def _predict_on(device, predictor, image):
-    with tf.device(device):
-        return predictor(image)
-
-
-def _check_same_classes(model, config, path):
-    for name in ("num_thing_classes", "num_stuff_classes", "semantic_things"):
-        expected, received = model.config[name], getattr(config.model, name)
-        if received != expected:
-            raise ConfigError(
-                f"`model.{name}` must be {expected!r}, as in {path}. Received: {received!r}"
-            )
-
-
-def _check_same_ids(trained, categories, source):
-    for kind in ("thing_ids", "stuff_ids"):
-        expected, received = getattr(trained, kind), getattr(categories, kind)
-        if expected != received:
-            raise ConfigError(
-                f"{source.workdir}: the data set must have the {kind} of the training data, "
-                f"{expected}. Received: {received}"
-            )
+    workdir.check_trained()
+    return RUN, workdir.model

@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.merge import balance_classes, merge_outputs, no_instances
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
 
-class Predictor:
+class Predictor(ImagePredictor):
     """Runs a model on whole images: resize, model, merge at the original size.
 
     Args:
@@ -20,10 +21,6 @@ class Predictor:
         class_shares: float `[S]`, the share of each semantic class in the training data, or None.
             Given, a pixel's semantic class is the most probable one in relation to its share, see
             `balance_classes`.
-
-    Call: uint8 `[H0, W0, 3]` RGB -> dict of numpy arrays: the keys of the merge (`schema`),
-    SEMANTIC_MAP and INSTANCES. With a model of one task the merge has its segments alone, and the
-    key of the other task is missing.
     """
 
     def __init__(self, model, categories, merge, split, class_shares=None):
@@ -40,11 +37,7 @@ class Predictor:
             autograph=False,
         )
 
-    def __call__(self, image):
-        return self.predict_batch(image[None])[0]
-
-    def predict_batch(self, images):
-        """uint8 `[B, H0, W0, 3]`, images of one size -> list of B dicts, as a call returns one."""
+    def run(self, images):
         outputs = tf.nest.map_structure(lambda value: value.numpy(), self.traced(images))
         return [
             tf.nest.map_structure(lambda value, row=row: value[row], outputs)
@@ -123,7 +116,7 @@ class Predictor:
         segments = detections + len(self.categories.stuff)
         signature = {
             schema.PANOPTIC_MAP: tf.TensorSpec([None, None], tf.int32),
-            schema.CATEGORY_IDS: tf.TensorSpec([segments], tf.int32),
+            schema.CATEGORY_IDS: tf.TensorSpec([segments], tf.int64),
             schema.IS_THING: tf.TensorSpec([segments], tf.bool),
             schema.SCORES: tf.TensorSpec([segments], tf.float32),
             schema.AREAS: tf.TensorSpec([segments], tf.int32),

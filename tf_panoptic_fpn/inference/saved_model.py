@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 
 MERGED = (
     schema.PANOPTIC_MAP,
@@ -18,11 +19,12 @@ MERGED = (
     schema.BOXES,
     schema.NUM_SEGMENTS,
 )
+SAVED_MODEL = "saved_model.pb"  # the file that makes a folder one
 CATEGORIES = "assets/categories.json"
 
 
-class SavedModelPredictor:
-    """Runs the signature `tensor` of an exported SavedModel; called as a `Predictor` is.
+class SavedModelPredictor(ImagePredictor):
+    """Runs the signature `tensor` of an exported SavedModel.
 
     Args:
         folder: of the SavedModel, such as `saved_model/1`.
@@ -35,9 +37,9 @@ class SavedModelPredictor:
 
     def __init__(self, folder, categories=None):
         self._folder = folder
-        if not (pathlib.Path(folder) / "saved_model.pb").is_file():
-            raise ConfigError(f"{folder}: holds no saved_model.pb")
-        self.categories = categories or _exported_categories(folder)
+        if not (pathlib.Path(folder) / SAVED_MODEL).is_file():
+            raise ConfigError(f"{folder}: holds no {SAVED_MODEL}")
+        self.categories = categories or exported_categories(folder)
         self._thing_class = self.categories.thing_class
         try:
             self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
@@ -48,19 +50,16 @@ class SavedModelPredictor:
             names = list(self._loaded.signatures)
             raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")
 
-    def __call__(self, image):
-        return self.predict_batch(image[None])[0]
-
-    def predict_batch(self, images):
-        """As `Predictor.predict_batch`."""
+    def run(self, images):
         outputs = self._loaded.signatures["tensor"](images=tf.constant(images))
         outputs = {name: value.numpy() for name, value in outputs.items()}
         return [
-            self._prediction({name: value[row] for name, value in outputs.items()})
+            self._by_schema({name: value[row] for name, value in outputs.items()})
             for row in range(len(images))
         ]
 
-    def _prediction(self, outputs):
+    def _by_schema(self, outputs):
+        """The flat names that are served, as a `Predictor` nests them."""
         prediction = {name: outputs[name] for name in MERGED}
         if schema.SEMANTIC_MAP in outputs:
             prediction[schema.SEMANTIC_MAP] = outputs[schema.SEMANTIC_MAP]
@@ -68,22 +67,28 @@ class SavedModelPredictor:
             prediction[schema.INSTANCES] = {
                 schema.BOXES: outputs["detection_boxes"],
                 schema.SCORES: outputs["detection_scores"],
-                schema.CLASSES: self._classes(outputs["detection_category_ids"]),
+                schema.CLASSES: self._classes(
+                    outputs["detection_category_ids"], outputs[schema.NUM_DETECTIONS]
+                ),
                 schema.MASK_PROBS: outputs["detection_mask_probs"],
                 schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
             }
         return prediction
 
-    def _classes(self, category_ids):
-        unknown = set(category_ids[category_ids > 0].tolist()) - set(self._thing_class)
+    def _classes(self, category_ids, count):
+        """Thing classes of the first `count` category ids, and -1."""
+        found = category_ids[:count].tolist()
+        unknown = set(found) - set(self._thing_class)
         if unknown:
             raise DataError(
                 f"{self._folder}: predicts category ids that the data set lacks: {sorted(unknown)}"
             )
-        return np.array([self._thing_class.get(i, -1) for i in category_ids.tolist()], np.int32)
+        padding = [-1] * (len(category_ids) - len(found))
+        return np.array([self._thing_class[i] for i in found] + padding, np.int32)
 
 
-def _exported_categories(folder):
+def exported_categories(folder):
+    """Reads the `CategoryTable` that was exported with a SavedModel."""
     file = pathlib.Path(folder) / CATEGORIES
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; export the model again with its categories")

@@ -15,6 +15,7 @@ from tf_panoptic_fpn.metrics.boundary_iou import BoundaryCOCOeval
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 SIZE_RECALLS = ("ARs", "ARm", "ARl")  # at 100 detections
+MAX_DETECTIONS = 100  # of an image and category that count
 FIGURES = {"bbox": "box_ap", "segm": "mask_ap", "boundary": "boundary_ap"}
 
 

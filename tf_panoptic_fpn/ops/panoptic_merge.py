@@ -33,16 +33,16 @@ def panoptic_merge(
         mask_probs: float `[D, mh, mw]`, in the frame of the box; the mask is where it is >= 0.5.
         semantic_classes: int `[H0, W0]`, 0 `other`, then stuff.
         thing_category_ids: int `[K]`, data-set id of each thing class.
-        stuff_category_ids: int `[S-1]`, data-set id of semantic classes 1..S-1.
+        stuff_category_ids: int `[S-1]`, of the same dtype, of semantic classes 1..S-1.
         score_threshold: float; instances below it are dropped.
         overlap_threshold: float; instances that are already painted over by more than this part of
             their mask are dropped.
         stuff_area: int; stuff with fewer pixels left is dropped.
 
     Returns:
-        dict, M = D + S - 1; rows from `num_segments` on are 0 and False.
+        dict, M = D + S - 1; rows from `num_segments` on are 0, False and, of `category_ids`, -1.
         `panoptic_map`: int32 `[H0, W0]`, 0 void, ids 1..num_segments.
-        `category_ids`: int32 `[M]`, data-set ids; row i belongs to id i + 1.
+        `category_ids`: `[M]`, data-set ids, in their dtype; row i belongs to id i + 1.
         `is_thing`: bool `[M]`.
         `scores`: float32 `[M]`; 1 for stuff.
         `areas`: int32 `[M]`, pixels of the map.
@@ -56,8 +56,8 @@ def panoptic_merge(
     panoptic_map, ids_of_instances, num_things = _paint_instances(
         boxes, scores, classes, mask_probs, semantic_classes, score_threshold, overlap_threshold
     )
-    thing_ids = ops.cast(thing_category_ids, "int32")
-    stuff_ids = ops.cast(stuff_category_ids, "int32")
+    thing_ids = ops.convert_to_tensor(thing_category_ids)
+    stuff_ids = ops.convert_to_tensor(stuff_category_ids)
     panoptic_map, ids_of_stuff = _paint_stuff(
         panoptic_map, semantic_classes, stuff_ids.shape[0], num_things, stuff_area
     )
@@ -67,15 +67,15 @@ def panoptic_merge(
     num_segments = ops.sum(ops.cast(ids > 0, "int32"))
     order = ops.argsort(ops.where(ids > 0, ids, ids.shape[0] + 1))
 
-    def by_id(of_instances, of_stuff):
+    def by_id(of_instances, of_stuff, padding=0):
         values = ops.concatenate([of_instances, of_stuff], axis=0)
-        values = ops.where(ids > 0, values, ops.zeros_like(values))
+        values = ops.where(ids > 0, values, ops.full_like(values, padding))
         return ops.take(values, order, axis=0)
 
     areas, tight_boxes = _measure(panoptic_map, ids.shape[0])
     return {
         "panoptic_map": panoptic_map,
-        "category_ids": by_id(instance_category_ids, stuff_ids),
+        "category_ids": by_id(instance_category_ids, stuff_ids, -1),
         "is_thing": by_id(classes >= 0, ops.zeros_like(stuff_ids, dtype="bool")),
         "scores": by_id(ops.cast(scores, "float32"), ops.ones_like(stuff_ids, dtype="float32")),
         "areas": areas,

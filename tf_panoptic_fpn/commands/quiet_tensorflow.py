@@ -1,0 +1,29 @@
+"""TensorFlow without the lines that it writes at each start."""
+
+import os
+import re
+import sys
+import tempfile
+
+# Information of its C++, which comes before any level of logging is read.
+_START = re.compile(rb"WARNING: All log messages before absl|I\d{4} \d\d:")
+
+
+def import_tensorflow():
+    """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
+                if not _START.match(line):
+                    os.write(2, line)

@@ -1,0 +1,71 @@
+"""Pictures in, `Result`s out: what all predictors have in common."""
+
+import abc
+import os
+
+import numpy as np
+from PIL import Image
+
+from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.images import convert_image, read_image
+from tf_panoptic_fpn.inference.result import Result
+
+
+class ImagePredictor(abc.ABC):
+    """Segments images; `categories`, a `CategoryTable`, are those that it tells apart.
+
+    Call: an image -> its `Result`; a list of images -> a list of `Result`s. An image is the path of
+    a file, a PIL image, or an array uint8 `[H, W, 3]`, RGB. Of files and PIL images the EXIF
+    orientation is applied, and grey and 16-bit pixels become 8-bit RGB.
+    """
+
+    @abc.abstractmethod
+    def run(self, images):
+        """Runs images of one size.
+
+        Args:
+            images: uint8 `[B, H0, W0, 3]`, RGB.
+
+        Returns:
+            list of B dicts of numpy arrays: the keys of the merge (`schema`), SEMANTIC_MAP and
+            INSTANCES. With a model of one task the merge has its segments alone, and the key of the
+            other task is missing.
+        """
+
+    def __call__(self, images):
+        if isinstance(images, (list, tuple)):
+            return [self(image) for image in images]
+        image, file_name = read_picture(images)
+        (result,) = self.predict_batch(image[None])
+        result.file_name = file_name
+        return result
+
+    def predict_batch(self, images):
+        """uint8 `[B, H0, W0, 3]`, images of one size -> list of B `Result`s."""
+        pairs = zip(self.run(images), images, strict=True)
+        return [Result.from_outputs(outputs, self.categories, image) for outputs, image in pairs]
+
+
+def read_picture(image):
+    """Reads what a predictor is given.
+
+    Args:
+        image: path, PIL image, or uint8 `[H, W, 3]`, RGB.
+
+    Returns:
+        uint8 `[H, W, 3]` and the name of the file, "" where there is none.
+
+    Raises:
+        DataError: if the file cannot be read, or an array has another shape or dtype.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image), os.path.basename(image)
+    if isinstance(image, Image.Image):
+        return convert_image(image), os.path.basename(getattr(image, "filename", "") or "")
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
+        raise DataError(
+            "An image must be a path, a PIL image or a uint8 array [H, W, 3]. "
+            f"Received: {type(image).__name__}, {array.dtype} {[*array.shape]}"
+        )
+    return array, ""

@@ -1,0 +1,183 @@
+"""Predictors of a model from anywhere."""
+
+import contextlib
+import functools
+import io
+import sys
+
+import tensorflow as tf
+
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.inference.devices import replica_devices
+from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
+from tf_panoptic_fpn.inference.known_categories import categories_of_model
+from tf_panoptic_fpn.inference.model_source import (
+    CHECKPOINT,
+    EXPORTED,
+    PUBLISHED,
+    find_model,
+)
+from tf_panoptic_fpn.inference.predictor import Predictor
+from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
+from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
+from tf_panoptic_fpn.models.build_model import load_model
+from tf_panoptic_fpn.weights.convert import open_source
+from tf_panoptic_fpn.weights.infer_model import infer_model
+from tf_panoptic_fpn.weights.set_weights import set_weights
+from tf_panoptic_fpn.weights.zoo import from_pretrained
+
+CLASSES = ("num_thing_classes", "num_stuff_classes", "semantic_things")
+
+
+def load_predictor(model, *, config=None, categories=None, overrides=(), tta=False):
+    """Loads a model from anywhere, ready for pictures.
+
+    Args:
+        model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel;
+            a checkpoint of detectron2, torchvision or mmdetection; or a name of
+            `weights.MODEL_ZOO`, such as "detectron2/panoptic_fpn_R_50_3x", which is downloaded.
+        config: path of a YAML file whose sections `merge`, `tta` and `data.validation` say how
+            images are resized and merged; by default that of the run, else the defaults (a short
+            side of 800 pixels, thresholds as in the paper). A SavedModel has them in its graph.
+        categories: path of a JSON file with the categories, where the model does not bring them;
+            by default COCO's or Cityscapes' if it has as many classes as these.
+        overrides: `a.b=value` strings on the configuration.
+        tta: bool, whether to look at each image several times, see `AugmentedPredictor`.
+
+    Returns:
+        An `ImagePredictor`. Called with an image (path, PIL image or uint8 `[H, W, 3]`) it returns
+        its `Result`; with a list of images, a list.
+
+    Raises:
+        ConfigError: if the model cannot be found or loaded, or its categories are not known.
+    """
+    source = find_model(model, config, categories, overrides)
+    return build_predictor(source, source.load_config(), source.known_categories(), tta)
+
+
+def load_predictors(source, config, categories, tta=False, class_shares=None):
+    """Loads a model once for each device, see `replica_devices`.
+
+    Args:
+        source: `ModelSource`.
+        config: `Config`.
+        categories: `CategoryTable` of the data set.
+        tta: bool, whether to look at each image several times, see `AugmentedPredictor`.
+        class_shares: see `Predictor`.
+
+    Returns:
+        list of functions, each as an `ImagePredictor`; they may run at once.
+
+    Raises:
+        ConfigError: if the model cannot be loaded or does not fit the data set, or a SavedModel is
+            to do what is not in it.
+    """
+    if source.workdir:
+        _check_same_ids(source.known_categories(), categories, source)
+    predictors = []
+    for device in replica_devices(config.train.replicas):
+        with tf.device(device):
+            predictor = build_predictor(source, config, categories, tta, class_shares)
+        predictors.append(functools.partial(_predict_on, device, predictor))
+    return predictors
+
+
+def build_predictor(source, config, categories, tta=False, class_shares=None) -> ImagePredictor:
+    """Makes the predictor of a `ModelSource`; the arguments are those of `load_predictors`.
+
+    Args:
+        categories: `CategoryTable`, or None: that of COCO or Cityscapes, by the model's classes.
+    """
+    fixed = [o for o in source.overrides if o.startswith(("merge.", "model.", "tta."))]
+    if source.kind == EXPORTED:
+        if tta or class_shares is not None or fixed:
+            raise ConfigError(
+                f"{source.path}: a SavedModel's merge is in its graph: no --tta, no "
+                "--balance-classes, no --set merge.* or model.*"
+            )
+        return SavedModelPredictor(source.path, categories)
+    model = load_source(source)
+    _check_same_model(model, config, source)
+    if class_shares is not None and "semantic" not in model.config["tasks"]:
+        raise ConfigError(f"{source.name}: --balance-classes needs a model with the task semantic")
+    categories = categories or categories_of_model(model, source.name)
+    _check_counts(model, categories, source)
+    validation = config.data.validation
+    if tta:
+        return AugmentedPredictor(
+            model, categories, config.merge, validation, config.tta, class_shares
+        )
+    return Predictor(model, categories, config.merge, validation, class_shares)
+
+
+def load_source(source):
+    """Loads the `PanopticFPN` of a `ModelSource` that is no SavedModel."""
+    if source.kind == PUBLISHED:
+        return _quietly(from_pretrained, source.name)
+    if source.kind == CHECKPOINT:
+        given = open_source(source.path)
+        model = infer_model(given)
+        _quietly(set_weights, model, given)
+        return model
+    return load_model(source.path)
+
+
+def _quietly(load, *arguments):
+    """Calls a function that prints the report of an import; its summary goes to stderr."""
+    report = io.StringIO()
+    with contextlib.redirect_stdout(report):
+        loaded = load(*arguments)
+    for line in report.getvalue().splitlines():
+        if not line.startswith("  "):  # a line for each weight
+            print(line, file=sys.stderr)
+    return loaded
+
+
+def _predict_on(device, predictor, image):
+    with tf.device(device):
+        return predictor(image)
+
+
+def _check_same_model(model, config, source):
+    """The classes of a configuration, and what is set by hand, must be those of the model."""
+    set_by_hand = {
+        o.removeprefix("model.").partition("=")[0]
+        for o in source.overrides
+        if o.startswith("model.")
+    }
+    checked = {*set_by_hand, *(CLASSES if source.has_data else ())}
+    for name in sorted(checked.intersection(model.config)):
+        expected, received = _plain(model.config[name]), _plain(getattr(config.model, name))
+        if received != expected:
+            raise ConfigError(
+                f"`model.{name}` must be {expected!r}, as in {source.path or source.name}. "
+                f"Received: {received!r}"
+            )
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_counts(model, categories, source):
+    for name, count in (
+        ("num_thing_classes", len(categories.things)),
+        ("num_stuff_classes", len(categories.stuff)),
+    ):
+        task = "instance" if name == "num_thing_classes" else "semantic"
+        if task in model.config["tasks"] and model.config[name] != count:
+            kind = name.split("_")[1]
+            raise ConfigError(
+                f"{source.name}: the categories must hold {model.config[name]} {kind} classes, as "
+                f"the model. Received: {count}"
+            )
+
+
+def _check_same_ids(trained, categories, source):
+    for kind in ("thing_ids", "stuff_ids"):
+        expected, received = getattr(trained, kind), getattr(categories, kind)
+        if expected != received:
+            raise ConfigError(
+                f"{source.name}: the data set must have the {kind} of the training data, "
+                f"{expected}. Received: {received}"
+            )
