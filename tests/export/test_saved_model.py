@@ -28,7 +28,7 @@ def test_prediction_and_both_endpoints_trace_the_model_once():
     split = SplitConfig(short_sides=(32,), max_long_side=64)
     predictor = Predictor(model, categories, MergeConfig(stuff_area=64), split)
     image = tf.zeros([32, 64, 3], tf.uint8)
-    predicted = predictor(image.numpy())
+    (predicted,) = predictor.run(image[None].numpy())
     graph = ServedGraph(predictor)
     by_images = tf.function(
         graph.serve_images, [tf.TensorSpec([None, None, None, 3], tf.uint8)], autograph=False

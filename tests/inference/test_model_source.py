@@ -130,7 +130,7 @@ def fake_model(things, stuff, tasks=("instance", "semantic"), semantic_things="o
 def test_known_data_sets_by_their_classes(model, title, counts, capsys):
     table = categories_of_model(model, "m")
     assert (len(table.things), len(table.stuff)) == counts
-    assert capsys.readouterr().err == f"m: has as many classes as {title}, and takes these\n"
+    assert capsys.readouterr().err == f"m: as many classes as {title}, whose categories are taken\n"
     if counts[0] == 90:  # torchvision's class k has COCO's id k + 1
         assert table.things[0].name == "person"
         assert (table.things[89].id, table.things[89].name) == (90, "toothbrush")
