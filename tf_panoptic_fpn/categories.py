@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import DataError
 
 
@@ -67,14 +68,26 @@ class CategoryTable:
 
     @classmethod
     def load(cls, path):
-        """Reads a table that `save` wrote."""
-        with open(path) as file:
-            return cls.from_coco(json.load(file), file=str(path))
+        """Reads a table that `save` wrote, or the `categories` of another JSON file.
+
+        Raises:
+            DataError: if the file cannot be read or lists no categories, or as `from_coco`.
+        """
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                tree = json.load(file)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not JSON: {' '.join(str(error).split())}") from None
+        entries = tree.get("categories") if isinstance(tree, dict) else tree
+        if not isinstance(entries, list) or not entries:
+            raise DataError(f"{path}: must list one category or more")
+        return cls.from_coco(entries, file=str(path))
 
     def save(self, path):
         """Writes the table as the `categories` list of a COCO panoptic file."""
-        with open(path, "w") as file:
-            json.dump(self.to_coco(), file, indent=1)
+        write_text(path, json.dumps(self.to_coco(), indent=1))
 
     def to_coco(self):
         """Returns the `categories` list of a COCO panoptic file."""

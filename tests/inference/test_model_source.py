@@ -9,7 +9,7 @@ import pytest
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.inference import load_predictor as module
 from tf_panoptic_fpn.inference.known_categories import (
     categories_of_model,
@@ -88,6 +88,30 @@ def test_categories_of_a_file_go_first(tmp_path):
     other = CategoryTable(TABLE.categories[:1])
     source = find_model(write_run(tmp_path / "run"), categories=tmp_path / "own.json")
     other.save(tmp_path / "run" / "categories.json")
+    assert source.known_categories() == TABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{", r"own\.json: not JSON"),
+        ("{}", r"own\.json: must list one category or more"),
+        ('[{"id": 1}]', r"own\.json: a category needs `id` and `name`"),
+        (None, r"own\.json: cannot be read: No such file"),
+    ],
+)
+def test_categories_that_cannot_be_read(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "own.json").write_text(text, encoding="utf-8")
+    source = find_model(write_run(tmp_path / "run"), categories=tmp_path / "own.json")
+    with pytest.raises(DataError, match=message):
+        source.known_categories()
+
+
+def test_categories_of_a_coco_file(tmp_path):
+    document = json.dumps({"images": [], "categories": TABLE.to_coco()})
+    (tmp_path / "coco.json").write_text(f"\ufeff{document}", encoding="utf-8")
+    source = find_model(write_run(tmp_path / "run"), categories=tmp_path / "coco.json")
     assert source.known_categories() == TABLE
 
 
