@@ -33,12 +33,11 @@ def run(arguments):
         raise ConfigError(f"--batch-size must be 1 or more. Received: {arguments.batch_size}")
     import_tensorflow()
     from tf_panoptic_fpn.inference.files import predict_files
-    from tf_panoptic_fpn.inference.load_predictor import build_predictor
+    from tf_panoptic_fpn.inference.load_predictor import predictor_of
     from tf_panoptic_fpn.inference.sources import find_inputs
 
     inputs = find_inputs(arguments.inputs, arguments.output)
     source = model_source(arguments)
-    predictor = build_predictor(
-        source, source.load_config(), source.known_categories(), arguments.tta
+    predict_files(
+        predictor_of(source, arguments.tta), inputs, arguments.output, arguments.batch_size, write
     )
-    predict_files(predictor, inputs, arguments.output, arguments.batch_size, write)

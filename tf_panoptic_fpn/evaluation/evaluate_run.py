@@ -55,6 +55,8 @@ def evaluate_run(
         raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
     if not source.has_data:
         raise ConfigError(f"--config must name the data set: {source.name} is not a run")
+    if source.categories_file:
+        raise ConfigError("--categories cannot be given: those of the data set are taken")
     config = source.load_config()
     settings = [source.load_config(overrides).merge for overrides in sweep_overrides(sweep)]
     files = Workdir(output) if output else source.workdir

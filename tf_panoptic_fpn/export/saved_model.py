@@ -10,8 +10,9 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.decode import decode_plain_image, exif_orientation
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.load_predictor import build_predictor
-from tf_panoptic_fpn.inference.model_source import EXPORTED
+from tf_panoptic_fpn.inference.load_predictor import predictor_of
+from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
+from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import CATEGORIES, SAVED_MODEL
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -85,7 +86,7 @@ class ServedGraph:
         return signature
 
 
-def export_model(source, output=None):
+def export_model(source: ModelSource, output: str | os.PathLike | None = None) -> pathlib.Path:
     """Exports a model.
 
     Args:
@@ -106,12 +107,11 @@ def export_model(source, output=None):
     folder = pathlib.Path(output) if output else source.workdir.saved_model
     check_replaceable(folder)
     Workdir(folder.parent).create()
-    predictor = build_predictor(source, source.load_config(), source.known_categories())
-    export_saved_model(predictor, folder)
+    export_saved_model(predictor_of(source), folder)
     return folder
 
 
-def check_replaceable(folder):
+def check_replaceable(folder: str | os.PathLike) -> None:
     """Raises ConfigError if a folder is there and was not written by `export_saved_model`."""
     folder = pathlib.Path(folder)
     if not os.path.lexists(folder):
@@ -123,7 +123,7 @@ def check_replaceable(folder):
         )
 
 
-def export_saved_model(predictor, output):
+def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
     """Writes a SavedModel that serves a predictor and needs neither Keras nor this package.
 
     Signatures: `serving_default`, `image_bytes` string `[B]` of JPEG or PNG files; `tensor`,

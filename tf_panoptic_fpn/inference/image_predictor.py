@@ -2,13 +2,17 @@
 
 import abc
 import os
+import typing
 
 import numpy as np
 from PIL import Image
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import convert_image, read_image
 from tf_panoptic_fpn.inference.result import Result
+
+Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
 class ImagePredictor(abc.ABC):
@@ -19,8 +23,10 @@ class ImagePredictor(abc.ABC):
     orientation is applied, and grey and 16-bit pixels become 8-bit RGB.
     """
 
+    categories: CategoryTable
+
     @abc.abstractmethod
-    def run(self, images):
+    def run(self, images: np.ndarray) -> list[dict]:
         """Runs images of one size.
 
         Args:
@@ -32,6 +38,12 @@ class ImagePredictor(abc.ABC):
             other task is missing.
         """
 
+    @typing.overload
+    def __call__(self, images: Picture) -> Result: ...
+
+    @typing.overload
+    def __call__(self, images: list[Picture] | tuple[Picture, ...]) -> list[Result]: ...
+
     def __call__(self, images):
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
@@ -40,13 +52,13 @@ class ImagePredictor(abc.ABC):
         result.file_name = file_name
         return result
 
-    def predict_batch(self, images):
+    def predict_batch(self, images: np.ndarray) -> list[Result]:
         """uint8 `[B, H0, W0, 3]`, images of one size -> list of B `Result`s."""
         pairs = zip(self.run(images), images, strict=True)
         return [Result.from_outputs(outputs, self.categories, image) for outputs, image in pairs]
 
 
-def read_picture(image):
+def read_picture(image: Picture) -> tuple[np.ndarray, str]:
     """Reads what a predictor is given.
 
     Args:

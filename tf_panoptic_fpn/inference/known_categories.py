@@ -6,17 +6,18 @@ import sys
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.cityscapes_labels import LABELS
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 COCO_FILE = pathlib.Path(__file__).parent.parent / "categories_coco.json"
 TORCHVISION_CLASSES = 90  # COCO's instance ids 1..90, of which 10 are of no category
 
 
-def coco_categories():
+def coco_categories() -> CategoryTable:
     """COCO's panoptic categories: 80 things and 53 stuff, with their ids and colours."""
     return CategoryTable.load(COCO_FILE)
 
 
-def cityscapes_categories():
+def cityscapes_categories() -> CategoryTable:
     """Cityscapes' classes: 8 things and 11 stuff, with their label ids and colours."""
     return CategoryTable(
         tuple(
@@ -27,7 +28,7 @@ def cityscapes_categories():
     )
 
 
-def categories_of_model(model, name):
+def categories_of_model(model: PanopticFPN, name: str) -> CategoryTable:
     """The categories of the data set that has as many classes as a model; says on stderr which.
 
     Args:

@@ -3,10 +3,15 @@
 import contextlib
 import functools
 import io
+import os
 import sys
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.devices import replica_devices
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
@@ -15,12 +20,15 @@ from tf_panoptic_fpn.inference.model_source import (
     CHECKPOINT,
     EXPORTED,
     PUBLISHED,
+    ModelSource,
     find_model,
 )
 from tf_panoptic_fpn.inference.predictor import Predictor
+from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
 from tf_panoptic_fpn.models.build_model import load_model
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.weights.convert import open_source
 from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.set_weights import set_weights
@@ -29,7 +37,14 @@ from tf_panoptic_fpn.weights.zoo import from_pretrained
 CLASSES = ("num_thing_classes", "num_stuff_classes", "semantic_things")
 
 
-def load_predictor(model, *, config=None, categories=None, overrides=(), tta=False):
+def load_predictor(
+    model: str | os.PathLike,
+    *,
+    config: str | os.PathLike | None = None,
+    categories: str | os.PathLike | None = None,
+    overrides: Sequence[str] = (),
+    tta: bool = False,
+) -> ImagePredictor:
     """Loads a model from anywhere, ready for pictures.
 
     Args:
@@ -51,11 +66,23 @@ def load_predictor(model, *, config=None, categories=None, overrides=(), tta=Fal
     Raises:
         ConfigError: if the model cannot be found or loaded, or its categories are not known.
     """
-    source = find_model(model, config, categories, overrides)
+    return predictor_of(find_model(model, config, categories, overrides), tta)
+
+
+def predictor_of(source: ModelSource, tta: bool = False) -> ImagePredictor:
+    """Makes the predictor of a `ModelSource` from its own configuration and categories."""
+    if source.kind == EXPORTED and source.config:
+        raise ConfigError(f"{source.name}: a SavedModel takes no --config: all is in its graph")
     return build_predictor(source, source.load_config(), source.known_categories(), tta)
 
 
-def load_predictors(source, config, categories, tta=False, class_shares=None):
+def load_predictors(
+    source: ModelSource,
+    config: Config,
+    categories: CategoryTable,
+    tta: bool = False,
+    class_shares: Sequence[float] | None = None,
+) -> list[Callable[[np.ndarray], Result]]:
     """Loads a model once for each device, see `replica_devices`.
 
     Args:
@@ -82,7 +109,13 @@ def load_predictors(source, config, categories, tta=False, class_shares=None):
     return predictors
 
 
-def build_predictor(source, config, categories, tta=False, class_shares=None) -> ImagePredictor:
+def build_predictor(
+    source: ModelSource,
+    config: Config,
+    categories: CategoryTable | None,
+    tta: bool = False,
+    class_shares: Sequence[float] | None = None,
+) -> ImagePredictor:
     """Makes the predictor of a `ModelSource`; the arguments are those of `load_predictors`.
 
     Args:
@@ -93,7 +126,7 @@ def build_predictor(source, config, categories, tta=False, class_shares=None) ->
         if tta or class_shares is not None or fixed:
             raise ConfigError(
                 f"{source.path}: a SavedModel's merge is in its graph: no --tta, no "
-                "--balance-classes, no --set merge.* or model.*"
+                "--balance-classes, no --set of merge.*, model.* or tta.*"
             )
         return SavedModelPredictor(source.path, categories)
     model = load_source(source)
@@ -110,7 +143,7 @@ def build_predictor(source, config, categories, tta=False, class_shares=None) ->
     return Predictor(model, categories, config.merge, validation, class_shares)
 
 
-def load_source(source):
+def load_source(source: ModelSource) -> PanopticFPN:
     """Loads the `PanopticFPN` of a `ModelSource` that is no SavedModel."""
     if source.kind == PUBLISHED:
         return _quietly(from_pretrained, source.name)

@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.config import load_config, load_run_config
+from tf_panoptic_fpn.config import Config, load_config, load_run_config
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.saved_model import SAVED_MODEL, exported_categories
 from tf_panoptic_fpn.paths import expand
@@ -44,23 +45,23 @@ class ModelSource:
     overrides: tuple[str, ...] = ()
 
     @property
-    def workdir(self):
+    def workdir(self) -> Workdir | None:
         """The `Workdir` of a run, or None."""
         return Workdir(self.path.parent) if self.kind == RUN else None
 
     @property
-    def has_data(self):
+    def has_data(self) -> bool:
         """Whether the configuration names a data set."""
         return self.kind == RUN or self.config is not None
 
-    def load_config(self, overrides=()):
+    def load_config(self, overrides: Sequence[str] = ()) -> Config:
         """Loads the `Config`, with more overrides."""
         overrides = [*self.overrides, *overrides]
         if self.config is None and self.workdir:
             return load_run_config(self.workdir.config, overrides)
         return load_config(self.config or os.devnull, overrides)
 
-    def known_categories(self):
+    def known_categories(self) -> CategoryTable | None:
         """The `CategoryTable` that is given with the model, or None."""
         if self.categories_file:
             return CategoryTable.load(self.categories_file)
@@ -68,7 +69,7 @@ class ModelSource:
             return CategoryTable.load(self.workdir.categories)
         return exported_categories(self.path) if self.kind == EXPORTED else None
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Returns the SHA-256 of the model's files; of a published model, of its name."""
         digest = hashlib.sha256()
         if self.path is None:
@@ -83,7 +84,12 @@ class ModelSource:
         return digest.hexdigest()
 
 
-def find_model(model, config=None, categories=None, overrides=()):
+def find_model(
+    model: str | os.PathLike,
+    config: str | os.PathLike | None = None,
+    categories: str | os.PathLike | None = None,
+    overrides: Sequence[str] = (),
+) -> ModelSource:
     """Finds what a path or a name stands for, by what is there.
 
     Args:

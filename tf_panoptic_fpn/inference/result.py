@@ -3,13 +3,16 @@
 import functools
 import io
 import json
+import os
 import pathlib
+from collections.abc import Collection
 
 import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.atomic_write import replacing, write_text
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import write_panoptic_png
 from tf_panoptic_fpn.metrics.instance_ap import instance_results
@@ -37,15 +40,15 @@ class Result:
 
     def __init__(
         self,
-        panoptic_map,
-        segments,
-        categories,
+        panoptic_map: np.ndarray,
+        segments: list[dict],
+        categories: CategoryTable,
         *,
-        semantic_map=None,
-        detections=None,
-        instances=None,
-        image=None,
-        file_name="",
+        semantic_map: np.ndarray | None = None,
+        detections: dict[str, np.ndarray] | None = None,
+        instances: list[dict] | None = None,
+        image: np.ndarray | None = None,
+        file_name: str = "",
     ):
         self.panoptic_map = panoptic_map
         self.segments = segments
@@ -58,7 +61,9 @@ class Result:
         self.file_name = file_name
 
     @classmethod
-    def from_outputs(cls, outputs, categories, image=None):
+    def from_outputs(
+        cls, outputs: dict, categories: CategoryTable, image: np.ndarray | None = None
+    ) -> "Result":
         """Makes a `Result` of a dict of arrays: the merge's part of `schema`, and its other tasks.
 
         Args:
@@ -76,7 +81,7 @@ class Result:
         )
 
     @functools.cached_property
-    def instances(self):
+    def instances(self) -> list[dict] | None:
         if self.detections is None:
             return None
         valid = slice(int(self.detections[schema.NUM_DETECTIONS]))
@@ -91,14 +96,14 @@ class Result:
         )
         return [{key: v for key, v in r.items() if key != "image_id"} for r in results]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         height, width = self.panoptic_map.shape
         names = [self.categories.by_id[s["category_id"]].name for s in self.segments]
         counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
         name = f"{self.file_name}, " if self.file_name else ""
         return f"<Result: {name}{width}x{height}, {counts or 'nothing found'}>"
 
-    def draw(self):
+    def draw(self) -> Image.Image:
         """Draws the segments with their names over the image.
 
         Returns:
@@ -112,7 +117,7 @@ class Result:
         drawn = draw_panoptic(self.image, self.panoptic_map, self.segments, self.categories)
         return Image.fromarray(drawn)
 
-    def _repr_png_(self):
+    def _repr_png_(self) -> bytes | None:
         """What a notebook shows."""
         if self.image is None:
             return None
@@ -120,7 +125,12 @@ class Result:
         self.draw().save(buffer, "PNG")
         return buffer.getvalue()
 
-    def save(self, folder, stem=None, write=("overlay", "png", "json")):
+    def save(
+        self,
+        folder: str | os.PathLike,
+        stem: str | None = None,
+        write: Collection[str] = ("overlay", "png", "json"),
+    ) -> None:
         """Writes files, by the names in `write`.
 
         "overlay": `STEM_overlay.png`, what `draw` returns; "png": `STEM_panoptic.png`, the segment
@@ -148,7 +158,7 @@ class Result:
             with replacing(path_of("_overlay.png")) as partial:
                 self.draw().save(partial)
 
-    def to_coco(self, image_id=1, stem=None):
+    def to_coco(self, image_id: int | str = 1, stem: str | None = None) -> dict:
         """Returns the entries of this image in COCO's files.
 
         Args:
@@ -178,7 +188,7 @@ class Result:
         return {"file_name": self.file_name, "height": height, "width": width}
 
 
-def segments_info(outputs):
+def segments_info(outputs: dict) -> list[dict]:
     """Lists the segments of merged outputs as COCO panoptic results do.
 
     Args:
