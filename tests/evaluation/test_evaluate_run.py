@@ -236,10 +236,13 @@ def test_a_run_that_is_not_finished(workdir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sweep", "merge.score_threshold=0.5,3"], r"must be in \[0, 1\]\. Received: 3\.0"),
+        (["--sweep", "merge.score_threshold=0.5,3"], r"must be in \[0, 1\]\. Received: 3"),
         (["--sweep", "merge.score=0.5"], "unknown key `merge.score`"),
         (["--set", "model.num_thing_classes=3"], "must be 4"),
-        (["--set", "tta.short_sides=[0]"], "`tta.short_sides` must be a list of sides above 0"),
+        (
+            ["--set", "tta.short_sides=[0]"],
+            r"`tta\.short_sides\[0\]` must be above 0\. Received: 0",
+        ),
     ],
 )
 def test_settings_that_break_a_rule(workdir, tmp_path, arguments, message):
