@@ -5,8 +5,13 @@ import re
 import sys
 import tempfile
 
-# Information of its C++, which comes before any level of logging is read.
-_START = re.compile(rb"WARNING: All log messages before absl|I\d{4} \d\d:")
+# Its C++ writes these before it reads any level of logging: information, and that there is no GPU
+# (error 303 is that of a machine without a driver).
+_START = re.compile(
+    rb"WARNING: All log messages before absl"
+    rb"|I\d{4} \d\d:"
+    rb"|E\d{4} \d\d:.*cuInit.*(UNKNOWN ERROR \(303\)|CUDA_ERROR_NO_DEVICE)"
+)
 
 
 def import_tensorflow():
@@ -19,7 +24,9 @@ def import_tensorflow():
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPUs, once
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
