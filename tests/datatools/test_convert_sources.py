@@ -1,12 +1,12 @@
 """Each kind of annotation, from the command line to the maps."""
 
-import argparse
 import base64
 import io
 import json
 
 import numpy as np
 import pytest
+from convert_command import command, convert, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,34 +16,7 @@ from tf_panoptic_fpn.commands import convert_data, validate_data
 from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
 from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
-from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.records import load_segments
 from tf_panoptic_fpn.formats.voc import CLASSES
-
-
-def command(module, *arguments):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    module.run(parser.parse_args([str(argument) for argument in arguments]))
-
-
-def convert(folder, *arguments):
-    """Runs the command; returns dict: file name -> (ids, dict: segment id -> its `Segment`)."""
-    out = folder / "out"
-    command(convert_data, f"--output={out}", *arguments)
-    split = read_coco_panoptic(out / "images", out / "panoptic.json", out / "panoptic")
-    loaded = {
-        r.file_name: (load_segments(r)[1], {s.id: s for s in r.segments}) for r in split.images
-    }
-    return loaded, split.categories
-
-
-def named(loaded, categories):
-    """The map as category names, upper-case for crowds, `.` for void."""
-    ids, segments = loaded
-    names = {i: categories.by_id[s.category_id].name for i, s in segments.items()}
-    names = {i: name.upper() if segments[i].is_crowd else name for i, name in names.items()}
-    return [[names.get(i, ".") for i in row] for row in ids.tolist()]
 
 
 def box(x, y, width, height):

@@ -84,6 +84,8 @@ def _import(folder, kind):
         labels = [label.name for label in dataset.categories()[AnnotationType.label].items]
     # datumaro raises its own errors, and what its parsers raise.
     except Exception as error:
+        while error.__cause__ or error.__context__:  # the first one says why
+            error = error.__cause__ or error.__context__
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{folder}: datumaro cannot read it as {kinds[0]}: {reason:.300}") from None
     return dataset, labels, kinds[0]
