@@ -222,7 +222,7 @@ def test_images(tmp_path, monkeypatch):
     save(noise, path, exif=exif)
     assert rules((20, 30)) == (
         {
-            "rotated": "orientation 6, upright 30x20",
+            "rotated": "orientation 6, upright 20x30 (width x height)",
             "size": "the JSON says 20x30 (HxW), the image is 30x20 upright (EXIF orientation)",
         },
         (30, 20),
@@ -241,7 +241,7 @@ def test_images(tmp_path, monkeypatch):
     save(noise, path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.warns(Image.DecompressionBombWarning):
-        assert rules()[0] == {"large": "20x30"}
+        assert rules()[0] == {"large": "30x20 (width x height)"}
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     assert list(rules()[0]) == ["bomb"]
 

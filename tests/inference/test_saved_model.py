@@ -56,6 +56,13 @@ def test_category_ids_become_classes(tmp_path):
         SavedModelPredictor(tmp_path, fewer)(np.zeros((4, 6, 3), np.uint8))
 
 
+def test_the_pixel_range_is_exported_with_the_model(tmp_path):
+    export(tmp_path, "tensor", constants)
+    assert SavedModelPredictor(tmp_path, CATEGORIES).pixel_range == (0, 65535)
+    (tmp_path / "assets/pixel_range.json").write_text("[0, 4095]", encoding="utf-8")
+    assert SavedModelPredictor(tmp_path, CATEGORIES).pixel_range == (0, 4095)
+
+
 def test_a_model_of_one_task(tmp_path):
     names = ("panoptic_map", "category_ids", "is_thing", "scores", "areas", "boxes", "num_segments")
     export(

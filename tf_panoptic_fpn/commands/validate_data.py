@@ -15,6 +15,7 @@ from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.datatools.validate.rules import ERROR
 from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 
 SUMMARY = "check a data set before it is trained on"
 
@@ -69,12 +70,15 @@ def _validate_config(path, overrides):
     """
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         data = resolve_data(load_config(path, overrides), folder).data
-        train = _validate_split(data, "train")
-        if _files(data, "train") == _files(data, "validation"):
-            return train
-        validation = _validate_split(data, "validation")
-    validation["validation"].check_leak(train["train"])
-    return {**train, **validation}
+        validations = _validate_split(data, "train")
+        if _files(data, "train") != _files(data, "validation"):
+            train = validations["train"]
+            validations |= _validate_split(data, "validation")
+            validations["validation"].check_leak(train)
+    if tuple(data.pixel_range) != FULL_RANGE:  # it is set, on purpose
+        for validation in validations.values():
+            validation.findings.counts.pop("pixel_range", None)
+    return validations
 
 
 def _validate_split(data, name):

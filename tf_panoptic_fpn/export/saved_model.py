@@ -1,5 +1,6 @@
 """A SavedModel that serves a predictor: image bytes in, panoptic result out."""
 
+import json
 import pathlib
 import shutil
 
@@ -7,8 +8,10 @@ import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data.decode import decode_plain_image, exif_orientation
+from tf_panoptic_fpn.data.decode import decode_served_image
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.model_source import load_predictor
+from tf_panoptic_fpn.inference.saved_model import PIXEL_RANGE
 from tf_panoptic_fpn.workdir import Workdir
 
 # Beside the keys of the merge, for each image. TF Serving's REST interface encodes strings in
@@ -57,7 +60,7 @@ class ServedGraph:
             signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
 
         def serve_one(encoded):
-            image = decode_plain_image(encoded, exif_orientation(encoded))
+            image = decode_served_image(encoded, self.predictor.pixel_range)
             outputs = self.serve_images(image[None])
             row = {name: value[0] for name, value in outputs.items()}
             for name in maps:
@@ -97,6 +100,7 @@ def export_saved_model(predictor, output):
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
     `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
     model of one task lacks the keys of the other. `assets/categories.json` has the categories.
+    16-bit grey PNGs among `image_bytes` are scaled by the predictor's `pixel_range`.
 
     Args:
         predictor: a `Predictor`.
@@ -121,6 +125,9 @@ def export_saved_model(predictor, output):
     )
     archive.write_out(str(partial), verbose=False)
     predictor.categories.save(partial / "assets" / "categories.json")
+    if predictor.pixel_range != FULL_RANGE:
+        text = json.dumps(predictor.pixel_range)
+        (partial / PIXEL_RANGE).write_text(text, encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
 

@@ -133,10 +133,13 @@ def _load(source, config, categories, tta=False, class_shares=None):
         raise ConfigError(f"{source.path}: --balance-classes needs a model with the task semantic")
     validation = config.data.validation
     if tta:
-        return AugmentedPredictor(
+        predictor = AugmentedPredictor(
             model, categories, config.merge, validation, config.tta, class_shares
         )
-    return Predictor(model, categories, config.merge, validation, class_shares)
+    else:
+        predictor = Predictor(model, categories, config.merge, validation, class_shares)
+    predictor.pixel_range = tuple(config.data.pixel_range)
+    return predictor
 
 
 def _predict_on(device, predictor, image):

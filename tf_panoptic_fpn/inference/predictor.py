@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.merge import balance_classes, merge_outputs, no_instances
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
@@ -21,10 +22,15 @@ class Predictor:
             Given, a pixel's semantic class is the most probable one in relation to its share, see
             `balance_classes`.
 
+    Attributes:
+        pixel_range: see `formats.images.read_image`; image files are read so for it.
+
     Call: uint8 `[H0, W0, 3]` RGB -> dict of numpy arrays: the keys of the merge (`schema`),
     SEMANTIC_MAP and INSTANCES. With a model of one task the merge has its segments alone, and the
     key of the other task is missing.
     """
+
+    pixel_range = FULL_RANGE
 
     def __init__(self, model, categories, merge, split, class_shares=None):
         self.model = model

@@ -8,6 +8,8 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.images import FULL_RANGE
+from tf_panoptic_fpn.formats.json_tree import read_json
 
 MERGED = (
     schema.PANOPTIC_MAP,
@@ -19,6 +21,7 @@ MERGED = (
     schema.NUM_SEGMENTS,
 )
 CATEGORIES = "assets/categories.json"
+PIXEL_RANGE = "assets/pixel_range.json"  # [low, high]; not there for the full range
 
 
 class SavedModelPredictor:
@@ -27,6 +30,9 @@ class SavedModelPredictor:
     Args:
         folder: of the SavedModel, such as `saved_model/1`.
         categories: `CategoryTable` of the data set; None: the one that was exported with it.
+
+    Attributes:
+        pixel_range: see `formats.images.read_image`; image files are read so for it.
 
     Raises:
         ConfigError: if the folder holds none, it cannot be loaded, or it lacks the signature or its
@@ -39,6 +45,7 @@ class SavedModelPredictor:
             raise ConfigError(f"{folder}: holds no saved_model.pb")
         self.categories = categories or _exported_categories(folder)
         self._thing_class = self.categories.thing_class
+        self.pixel_range = _exported_pixel_range(folder)
         try:
             self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
@@ -88,3 +95,11 @@ def _exported_categories(folder):
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; export the model again with its categories")
     return CategoryTable.load(file)
+
+
+def _exported_pixel_range(folder):
+    file = pathlib.Path(folder) / PIXEL_RANGE
+    if not file.is_file():
+        return FULL_RANGE
+    low, high = read_json(file, list)
+    return low, high
