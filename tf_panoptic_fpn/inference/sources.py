@@ -33,9 +33,9 @@ def find_inputs(patterns, output):
     """Finds the files that are asked for.
 
     A folder stands for the images and videos in it and in its folders, without what lies in
-    `output`; the log says which kinds of file are left out. Outputs are named after the file, with the folders below the one that was given or
-    below a pattern's fixed part. Where two would share a name they get the folders below the one
-    that all inputs share, and then their suffix.
+    `output`; the log says which kinds of file are left out. Outputs are named after the file, with
+    the folders below the one that was given or below a pattern's fixed part. Where two would share
+    a name they get the folders below the one that all inputs share, and then their suffix.
 
     Args:
         patterns: list of files, folders and globs (`**` for any folders).
