@@ -47,6 +47,7 @@ setup(
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
+        "convert": ["datumaro>=1.13"],
         "video": ["av>=14.0"],
         "test": [
             "av>=14.0",

@@ -29,6 +29,7 @@ SOURCES = {
     "yolo": (read_yolo, ("input",)),
 }
 _SHOWN = 10
+_PART = "a part is left out"  # the rest of the mask is kept
 
 
 def add_arguments(parser):
@@ -139,7 +140,9 @@ def _print_summary(conversion, categories, output):
     _print_left_out("image", list(conversion.images_left_out.items()))
     annotations = conversion.annotations_left_out.items()
     pairs = [(name, reason) for name, reasons in annotations for reason in reasons]
-    _print_left_out("annotation", pairs)
+    parts = [pair for pair in pairs if _PART in pair[1]]
+    _print_left_out("annotation", [pair for pair in pairs if pair not in parts])
+    _print_left_out("part of a mask", parts)
     for name, count in conversion.num_images.items():
         print(f"{pathlib.Path(output) / name}: {plural(count, 'image')}")
     print(f"{pathlib.Path(output) / 'config.yaml'}: the model's classes and the paths")
@@ -150,7 +153,8 @@ def _print_summary(conversion, categories, output):
 def _print_left_out(what, pairs):
     """Prints the first of the pairs of file name and reason."""
     if pairs:
-        print(f"{plural(len(pairs), what)} left out:")
+        noun, _, rest = what.partition(" ")
+        print(" ".join(filter(None, (plural(len(pairs), noun), rest, "left out:"))))
     for name, reason in pairs[:_SHOWN]:
         print(_printable(f"  {name}: {reason}"))
     if len(pairs) > _SHOWN:

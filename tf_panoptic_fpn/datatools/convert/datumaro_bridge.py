@@ -71,8 +71,8 @@ def _import(folder, kind):
         from datumaro.components.environment import Environment
     except ImportError as error:
         raise ConfigError(
-            f"--source=datumaro needs the package datumaro: pip install datumaro, in an "
-            f"environment of its own ({error})"
+            "--source=datumaro needs the package datumaro: pip install 'tf-panoptic-fpn[convert]' "
+            f"({error})"
         ) from None
     environment = Environment()
     kinds = environment.detect_dataset(os.fspath(folder)) if kind is None else [kind]
