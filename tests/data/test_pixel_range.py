@@ -116,9 +116,9 @@ def test_prediction_reads_as_the_predictor_says(config):
         assert picture.image.max() == highest
 
 
-@pytest.mark.parametrize("value", ["[4095, 0]", "[0, 65536]", "[-1, 9]", "[5, 5]"])
+@pytest.mark.parametrize("value", ["[0]", "[4095, 0]", "[0, 65536]", "[-1, 9]", "[5, 5]"])
 def test_a_range_is_two_ascending_values_of_16_bits(config, value):
-    with pytest.raises(ConfigError, match=r"pixel_range.*two ints in ascending order"):
+    with pytest.raises(ConfigError, match=r"pixel_range"):
         load_config(config, [f"data.pixel_range={value}"])
 
 
