@@ -1,5 +1,6 @@
 """An exported SavedModel as a predictor."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -9,7 +10,6 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
-from tf_panoptic_fpn.formats.json_tree import read_json
 
 MERGED = (
     schema.PANOPTIC_MAP,
@@ -101,5 +101,5 @@ def _exported_pixel_range(folder):
     file = pathlib.Path(folder) / PIXEL_RANGE
     if not file.is_file():
         return FULL_RANGE
-    low, high = read_json(file, list)
+    low, high = json.loads(file.read_text(encoding="utf-8"))
     return low, high
