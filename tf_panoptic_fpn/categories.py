@@ -68,12 +68,12 @@ class CategoryTable:
     @classmethod
     def load(cls, path):
         """Reads a table that `save` wrote."""
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return cls.from_coco(json.load(file), file=str(path))
 
     def save(self, path):
         """Writes the table as the `categories` list of a COCO panoptic file."""
-        with open(path, "w") as file:
+        with open(path, "w", encoding="utf-8") as file:
             json.dump(self.to_coco(), file, indent=1)
 
     def to_coco(self):

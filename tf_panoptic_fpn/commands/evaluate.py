@@ -77,4 +77,4 @@ def _summarize(arguments):
     if arguments.output:
         folder = pathlib.Path(arguments.output)
         Workdir(folder).create()
-        (folder / "trials.json").write_text(json.dumps(summary, indent=1))
+        (folder / "trials.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")

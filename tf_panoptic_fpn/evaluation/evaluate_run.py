@@ -87,7 +87,7 @@ def evaluate_run(
             cityscapes=config.data.validation.format == "cityscapes",
             on_image=count,
         )
-    files.results.write_text(json.dumps(results, indent=1))
+    files.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
     gallery = _gallery(split, qualities, files.predictions, identity)
     write_report(files.report, results, gallery, format_config(config), split.categories)
     if submission:

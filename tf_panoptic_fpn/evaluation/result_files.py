@@ -53,12 +53,12 @@ class ResultFiles:
         path = self.folder / "identity.json"
         identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
         if self._path.exists():
-            known = json.loads(path.read_text()) if path.exists() else None
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
             if identity is not None and known == identity:
                 return
             self._delete(identity or {}, known or {})
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(identity, indent=1))
+        path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
     def _delete(self, identity, known):
         changed = [key for key, value in identity.items() if known.get(key) != value]
@@ -176,7 +176,7 @@ class ResultFiles:
     def write_coco(self):
         """Writes `panoptic.json` and `instances.json`, COCO's result formats."""
         images, annotations, separator = [], [], ""
-        with (self.folder / "instances.json").open("w") as file:
+        with (self.folder / "instances.json").open("w", encoding="utf-8") as file:
             file.write("[")
             for line in self.lines():
                 images.append(
@@ -201,7 +201,7 @@ class ResultFiles:
             "annotations": annotations,
             "categories": self._categories.to_coco(),
         }
-        (self.folder / "panoptic.json").write_text(json.dumps(panoptic))
+        (self.folder / "panoptic.json").write_text(json.dumps(panoptic), encoding="utf-8")
 
 
 def _contents(stem, prediction):
@@ -233,7 +233,7 @@ def write_submission(folder, name):
         The paths of the two files.
     """
     folder = pathlib.Path(folder)
-    document = json.loads((folder / "panoptic.json").read_text())
+    document = json.loads((folder / "panoptic.json").read_text(encoding="utf-8"))
     stem = f"panoptic_{name}_results"
     panoptic = folder / f"{stem}.zip"
     with zipfile.ZipFile(panoptic, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -201,7 +201,9 @@ class _Files:
                 "width": picture.width,
                 "segments_info": prediction.segments,
             }
-            self._path(f"{picture.stem}.json").write_text(json.dumps(document, indent=1))
+            self._path(f"{picture.stem}.json").write_text(
+                json.dumps(document, indent=1), encoding="utf-8"
+            )
         if self._coco:
             write_panoptic_png(prediction.ids, self._path(f"panoptic/{picture.stem}.png"))
             self._coco.add(picture, prediction)
@@ -258,7 +260,7 @@ class _JsonList:
     def __init__(self, path, before):
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
-        self._file = self._partial.open("w")
+        self._file = self._partial.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"
 
