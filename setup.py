@@ -6,7 +6,9 @@ import re
 from setuptools import find_packages, setup
 
 here = pathlib.Path(__file__).parent
-version = re.search(r'__version__ = "(.+)"', (here / "tf_panoptic_fpn/__init__.py").read_text())
+version = re.search(
+    r'__version__ = "(.+)"', (here / "tf_panoptic_fpn/__init__.py").read_text(encoding="utf-8")
+)
 CONFIGS = {
     "tf_panoptic_fpn.configs": "configs",
     "tf_panoptic_fpn.configs.paper": "configs/paper",
@@ -16,7 +18,7 @@ setup(
     name="tf-panoptic-fpn",
     version=version.group(1),
     description="Panoptic FPN for TensorFlow and Keras 3",
-    long_description=(here / "README.md").read_text(),
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -48,6 +50,7 @@ setup(
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
+        "convert": ["datumaro>=1.13"],
         "video": ["av>=14.0"],
         "test": [
             "av>=14.0",

@@ -56,7 +56,7 @@ def write_ground_truth(coco, num_images, folder):
     things = [{**category, "isthing": 1} for category in coco.dataset["categories"]]
     stuff = [{"id": 1000 + i, "name": f"stuff {i}", "isthing": 0} for i in range(NUM_STUFF)]
     tree = {"images": images, "annotations": annotations, "categories": things + stuff}
-    (folder / "panoptic.json").write_text(json.dumps(tree))
+    (folder / "panoptic.json").write_text(json.dumps(tree), encoding="utf-8")
 
 
 def seconds_of(function):

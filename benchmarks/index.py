@@ -39,7 +39,7 @@ def write_data_set(folder, num_images, num_instances):
     for i, (height, width) in enumerate(SIZES):
         pixels = rng.integers(0, 255, (height // 8, width // 8, 3), np.uint8)
         Image.fromarray(pixels).resize((width, height)).save(folder / f"{i}.jpg", quality=90)
-    with open(folder / "instances.json", "w") as file:
+    with open(folder / "instances.json", "w", encoding="utf-8") as file:
         file.write('{"info": {}, "images": [')
         for i in range(num_images):
             name = f"{i:012}.jpg"
@@ -65,7 +65,7 @@ def write_panoptic(folder, num_images):
         {"id": i, "name": str(i), "isthing": int(i < NUM_CATEGORIES)}
         for i in range(NUM_CATEGORIES + NUM_STUFF)
     ]
-    with open(folder / "panoptic.json", "w") as file:
+    with open(folder / "panoptic.json", "w", encoding="utf-8") as file:
         file.write(f'{{"categories": {json.dumps(categories)}, "images": [')
         for i in range(num_images):
             os.link(folder / f"{i % len(SIZES)}.png", maps / f"{i:012}.png")
@@ -136,7 +136,7 @@ class PeakMemory:
 
 def memory():
     """Resident and anonymous memory of this process, MB; the rest are pages of files."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     values = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
     anonymous, file = int(values["RssAnon"]), int(values["RssFile"])
     return (anonymous + file) / 1e3, anonymous / 1e3

@@ -44,7 +44,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.peak_of:
         evaluate_panoptic_files(arguments.peak_of / "gt.json", arguments.peak_of / "pred.json")
-        status = pathlib.Path("/proc/self/status").read_text()
+        status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
         own = int(status.partition("VmHWM:")[2].split()[0])
         worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         print(json.dumps([own // 1024, worker // 1024]))
@@ -66,7 +66,9 @@ def main():
         for factor in (1, 4):
             write_json(folder, categories, images, factor * arguments.images)
             command = [sys.executable, __file__, "--peak-of", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, encoding="utf-8"
+            )
             line[f"peak_mib_of_{factor * arguments.images}"] = json.loads(done.stdout)
     print(json.dumps(line))
 
@@ -77,7 +79,7 @@ def write_images(samples, folder):
     Returns:
         `(categories, images)`: the COCO list, and the pair of segment lists of each image.
     """
-    tree = json.loads((samples / "cocostuff_13" / "panoptic.json").read_text())
+    tree = json.loads((samples / "cocostuff_13" / "panoptic.json").read_text(encoding="utf-8"))
     rng = np.random.default_rng(0)
     (folder / "gt").mkdir()
     (folder / "pred").mkdir()
@@ -136,7 +138,7 @@ def write_json(folder, categories, images, count):
             for i in range(count)
         ]
         tree = {"categories": categories, "annotations": annotations}
-        (folder / f"{kind}.json").write_text(json.dumps(tree))
+        (folder / f"{kind}.json").write_text(json.dumps(tree), encoding="utf-8")
 
 
 def decoded_ratio(folder, table, category_ids, images):
@@ -187,7 +189,9 @@ def cpu_seconds():
 
 
 def read_pairs(folder):
-    trees = [json.loads((folder / f"{kind}.json").read_text()) for kind in ("gt", "pred")]
+    trees = [
+        json.loads((folder / f"{kind}.json").read_text(encoding="utf-8")) for kind in ("gt", "pred")
+    ]
     return [
         (
             folder / "gt" / gt["file_name"],

@@ -1,7 +1,9 @@
 """The errors that a user can mend; the command line prints each on one line."""
 
+import logging
 import os
 import sys
+import warnings
 
 
 class PanopticError(ValueError):
@@ -25,7 +27,12 @@ class TrainingError(PanopticError):
 
 
 def exit_on_error(main):
-    """Runs `main()`; an error that the user can mend becomes one line and exit status 2."""
+    """Runs `main()`; an error that the user can mend becomes one line and exit status 2.
+
+    Warnings, such as Pillow's about damaged images, go to the log, a line each.
+    """
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}"
     try:
         try:
             main()

@@ -1,5 +1,6 @@
 """Painting and writing; the sources are in `test_convert_sources`."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -120,6 +121,35 @@ def test_the_background_joins_its_stuff():
     assert fill_background(filled, 9) is filled
 
 
+def test_the_background_does_not_paint_void():
+    ids = np.array([[0, 0, 4]], np.int32)
+    void = np.array([[True, False, False]])
+    filled = fill_background(Drawing(ids, {4: (CAR, False)}, void=void), ROAD)
+    np.testing.assert_array_equal(filled.ids, [[0, 5, 4]])
+    # 255 of a map of classes is void, and 0 is not annotated.
+    joined = combine_maps(np.array([[255, 0, CAR]]), np.array([[0, 0, 1]]), CATEGORIES, (255,))
+    assert (fill_background(joined, ROAD).ids > 0).tolist() == [[False, True, True]]
+
+
+def test_a_region_without_a_category_cuts_what_lies_below():
+    hole = Shape(shape(CORNER, CAR).runs, None, False, "hole")
+    void = Shape(shape("...x .... ....", CAR).runs, None, False, "void", is_void=True)
+    shapes = [shape(LEFT, CAR), hole, void, shape(FULL, ROAD)]
+    drawing = paint_shapes(shapes, (3, 4), CATEGORIES)
+    np.testing.assert_array_equal(drawing.ids, [[0, 1, 4, 0], [1, 1, 4, 4], [1, 1, 4, 4]])
+    assert drawing.segments == {1: (CAR, False), 4: (ROAD, False)}
+    assert np.argwhere(drawing.void).tolist() == [[0, 3]]
+    assert paint_shapes(shapes[:2], (3, 4), CATEGORIES).void is None
+
+
+def test_a_stated_order_goes_before_the_areas():
+    small = shape(CORNER, PERSON)
+    above = Shape(shape(LEFT, CAR).runs, CAR, False, "above", z_order=1)
+    drawing = paint_shapes([small, above], (3, 4), CATEGORIES)
+    assert drawing.segments == {2: (CAR, False)}
+    assert drawing.left_out == ("a 8: hidden by others",)
+
+
 def test_declared_stuff():
     table = declare_stuff(CATEGORIES, ["car"], "wall")
     assert [(c.id, c.name, c.is_thing) for c in table.categories] == [
@@ -209,6 +239,37 @@ def test_what_is_written_loads(tmp_path):
     config = load_config(out / "config.yaml")
     assert (config.model.num_thing_classes, config.model.num_stuff_classes) == (2, 1)
     assert (config.data.root, config.data.train.images) == (str(out), "images")
+
+
+def test_every_split_of_the_configuration_is_there(tmp_path):
+    write_panoptic(make_source(tmp_path, ["a.png"]), tmp_path / "out")
+    data = load_config(tmp_path / "out/config.yaml").data
+    assert data.validation.panoptic_json == data.train.panoptic_json == "panoptic.json"
+    assert (tmp_path / "out/config.yaml").read_text().startswith("# validation: the training")
+
+
+def test_splits_of_the_source_are_kept(tmp_path):
+    source = make_source(tmp_path, ["a.png", "b.png", "c.png"])
+    splits = ("test", "train", "test")
+    images = [dataclasses.replace(i, split=s) for i, s in zip(source.images, splits, strict=True)]
+    source = dataclasses.replace(source, images=tuple(images))
+    conversion = write_panoptic(source, tmp_path / "out")
+    assert conversion.num_images == {"panoptic_train.json": 1, "panoptic_test.json": 2}
+    data = load_config(tmp_path / "out/config.yaml").data
+    assert data.train.panoptic_json == "panoptic_train.json"
+    assert data.validation.panoptic_json == "panoptic_test.json"
+    with pytest.raises(ConfigError, match=r"splits of its own, \['test', 'train'\]"):
+        write_panoptic(source, tmp_path / "new", validation_share=0.5)
+
+
+def test_no_image_is_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"^no image is listed$"):
+        write_panoptic(make_source(tmp_path, []), tmp_path / "out")
+    nothing = Drawing(np.zeros((2, 4), np.int32), {}, ("annotation 1: bad", "annotation 2: bad"))
+    with pytest.raises(
+        DataError, match=r"a.png: nothing is annotated: annotation 1: bad \(and 1 more left out\)"
+    ):
+        write_panoptic(make_source(tmp_path, ["a.png"], {"a.png": nothing}), tmp_path / "out")
 
 
 def test_image_files(tmp_path):

@@ -1,12 +1,12 @@
 """Each kind of annotation, from the command line to the maps."""
 
-import argparse
 import base64
 import io
 import json
 
 import numpy as np
 import pytest
+from convert_command import command, convert, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,35 +15,8 @@ from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import convert_data, validate_data
 from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
 from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
-from tf_panoptic_fpn.datatools.convert.voc import CLASSES
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
-from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.records import load_segments
-
-
-def command(module, *arguments):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    module.run(parser.parse_args([str(argument) for argument in arguments]))
-
-
-def convert(folder, *arguments):
-    """Runs the command; returns dict: file name -> (ids, dict: segment id -> its `Segment`)."""
-    out = folder / "out"
-    command(convert_data, f"--output={out}", *arguments)
-    split = read_coco_panoptic(out / "images", out / "panoptic.json", out / "panoptic")
-    loaded = {
-        r.file_name: (load_segments(r)[1], {s.id: s for s in r.segments}) for r in split.images
-    }
-    return loaded, split.categories
-
-
-def named(loaded, categories):
-    """The map as category names, upper-case for crowds, `.` for void."""
-    ids, segments = loaded
-    names = {i: categories.by_id[s.category_id].name for i, s in segments.items()}
-    names = {i: name.upper() if segments[i].is_crowd else name for i, name in names.items()}
-    return [[names.get(i, ".") for i in row] for row in ids.tolist()]
+from tf_panoptic_fpn.formats.voc import CLASSES
 
 
 def box(x, y, width, height):
@@ -98,7 +71,7 @@ def test_coco_instances(coco, capsys):
         3: (4, (5, 0, 1, 4)),
     }
     printed = capsys.readouterr().out
-    assert "1 images, 3 segments, 2 thing and 0 stuff categories\n" in printed
+    assert "1 image, 3 segments, 2 thing and 0 stuff categories\n" in printed
     assert "3 annotations left out:\n" in printed
     assert "  instances.json: annotation 20: unknown image id 77\n" in printed
     assert "annotation 13: a polygon must have 3 or more points" in printed
@@ -221,9 +194,10 @@ def test_labelme_shapes(tmp_path):
     # One instance of two shapes, and one beside it.
     assert ids[0, 0] == ids[0, 5] != ids[3, 0]
     report = json.loads((tmp_path / "out/conversion.json").read_text())
-    assert report["images_left_out"] == {
-        "other.json": "a LabelMe file has `shapes` and `imagePath`"
-    }
+    assert report["images_left_out"] == {}
+    assert report["notes"] == [
+        "1 JSON file of other tools, e.g. other.json: without `shapes` and `imagePath`"
+    ]
     assert report["annotations_left_out"]["a.png"] == [
         "shape 3 (dog): the mask leaves the image",
         "shape 5 (dog): a line has no area",
@@ -286,8 +260,8 @@ def test_voc(tmp_path):
     assert [c.name for c in categories.things] == list(CLASSES)
     assert list(loaded) == ["2007_1.jpg"]
     assert named(loaded["2007_1.jpg"], categories) == [
-        ["background", "person", "background", "person"],
-        ["background", "person", "background", "car"],
+        ["background", "person", ".", "person"],
+        ["background", "person", ".", "car"],
     ]
     assert len(loaded["2007_1.jpg"][1]) == 4
     report = json.loads((tmp_path / "out/conversion.json").read_text())

@@ -222,7 +222,7 @@ def test_images(tmp_path, monkeypatch):
     save(noise, path, exif=exif)
     assert rules((20, 30)) == (
         {
-            "rotated": "orientation 6, upright 30x20",
+            "rotated": "orientation 6, upright 20x30 (width x height)",
             "size": "the JSON says 20x30 (HxW), the image is 30x20 upright (EXIF orientation)",
         },
         (30, 20),
@@ -241,7 +241,7 @@ def test_images(tmp_path, monkeypatch):
     save(noise, path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.warns(Image.DecompressionBombWarning):
-        assert rules()[0] == {"large": "20x30"}
+        assert rules()[0] == {"large": "30x20 (width x height)"}
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     assert list(rules()[0]) == ["bomb"]
 
@@ -403,11 +403,14 @@ def test_arguments_must_fit(tmp_path):
 
 @pytest.fixture
 def config(pair, tmp_path):
-    """A configuration whose two splits are the set of `pair`."""
-    pair.json_path.write_text(json.dumps(pair.tree))
+    """A configuration whose two splits are the set of `pair`, in two files."""
+    splits = []
+    for json_path in (pair.json_path, pair.json_path.with_name("again.json")):
+        json_path.write_text(json.dumps(pair.tree))
+        name = json_path.name
+        splits.append(f"{{images: images, panoptic_json: {name}, panoptic_dir: panoptic}}")
     path = tmp_path / "config.yaml"
-    split = "{images: images, panoptic_json: panoptic.json, panoptic_dir: panoptic}"
-    path.write_text(f"data: {{root: {tmp_path}, train: {split}, validation: {split}}}")
+    path.write_text(f"data: {{root: {tmp_path}, train: {splits[0]}, validation: {splits[1]}}}")
     return path
 
 
@@ -417,6 +420,16 @@ def test_both_splits_of_a_configuration(config, capsys):
     assert train.startswith("train\n")
     assert "an image is in both splits" not in train
     assert "error         3  an image is in both splits" in validation
+
+
+def test_training_files_for_validation_are_said_and_accepted(config, capsys):
+    config.write_text(config.read_text().replace("again.json", "panoptic.json"))
+    assert command(f"--config={config}") == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(
+        "validation: the files of training; figures on them say nothing of new images\n"
+    )
+    assert "both splits" not in printed
 
 
 def test_other_formats_are_checked_through_their_reader(pair):

@@ -9,6 +9,7 @@ from PIL import Image
 from tf_panoptic_fpn.commands import convert_cityscapes as command
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.index import build_index
+from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.cityscapes import (
     CATEGORIES,
@@ -133,6 +134,38 @@ def test_conversion_keeps_ids_and_reads_back(root):
             assert record.file_name == expected.file_name
     with pytest.raises(DataError, match=r"cityscapes_panoptic_train.json: exists already"):
         convert_cityscapes(images, root / "gtFine/train", target.with_suffix(".json"), target)
+
+
+def run_command(*arguments):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    command.run(parser.parse_args(arguments))
+
+
+def test_a_folder_of_one_split_and_a_second_run(root, capsys):
+    run_command("--root", str(root))
+    written = root / "gtFine/cityscapes_panoptic_train.json"
+    assert capsys.readouterr().out.splitlines() == [
+        f"val: left out, there is no {root}/leftImg8bit/val",
+        str(written),
+    ]
+    before = written.read_bytes()
+    run_command("--root", str(root), "--splits", "train")
+    assert capsys.readouterr().out == f"{written}: exists already, left as it is\n"
+    assert written.read_bytes() == before
+    # What is asked for by name must be there, and nothing is done before that is known.
+    written.unlink()
+    with pytest.raises(DataError, match=r"leftImg8bit/val: no such folder"):
+        run_command("--root", str(root), "--splits", "train", "val")
+    assert not written.exists()
+    with pytest.raises(DataError, match=r"leftImg8bit/train: no such folder"):
+        run_command("--root", str(root / "none"))
+
+
+def test_messages_have_the_ids_of_the_file(root):
+    findings = validate_split(lambda: _read(root)).findings
+    shown = [example.split(": ", 1)[1] for example in findings.examples["tiny"]]
+    assert shown == ["segment 7 (road): 2", "segment 23 (sky): 2", "segment 26 (car): 1"]
 
 
 def test_files_of_cityscapesscripts(root):

@@ -128,6 +128,19 @@ def test_a_pattern_that_stands_for_nothing(tmp_path, monkeypatch, pattern, messa
         find_inputs([pattern], "out")
 
 
+def test_what_is_left_out_of_a_folder_is_said_by_kind(tmp_path, caplog):
+    save(tmp_path / "in/x.png")
+    for name in ("a.HEIC", "b.heic", "x.json", ".hidden"):
+        (tmp_path / "in" / name).touch()
+    assert stems(find_inputs([tmp_path / "in"], tmp_path / "out")) == ["x"]
+    assert caplog.messages == [
+        f"{tmp_path}/in: left out: 2 .heic files, e.g. a.HEIC: needs a plugin (pillow-heif)",
+        f"{tmp_path}/in: left out: 1 .json file, e.g. x.json: no kind of file that is read here",
+    ]
+    with pytest.raises(DataError, match=r"no image or video there: 1 .heic file, e.g. b.heic"):
+        find_inputs([f"{tmp_path}/in/*.heic"], tmp_path / "out")
+
+
 def test_what_is_written_of_images(tmp_path):
     images = {"x": (500, 600), "deep/y": (48, 64)}
     for stem, size in images.items():

@@ -56,6 +56,13 @@ def test_category_ids_become_classes(tmp_path):
         SavedModelPredictor(tmp_path, fewer)(np.zeros((4, 6, 3), np.uint8))
 
 
+def test_the_pixel_range_is_exported_with_the_model(tmp_path):
+    export(tmp_path, "tensor", constants)
+    assert SavedModelPredictor(tmp_path, CATEGORIES).pixel_range == (0, 65535)
+    (tmp_path / "assets/pixel_range.json").write_text("[0, 4095]", encoding="utf-8")
+    assert SavedModelPredictor(tmp_path, CATEGORIES).pixel_range == (0, 4095)
+
+
 def test_padding_is_told_from_the_category_0(tmp_path):
     """By the number of detections; earlier exports pad with 0, today's with -1."""
     table = CategoryTable((Category(0, "cat", True), Category(51, "sky", False)))

@@ -15,6 +15,7 @@ from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.datatools.validate.rules import ERROR
 from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 
 SUMMARY = "check a data set before it is trained on"
 
@@ -54,6 +55,8 @@ def run(arguments):
         )
     for title, validation in validations.items():
         print("\n".join(filter(None, (title, validation.findings.table(), validation.summary()))))
+    if "train" in validations and "validation" not in validations:
+        print("validation: the files of training; figures on them say nothing of new images")
     if arguments.fix:
         _write_corrected(validations[""], arguments)
     if any(validation.findings.total(ERROR) for validation in validations.values()):
@@ -61,13 +64,21 @@ def run(arguments):
 
 
 def _validate_config(path, overrides):
-    """Dict: title -> `Validation`; images in both splits count as errors of the second."""
+    """Dict: title -> `Validation`; images in both splits count as errors of the second.
+
+    Two splits of the same files are one.
+    """
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         data = resolve_data(load_config(path, overrides), folder).data
-        train = _validate_split(data, "train")
-        validation = _validate_split(data, "validation")
-    validation["validation"].check_leak(train["train"])
-    return {**train, **validation}
+        validations = _validate_split(data, "train")
+        if _files(data, "train") != _files(data, "validation"):
+            train = validations["train"]
+            validations |= _validate_split(data, "validation")
+            validations["validation"].check_leak(train)
+    if tuple(data.pixel_range) != FULL_RANGE:  # it is set, on purpose
+        for validation in validations.values():
+            validation.findings.counts.pop("pixel_range", None)
+    return validations
 
 
 def _validate_split(data, name):
@@ -87,6 +98,12 @@ def _validate_split(data, name):
         paths = (given["images"], given["instances_json"])
         validations[title] = _checking(validate_instances, *paths)
     return validations
+
+
+def _files(data, name):
+    """What the configuration of a split says of files, and not of their use."""
+    split = getattr(data, name)
+    return split.format, split.paths(data.root)
 
 
 def _checking(validate, *arguments):

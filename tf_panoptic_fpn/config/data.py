@@ -19,6 +19,7 @@ AnySplit = Annotated[
 _FORMAT = "coco_panoptic"  # where none is named
 _TRAIN = {"short_sides": (640, 672, 704, 736, 768, 800), "flip_probability": 0.5}
 Side = Annotated[int, Field(ge=64)]
+Pixel = Annotated[int, Field(ge=0, le=65535)]
 Multiple = Annotated[int, Field(gt=0, multiple_of=32)]
 
 
@@ -106,9 +107,17 @@ class DataConfig(Section):
     )
     max_damaged_share: Share = setting(0.01, "training stops above it, and above 3 images")
     max_instances: Count = setting(100, "of an image, the largest")
+    pixel_range: tuple[Pixel, Pixel] = setting(
+        (0, 65535), "values of 16-bit grey images that become 0 and 255; the rest is clipped"
+    )
     canvases: tuple[tuple[Multiple, Multiple], ...] = setting(
         (), "sizes that batches are padded to, the smallest that fits; their own without any"
     )
+
+    @rule
+    def range_ascends(self):
+        if self.pixel_range[0] >= self.pixel_range[1]:
+            return "pixel_range", "two values in ascending order"
 
     @rule
     def records_are_for_training(self):

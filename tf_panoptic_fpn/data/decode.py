@@ -6,23 +6,24 @@ import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.data.python_calls import python_function
-from tf_panoptic_fpn.formats.images import read_image, read_label_png
+from tf_panoptic_fpn.formats.images import FULL_RANGE, read_image, read_label_png
 
 
-def decode_image(data, orientation, with_pillow):
+def decode_image(data, orientation, with_pillow, pixel_range=FULL_RANGE):
     """Decodes an image file as upright RGB; the bytes decide what it is, not its name.
 
     Args:
         data: string `[]`, the file.
         orientation: uint8 `[]`, EXIF, 1 to 8.
         with_pillow: bool `[]`, for a file that TensorFlow reads otherwise than Pillow.
+        pixel_range: see `formats.images.read_image`.
 
     Returns:
         uint8 `[H, W, 3]`.
     """
 
     def pillow():
-        return python_function(lambda d: read_image(_file(d)), [data], tf.uint8)
+        return python_function(lambda d: read_image(_file(d), pixel_range), [data], tf.uint8)
 
     def plain():
         return decode_plain_image(data, orientation)
@@ -38,6 +39,28 @@ def decode_plain_image(data, orientation):
         lambda: tf.io.decode_png(data, channels=3),
     )
     return tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
+
+
+def decode_served_image(data, pixel_range=FULL_RANGE):
+    """Decodes the bytes of a JPEG or PNG as upright RGB, as a SavedModel does: no Python is run.
+
+    Args:
+        data: string `[]`, the file.
+        pixel_range: of 16-bit grey PNGs, see `formats.images.read_image`.
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(tf.strings.join([data, bytes(26)]), 0, 26), tf.uint8)
+    # The bytes at 24 and 25 are the bit depth and the kind, 0 for grey.
+    is_deep = tf.reduce_all(head[:4] == list(b"\x89PNG")) & (head[24] == 16) & (head[25] == 0)
+    low, high = pixel_range
+
+    def deep():
+        grey = tf.clip_by_value(tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32), low, high)
+        return tf.repeat(tf.cast((grey - low) * 255 // (high - low), tf.uint8), 3, axis=-1)
+
+    return tf.cond(is_deep, deep, lambda: decode_plain_image(data, exif_orientation(data)))
 
 
 def exif_orientation(data):

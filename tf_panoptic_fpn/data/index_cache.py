@@ -159,7 +159,7 @@ def _write(split, folder, skipped):
         "checksums": checksums,
         "num_runs": num_runs,
     }
-    (folder / "index.json").write_text(json.dumps(description))
+    (folder / "index.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def _load(path):
@@ -169,7 +169,7 @@ def _load(path):
         OSError, EOFError, ValueError, KeyError or TypeError: if a file is missing or damaged. Of
             the runs, which may be large, only the number is looked at.
     """
-    description = json.loads((path / "index.json").read_text())
+    description = json.loads((path / "index.json").read_text(encoding="utf-8"))
     if description["version"] != _VERSION:
         raise ValueError(f"version {description['version']}")
     names = [*description["checksums"], "runs"]

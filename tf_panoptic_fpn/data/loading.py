@@ -11,6 +11,7 @@ from tf_panoptic_fpn.data.instance_masks import (
     foreground_runs,
     map_runs,
 )
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.formats.records import ImageRecord, Segment, load_segments
 
 _LOADED = {
@@ -47,10 +48,12 @@ class ImageLoader:
     Args:
         index: `DatasetIndex`.
         source: `FolderSource` or another with its `read`.
+        pixel_range: see `formats.images.read_image`.
     """
 
-    def __init__(self, index, source):
+    def __init__(self, index, source, pixel_range=FULL_RANGE):
         self.source = source
+        self.pixel_range = tuple(pixel_range)
         self.map_format = index.map_format
         self.masks_are_runs = bool(np.any(index.instance_map_ids < 0))
         keys = _LOADED | (_RUNS if self.masks_are_runs else _MAP)
@@ -86,7 +89,8 @@ class ImageLoader:
         columns = self.columns
         image_bytes, map_bytes = self.source.read(row)
         with_pillow |= columns["needs_pillow"][row]
-        image = decode_image(image_bytes, columns["orientations"][row], with_pillow)
+        orientation = columns["orientations"][row]
+        image = decode_image(image_bytes, orientation, with_pillow, self.pixel_range)
         size = columns["sizes"][row]
         tf.debugging.Assert(
             tf.reduce_all(tf.shape(image)[:2] == size), ["the image has another size"]

@@ -91,7 +91,7 @@ def training_dataset(
     # An error inside the pipeline would reach the user as one of TensorFlow's.
     damaged.first_readable(schedule[min(start_step, num_steps - 1), 0])
 
-    loader = ImageLoader(index, source)
+    loader = ImageLoader(index, source, data_config.pixel_range)
     augmentation = Augmentation(data_config, seed)
     with tf.device("CPU"):
         rows = tf.constant(schedule.reshape(-1))

@@ -46,13 +46,13 @@ def write_shapes(folder, config):
     folder = pathlib.Path(folder)
     stamp_path = folder / "shapes.json"
     stamp = json.dumps({"version": _DRAWING_VERSION, **config.model_dump()})
-    if stamp_path.is_file() and stamp_path.read_text() == stamp:
+    if stamp_path.is_file() and stamp_path.read_text(encoding="utf-8") == stamp:
         return
     stamp_path.unlink(missing_ok=True)
     splits = (("train", config.train_images), ("validation", config.validation_images))
     for split, (name, num_images) in enumerate(splits):
         _write_split(folder / name, num_images, config.image_size, (config.seed, split))
-    stamp_path.write_text(stamp)
+    stamp_path.write_text(stamp, encoding="utf-8")
 
 
 def draw_shapes(size, rng):
@@ -103,7 +103,7 @@ def _write_split(folder, num_images, size, seed):
         for c in CATEGORIES
     ]
     tree = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "panoptic.json").write_text(json.dumps(tree))
+    (folder / "panoptic.json").write_text(json.dumps(tree), encoding="utf-8")
 
 
 def _segments_info(ids, category_ids):

@@ -9,6 +9,8 @@ from tf_panoptic_fpn.data.index import index_of_columns
 from tf_panoptic_fpn.data.shapes import write_shapes
 from tf_panoptic_fpn.data.tfrecords import load_records_index, records_folder
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.images import FULL_RANGE
+from tf_panoptic_fpn.formats.records import LazyRecords
 
 
 def resolve_data(config, workdir):
@@ -85,8 +87,16 @@ def load_split(data, name, semantic_things="other", skipped=None):
     _check_present(data, name)
     split = getattr(data, name).read(data.root, skipped)
     return dataclasses.replace(
-        split, categories=split.categories.with_semantic_things(semantic_things)
+        split,
+        categories=split.categories.with_semantic_things(semantic_things),
+        images=_with_pixel_range(split.images, tuple(data.pixel_range)),
     )
+
+
+def _with_pixel_range(images, pixel_range):
+    if pixel_range == FULL_RANGE:
+        return images
+    return LazyRecords(images, lambda record: dataclasses.replace(record, pixel_range=pixel_range))
 
 
 def _check_present(data, name):

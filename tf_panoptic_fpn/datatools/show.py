@@ -1,11 +1,12 @@
 """A contact sheet of training samples, as the model sees them."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.visualize import draw_semantic, side_by_side
 from tf_panoptic_fpn.visualize.colors import segment_colors, text_color
+from tf_panoptic_fpn.visualize.fonts import draw_text, drawable_name, text_length, text_metrics
 from tf_panoptic_fpn.visualize.labels import place_labels
 
 SHORT_SIDE = 480  # pixels of a sample on the sheet
@@ -53,7 +54,7 @@ def draw_sample_instances(image, sample, categories, scale):
     """
     real = np.flatnonzero(sample[schema.GT_CLASSES] >= 0)
     things = categories.things
-    names = [things[c].name for c in sample[schema.GT_CLASSES][real]]
+    names = [drawable_name(things[c]) for c in sample[schema.GT_CLASSES][real]]
     colors = segment_colors(
         [{"category_id": things[c].id} for c in sample[schema.GT_CLASSES][real]], categories
     )
@@ -132,13 +133,12 @@ def _paste(picture, bitmap, box, color, is_crowd):
 
 def _draw_names(draw, canvas_size, entries):
     """Writes names above the left of their boxes, while they hide little of the picture."""
-    font = ImageFont.load_default(FONT_SIZE)
-    ascent, descent = font.getmetrics()
+    line_height = sum(text_metrics(FONT_SIZE)) + 2
     width, height = canvas_size
     named, anchors, sizes = [], [], []
     num_small, hidden = 0, 0
     for box, text, color in entries:
-        size = (ascent + descent + 2, round(font.getlength(text)) + 6)
+        size = (line_height, round(text_length(text, FONT_SIZE)) + 6)
         num_small += size[0] * size[1] > np.prod(box[2:] - box[:2])
         hidden += size[0] * size[1]
         if num_small <= MAX_SMALL_NAMES and hidden <= MAX_LABELLED * height * width:
@@ -153,7 +153,7 @@ def _draw_names(draw, canvas_size, entries):
         if y1 <= box[2] + 1 and y2 >= box[0] - 1 and x1 <= box[3] and x2 >= box[1]:  # at its box
             draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
             center = ((x1 + x2) / 2, (y1 + y2) / 2)
-            draw.text(center, text, fill=text_color(color), font=font, anchor="mm")
+            draw_text(draw, center, text, text_color(color), FONT_SIZE)
 
 
 def _sheet(pictures):

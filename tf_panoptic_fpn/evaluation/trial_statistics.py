@@ -41,7 +41,7 @@ def summarize_trials(folders):
     for folder in folders:
         path = pathlib.Path(folder) / "results.json"
         try:
-            trials.append(json.loads(path.read_text()))
+            trials.append(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         except ValueError as error:

@@ -1,5 +1,6 @@
 """A SavedModel that serves a predictor: image bytes in, panoptic segmentation out."""
 
+import json
 import os
 import pathlib
 import tempfile
@@ -8,12 +9,13 @@ import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.data.decode import decode_plain_image, exif_orientation
+from tf_panoptic_fpn.data.decode import decode_served_image
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
 from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.saved_model import CATEGORIES, SAVED_MODEL
+from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL
 from tf_panoptic_fpn.workdir import Workdir
 
 # Beside the keys of the merge, for each image. TF Serving's REST interface encodes strings in
@@ -62,7 +64,7 @@ class ServedGraph:
             signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
 
         def serve_one(encoded):
-            image = decode_plain_image(encoded, exif_orientation(encoded))
+            image = decode_served_image(encoded, self.predictor.pixel_range)
             outputs = self.serve_images(image[None])
             row = {name: value[0] for name, value in outputs.items()}
             for name in maps:
@@ -131,7 +133,8 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
     `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
     model of one task lacks the keys of the other. Category ids are int64, -1 where they are
-    padding. `assets/categories.json` has the categories.
+    padding. `assets/categories.json` has the categories. 16-bit grey PNGs among `image_bytes` are
+    scaled by the predictor's `pixel_range`.
 
     Args:
         predictor: a `Predictor`.
@@ -160,6 +163,9 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
         written = pathlib.Path(beside) / "new"
         archive.write_out(str(written), verbose=False)
         predictor.categories.save(written / CATEGORIES)
+        if predictor.pixel_range != FULL_RANGE:
+            text = json.dumps(predictor.pixel_range)
+            (written / PIXEL_RANGE).write_text(text, encoding="utf-8")
         if output.exists():
             output.rename(pathlib.Path(beside) / "old")
         written.rename(output)

@@ -150,7 +150,7 @@ def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
             "categories": split.categories.to_coco(),
         }
         unfinished = f"{panoptic_json}.unfinished"
-        pathlib.Path(unfinished).write_text(json.dumps(tree))
+        pathlib.Path(unfinished).write_text(json.dumps(tree), encoding="utf-8")
         os.replace(unfinished, panoptic_json)
     except OSError as error:
         path = error.filename or panoptic_dir

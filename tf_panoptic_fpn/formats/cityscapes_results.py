@@ -35,7 +35,7 @@ def write_cityscapes(folder, file_name, result, categories):
             _save(mask_api.decode(instance["segmentation"]) * 255, folder / "instances" / mask)
             lines.append(f"{mask} {instance['category_id']} {instance['score']!r}\n")
         (folder / "instances" / "masks").mkdir(parents=True, exist_ok=True)
-        (folder / "instances" / f"{name}_pred.txt").write_text("".join(lines))
+        (folder / "instances" / f"{name}_pred.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def _label_ids(result, categories):

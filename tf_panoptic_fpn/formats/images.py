@@ -24,6 +24,7 @@ _PLAIN = {
     *(("PNG", mode, mode) for mode in ("L", "LA", "RGB", "RGBA")),
 }
 _PLAIN_LABELS = {("L", "L"), ("I;16", "I;16B"), ("I", "I;16B")}
+FULL_RANGE = (0, 65535)  # of 16-bit pixels
 _LABELS = {*_PLAIN_LABELS, ("P", "P"), ("P", "P;1"), ("P", "P;2"), ("P", "P;4")}
 
 
@@ -56,7 +57,7 @@ def read_header(path):
         return ImageHeader(height, width, orientation, is_plain)
 
 
-def read_image(path):
+def read_image(path, pixel_range=FULL_RANGE):
     """Reads an image file as RGB, upright.
 
     The EXIF orientation is applied (of a PNG, if it precedes the pixels); grey, palette, CMYK
@@ -64,6 +65,8 @@ def read_image(path):
 
     Args:
         path: an image of any format that Pillow reads.
+        pixel_range: `(low, high)`, ints, the values of 16-bit grey pixels that become 0 and 255;
+            what lies beyond is clipped.
 
     Returns:
         uint8 `[H, W, 3]`, RGB.
@@ -72,7 +75,20 @@ def read_image(path):
         DataError: if the file is missing, empty, truncated or cannot be decoded.
     """
     with _decoding(path, "image"), Image.open(path) as image:
-        return np.asarray(_to_rgb(image))
+        return np.asarray(_to_rgb(image, pixel_range))
+
+
+def used_range(path):
+    """Returns the lowest and the highest value of a 16-bit grey image; None for any other image.
+
+    Raises:
+        DamagedFileError: as `read_image`.
+    """
+    with _decoding(path, "image"), Image.open(path) as image:
+        if not image.mode.startswith("I"):
+            return None
+        values = np.asarray(image)
+        return int(values.min()), int(values.max())
 
 
 def convert_image(image):
@@ -209,13 +225,14 @@ def _orientation(image):
     return orientation if orientation in _TRANSPOSE else 1
 
 
-def _to_rgb(image):
+def _to_rgb(image, pixel_range=FULL_RANGE):
     orientation = _orientation(image)
     if orientation != 1:
         image = image.transpose(_TRANSPOSE[orientation])
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
-        grey = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
+        low, high = pixel_range
+        grey = np.clip(np.asarray(image).astype(np.int64), low, high)
+        image = Image.fromarray(((grey - low) * 255 // (high - low)).astype(np.uint8))
     return image.convert("RGB")

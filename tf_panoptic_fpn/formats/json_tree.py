@@ -17,11 +17,11 @@ def read_json(path, kind):
             kind of value.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            tree = json.load(file)
+        with open(path, "rb") as file:
+            tree = json.loads(file.read())  # UTF-8 or UTF-16, with or without a byte order mark
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON, or cut short: {error}") from None
     if not isinstance(tree, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)

@@ -8,7 +8,12 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_image, read_label_png, read_panoptic_png
+from tf_panoptic_fpn.formats.images import (
+    FULL_RANGE,
+    read_image,
+    read_label_png,
+    read_panoptic_png,
+)
 from tf_panoptic_fpn.formats.segment_map import unique_ids
 
 
@@ -41,6 +46,7 @@ class ImageRecord:
 
     The map at `panoptic_path` ("" where there is none) holds ids by `map_format`: "rgb", COCO's
     colours, id = R + 256 G + 65536 B; or "grey", id = value + 1, 0 for the values in `void_values`.
+    `pixel_range` is that of `read_image`.
     """
 
     image_id: int | str
@@ -53,6 +59,7 @@ class ImageRecord:
     instances: tuple[Instance, ...] | None = None  # None: they are the things of the map
     map_format: str = "rgb"
     void_values: tuple[int, ...] = ()
+    pixel_range: tuple[int, int] = FULL_RANGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +106,9 @@ def load_segments(record):
     size = (record.height, record.width)
     segment_ids = [segment.id for segment in record.segments]
     if record.panoptic_path and record.map_format == "rgb":
-        return read_checked(record.image_path, record.panoptic_path, size, segment_ids)
-    image = read_image(record.image_path)
+        paths = record.image_path, record.panoptic_path
+        return read_checked(*paths, size, segment_ids, record.pixel_range)
+    image = read_image(record.image_path, record.pixel_range)
     _check_size(record.image_path, image, size)
     if not record.panoptic_path:
         return image, np.zeros(size, np.int32)
@@ -113,13 +121,14 @@ def load_segments(record):
     return image, ids
 
 
-def read_checked(image_path, panoptic_path, size, segment_ids):
+def read_checked(image_path, panoptic_path, size, segment_ids, pixel_range=FULL_RANGE):
     """Reads an image and its panoptic map, which must have this size and these ids.
 
     Args:
         image_path, panoptic_path: the two files, the map in COCO's colours.
         size: `(height, width)`, as annotated.
         segment_ids: ints, the ids that the JSON lists.
+        pixel_range: see `read_image`.
 
     Returns:
         As `load_segments`.
@@ -127,7 +136,7 @@ def read_checked(image_path, panoptic_path, size, segment_ids):
     Raises:
         DataError: as `load_segments`.
     """
-    image = read_image(image_path)
+    image = read_image(image_path, pixel_range)
     ids = read_panoptic_png(panoptic_path)
     _check_size(image_path, image, size)
     _check_size(panoptic_path, ids, size)

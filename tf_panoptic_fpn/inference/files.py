@@ -61,7 +61,7 @@ def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "pn
         with contextlib.ExitStack() as stack:
             progress = stack.enter_context(tqdm(total=len(images), unit="image"))
             files = stack.enter_context(_Files(folder.path, predictor.categories, write))
-            pictures = _read_images(images, image_ids, failed)
+            pictures = _read_images(images, predictor.pixel_range, image_ids, failed)
             _run(predictor, pictures, batch_size, files.write_image, progress)
             for entry in videos:
                 try:
@@ -103,10 +103,10 @@ def _run(predictor, pictures, batch_size, write, progress):
             future.result()
 
 
-def _read_images(inputs, image_ids, failed):
+def _read_images(inputs, pixel_range, image_ids, failed):
     for entry in inputs:
         try:
-            image = read_image(entry.path)
+            image = read_image(entry.path, pixel_range)
         except PanopticError as error:
             failed.append(str(error))
             continue

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import convert_image, read_image
+from tf_panoptic_fpn.formats.images import FULL_RANGE, convert_image, read_image
 from tf_panoptic_fpn.inference.result import Result
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
@@ -20,10 +20,12 @@ class ImagePredictor(abc.ABC):
 
     Call: an image -> its `Result`; a list of images -> a list of `Result`s. An image is the path of
     a file, a PIL image, or an array uint8 `[H, W, 3]`, RGB. Of files and PIL images the EXIF
-    orientation is applied, and grey and 16-bit pixels become 8-bit RGB.
+    orientation is applied, and grey and 16-bit pixels become 8-bit RGB, the latter by
+    `pixel_range`, see `formats.images.read_image`.
     """
 
     categories: CategoryTable
+    pixel_range: tuple[int, int] = FULL_RANGE
 
     @abc.abstractmethod
     def run(self, images: np.ndarray) -> list[dict]:
@@ -47,7 +49,7 @@ class ImagePredictor(abc.ABC):
     def __call__(self, images):
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
-        image, file_name = read_picture(images)
+        image, file_name = read_picture(images, self.pixel_range)
         (result,) = self.predict_batch(image[None])
         result.file_name = file_name
         return result
@@ -58,11 +60,14 @@ class ImagePredictor(abc.ABC):
         return [Result.from_outputs(outputs, self.categories, image) for outputs, image in pairs]
 
 
-def read_picture(image: Picture) -> tuple[np.ndarray, str]:
+def read_picture(
+    image: Picture, pixel_range: tuple[int, int] = FULL_RANGE
+) -> tuple[np.ndarray, str]:
     """Reads what a predictor is given.
 
     Args:
         image: path, PIL image, or uint8 `[H, W, 3]`, RGB.
+        pixel_range: see `formats.images.read_image`.
 
     Returns:
         uint8 `[H, W, 3]` and the name of the file, "" where there is none.
@@ -71,9 +76,11 @@ def read_picture(image: Picture) -> tuple[np.ndarray, str]:
         DataError: if the file cannot be read, or an array has another shape or dtype.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image), os.path.basename(image)
+        return read_image(image, pixel_range), os.path.basename(image)
     if isinstance(image, Image.Image):
-        return convert_image(image), os.path.basename(getattr(image, "filename", "") or "")
+        return convert_image(image, pixel_range), os.path.basename(
+            getattr(image, "filename", "") or ""
+        )
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
         raise DataError(

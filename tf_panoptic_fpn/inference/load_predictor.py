@@ -137,10 +137,13 @@ def build_predictor(
     _check_counts(model, categories, source)
     validation = config.data.validation
     if tta:
-        return AugmentedPredictor(
+        predictor = AugmentedPredictor(
             model, categories, config.merge, validation, config.tta, class_shares
         )
-    return Predictor(model, categories, config.merge, validation, class_shares)
+    else:
+        predictor = Predictor(model, categories, config.merge, validation, class_shares)
+    predictor.pixel_range = tuple(config.data.pixel_range)
+    return predictor
 
 
 def load_source(source: ModelSource) -> PanopticFPN:

@@ -1,5 +1,6 @@
 """An exported SavedModel as a predictor."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 
 MERGED = (
@@ -21,6 +23,7 @@ MERGED = (
 )
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder one
 CATEGORIES = "assets/categories.json"
+PIXEL_RANGE = "assets/pixel_range.json"  # [low, high]; not there for the full range
 
 
 class SavedModelPredictor(ImagePredictor):
@@ -41,6 +44,7 @@ class SavedModelPredictor(ImagePredictor):
             raise ConfigError(f"{folder}: holds no {SAVED_MODEL}")
         self.categories = categories or exported_categories(folder)
         self._thing_class = self.categories.thing_class
+        self.pixel_range = _exported_pixel_range(folder)
         try:
             self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
@@ -93,3 +97,11 @@ def exported_categories(folder):
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; export the model again with its categories")
     return CategoryTable.load(file)
+
+
+def _exported_pixel_range(folder):
+    file = pathlib.Path(folder) / PIXEL_RANGE
+    if not file.is_file():
+        return FULL_RANGE
+    low, high = json.loads(file.read_text(encoding="utf-8"))
+    return low, high

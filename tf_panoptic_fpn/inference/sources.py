@@ -3,13 +3,17 @@
 import collections
 import dataclasses
 import glob
+import logging
 import os
 import pathlib
 
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.folders import unread_kinds
 from tf_panoptic_fpn.formats.video import VIDEO_SUFFIXES
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +33,9 @@ def find_inputs(patterns, output):
     """Finds the files that are asked for.
 
     A folder stands for the images and videos in it and in its folders, without what lies in
-    `output`. Outputs are named after the file, with the folders below the one that was given or
-    below a pattern's fixed part. Where two would share a name they get the folders below the one
-    that all inputs share, and then their suffix.
+    `output`; the log says which kinds of file are left out. Outputs are named after the file, with
+    the folders below the one that was given or below a pattern's fixed part. Where two would share
+    a name they get the folders below the one that all inputs share, and then their suffix.
 
     Args:
         patterns: list of files, folders and globs (`**` for any folders).
@@ -76,13 +80,13 @@ def _expand(pattern, output):
     else:
         raise DataError(f"{pattern}: no such file or folder")
     suffixes = VIDEO_SUFFIXES | set(Image.registered_extensions())
-    files = sorted(
-        file
-        for file in found
-        if file.suffix.lower() in suffixes
-        and file.is_file()
-        and output not in file.resolve().parents
-    )
+    found = sorted(f for f in found if f.is_file() and output not in f.resolve().parents)
+    files = [file for file in found if file.suffix.lower() in suffixes]
+    names = [file.relative_to(root).as_posix() for file in found if file.name[0] != "."]
+    left_out = unread_kinds(names, suffixes)
     if not files:
-        raise DataError(f"{pattern}: no image or video there")
+        reason = f": {left_out[0]}" if left_out else ""
+        raise DataError(f"{pattern}: no image or video there{reason}")
+    for line in left_out:
+        _logger.warning("%s: left out: %s", pattern, line)
     return files, root

@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from tf_panoptic_fpn.visualize.colors import text_color
+from tf_panoptic_fpn.visualize.fonts import draw_text, drawable_name, text_length, text_metrics
 
 LINE = (255, 255, 255)  # from a label that was moved away to what it names
 MAX_LABELLED = 0.2  # share of the picture that labels may hide
@@ -23,7 +24,7 @@ class Label:
 
 def label_text(category, score=None, is_crowd=False):
     """The text of a label: `cat 87%`, `person (crowd)`."""
-    text = category.name
+    text = drawable_name(category)
     if is_crowd:
         text += " (crowd)"
     if score is not None:
@@ -33,8 +34,8 @@ def label_text(category, score=None, is_crowd=False):
 
 def label_size(text, image_size):
     """Size (height, width) in pixels of the label of a text in a picture of this size."""
-    font, padding = _font(image_size)
-    return sum(font.getmetrics()) + padding, round(font.getlength(text)) + 2 * padding
+    size, padding = _font_size(image_size)
+    return sum(text_metrics(size)) + padding, round(text_length(text, size)) + 2 * padding
 
 
 def draw_labels(canvas, labels):
@@ -48,7 +49,7 @@ def draw_labels(canvas, labels):
         labels: list of `Label`.
     """
     image_size = canvas.height, canvas.width
-    font, _ = _font(image_size)
+    font_size, _ = _font_size(image_size)
     draw = ImageDraw.Draw(canvas)
     sizes = [label_size(label.text, image_size) for label in labels]
     hidden = np.cumsum([height * width for height, width in sizes])
@@ -64,7 +65,7 @@ def draw_labels(canvas, labels):
     for label, (y1, x1, y2, x2) in placed:
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=label.color)
         center = (x1 + x2) / 2, (y1 + y2) / 2
-        draw.text(center, label.text, fill=text_color(label.color), font=font, anchor="mm")
+        draw_text(draw, center, label.text, text_color(label.color), font_size)
 
 
 def place_labels(anchors, sizes, image_size):
@@ -142,7 +143,7 @@ def deepest_points(rows, count):
     return points
 
 
-def _font(image_size):
-    """The font and the padding in pixels for a picture of this size."""
+def _font_size(image_size):
+    """The font size and the padding in pixels for a picture of this size."""
     font_size = max(13, round(min(image_size) / 40))
-    return ImageFont.load_default(font_size), max(2, font_size // 5)
+    return font_size, max(2, font_size // 5)

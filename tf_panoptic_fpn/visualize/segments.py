@@ -6,6 +6,7 @@ from PIL import Image
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.visualize.colors import segment_colors
+from tf_panoptic_fpn.visualize.fonts import drawable_name
 from tf_panoptic_fpn.visualize.labels import Label, deepest_points, draw_labels, label_text
 from tf_panoptic_fpn.visualize.layout import enlarge, enlarged_size
 from tf_panoptic_fpn.visualize.tint import OUTLINE, check_sizes, outlines, rows_of, tinted
@@ -58,7 +59,7 @@ def draw_semantic(image, semantic_map, categories):
         DataError: if the sizes differ, or a class does not exist.
     """
     classes = categories.semantic_classes
-    names = {c.id: c.name for c in categories.categories}
+    names = {c.id: drawable_name(c) for c in categories.categories}
     colors = segment_colors([{"category_id": i} for i in classes], categories)
     drawn = {k: (names[i], color) for (i, k), color in zip(classes.items(), colors, strict=True)}
     if categories.semantic_things == "other":

@@ -1,161 +1,149 @@
 """A folder of LabelMe JSON files."""
 
-import base64
+import collections
 import functools
-import io
-import math
 import os
 
-import numpy as np
-from PIL import Image
-
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.datatools.convert.painting import Shape, paint_shapes
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, files_by_stem, read_json
+from tf_panoptic_fpn.datatools.convert.painting import Shape, merge_shapes, paint_shapes
+from tf_panoptic_fpn.datatools.convert.png_pairs import IMAGE_EXTENSIONS
+from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.segmentation import mask_runs, runs_mask, segmentation_runs
+from tf_panoptic_fpn.formats.folders import files_by_stem, list_files, plural, unread_kinds
+from tf_panoptic_fpn.formats.labelme import (
+    BACKGROUND,
+    IGNORE,
+    NotLabelmeError,
+    read_embedded_image,
+    read_labelme_file,
+)
 
-_CIRCLE_POINTS = 72
-_FARTHEST = 1e6  # pixels; False for NaN, and safe for ints that are no float
-_CROWD_FLAGS = ("crowd", "iscrowd")
+_NO_CLASS = {IGNORE: "void", BACKGROUND: "not annotated"}
 
 
 def read_labelme(folder, categories=None):
     """Reads the LabelMe JSON files in a folder and its subfolders.
 
-    A shape is a `polygon`, `rectangle`, `circle` or `mask`. Shapes of one label with one `group_id`
-    are one instance. A shape whose flag `crowd` or `iscrowd` is set is a crowd.
+    Shapes of one label with one `group_id` are one instance. A shape whose flag `crowd` or
+    `iscrowd` is set is a crowd. `__ignore__` is void, whatever the background, and `_background_`
+    is not annotated, unless they are categories.
 
     Args:
-        folder: path. The images lie where each file's `imagePath` says.
-        categories: `CategoryTable`; by default every label is a thing, with ids from 1 on in the
-            order of the alphabet.
+        folder: path. The images lie where each file's `imagePath` says, or beside the file, or in
+            it.
+        categories: `CategoryTable`; by default every label of a shape with an area is a thing, with
+            ids from 1 on in the order of the alphabet.
 
     Returns:
-        A `Source`; `left_out` names the files that are no LabelMe JSON.
+        A `Source`; `left_out` names the files that cannot be read.
 
     Raises:
         DataError: if the folder does not exist or holds no LabelMe file.
     """
-    documents, left_out = {}, {}
-    for name in files_by_stem(folder, (".json",)).values():
-        path = os.path.join(folder, name)
-        try:
-            documents[path] = _read_document(path)
-        except DataError as error:
-            left_out[name] = str(error).removeprefix(f"{path}: ")
-    if not documents:
-        raise DataError(f"{folder}: no LabelMe file in this folder")
+    documents, left_out, others = _read_documents(folder)
+    labels = collections.Counter(
+        shape.label for file in documents.values() for shape in file.shapes if shape.has_area
+    )
+    without_area = sorted(
+        {shape.label for file in documents.values() for shape in file.shapes} - set(labels)
+    )
+    notes = [f"label {label}: only points and lines, no class" for label in without_area]
     if categories is None:
-        labels = sorted({shape["label"] for _, shapes, _ in documents.values() for shape in shapes})
-        categories = CategoryTable(tuple(Category(i, n, True) for i, n in enumerate(labels, 1)))
-    image_paths = {
-        path: os.path.abspath(os.path.join(os.path.dirname(path), image_path))
-        for path, (image_path, _, _) in documents.items()
-    }
-    images_dir = os.path.commonpath([os.path.dirname(path) for path in image_paths.values()])
+        names = sorted(set(labels) - set(_NO_CLASS))
+        categories = CategoryTable(tuple(Category(i, n, True) for i, n in enumerate(names, 1)))
+    known = {category.name for category in categories.categories}
+    no_class = [label for label in _NO_CLASS if labels[label] and label not in known]
+    notes += [f"{plural(labels[label], 'shape')} {label}: {_NO_CLASS[label]}" for label in no_class]
+    places = {path: _image_place(path, file) for path, file in documents.items()}
+    images_dir = os.path.commonpath([os.path.dirname(path) for path, _ in places.values()])
     images = tuple(
         SourceImage(
             image_id,
-            os.path.relpath(image_paths[path], images_dir),
-            functools.partial(_draw, shapes, stated_size),
+            os.path.relpath(places[path][0], images_dir),
+            functools.partial(_draw, file, no_class),
+            places[path][1],
         )
-        for image_id, (path, (_, shapes, stated_size)) in enumerate(documents.items(), 1)
+        for image_id, (path, file) in enumerate(documents.items(), 1)
     )
-    return Source(categories, images_dir, images, left_out)
+    notes += _notes_on_files(folder, documents, places, others)
+    return Source(categories, images_dir, images, left_out, notes=tuple(notes))
 
 
-def _read_document(path):
-    """The image's path, the shapes and the size that a LabelMe file states."""
-    tree = read_json(path)
-    shapes = tree.get("shapes") if isinstance(tree, dict) else None
-    image_path = tree.get("imagePath") if isinstance(tree, dict) else None
-    if not isinstance(shapes, list) or not isinstance(image_path, str) or not image_path:
-        raise DataError(f"{path}: a LabelMe file has `shapes` and `imagePath`")
-    for shape in shapes:
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
-            raise DataError(f"{path}: a shape must have a `label`. Received: {shape!r:.100}")
-    size = tree.get("imageHeight"), tree.get("imageWidth")
-    # Files from Windows have backslashes; the images in them, as base64, are not kept in memory.
-    return image_path.replace("\\", "/"), shapes, size
+def _read_documents(folder):
+    """Dict: path -> `LabelmeFile`; dict: name -> why it cannot be read; JSON of other tools."""
+    documents, left_out, others = {}, {}, []
+    for name in files_by_stem(folder, (".json",)).values():
+        path = os.path.join(folder, name)
+        try:
+            documents[path] = read_labelme_file(path)
+        except NotLabelmeError:
+            others.append(name)
+        except DataError as error:
+            left_out[name] = str(error).removeprefix(f"{path}: ")
+    if not documents:
+        found = [f"{name}: {reason}" for name, reason in left_out.items()]
+        found += [f"{name}: a JSON file without `shapes` and `imagePath`" for name in others]
+        found += unread_kinds(list_files(folder), (".json",))
+        raise DataError("; ".join([f"{folder}: no LabelMe file in this folder", *found[:3]]))
+    return documents, left_out, others
 
 
-def _draw(shapes, stated_size, size, categories):
-    if stated_size != (None, None) and stated_size != tuple(size):
-        stated, received = ("{}x{}".format(*s) for s in (stated_size, size))
-        raise DataError(f"the LabelMe file says {stated} (HxW), the image is {received}")
+def _image_place(path, file):
+    """The image's absolute path, and a function that returns its bytes where that is no file."""
+    folder = os.path.dirname(os.path.abspath(path))
+    stated = os.path.normpath(os.path.join(folder, file.image_path))
+    beside = os.path.join(folder, file.image_path.rsplit("/")[-1])
+    for place in (stated, beside):
+        if os.path.isfile(place):
+            return place, None
+    if file.image_suffix is None:
+        return stated, None
+    stem, suffix = os.path.splitext(beside)
+    same = {file.image_suffix, suffix.lower()} <= {".jpg", ".jpeg"}
+    suffix = suffix if same else file.image_suffix or suffix
+    return stem + suffix, functools.partial(read_embedded_image, path)
+
+
+def _notes_on_files(folder, documents, places, others):
+    notes = []
+    embedded = sum(read is not None for _, read in places.values())
+    if embedded:
+        notes.append(f"{plural(embedded, 'image')} taken from `imageData`: none at `imagePath`")
+    if others:
+        notes.append(
+            f"{plural(len(others), 'JSON file')} of other tools, e.g. {others[0]}: "
+            f"without `shapes` and `imagePath`"
+        )
+    names = list_files(folder)
+    used = {os.path.realpath(path) for path, _ in places.values()}
+    unused = [
+        name
+        for name in names
+        if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+        and os.path.realpath(os.path.join(folder, name)) not in used
+    ]
+    if unused:
+        notes.append(f"{plural(len(unused), 'image')} without a LabelMe file, e.g. {unused[0]}")
+    return notes + unread_kinds(names, (".json", *IMAGE_EXTENSIONS))
+
+
+def _draw(file, no_class, size, categories):
+    if file.stated_size is not None:
+        check_size("the LabelMe file", file.stated_size, size)
     ids_by_name = {category.name: category.id for category in categories.categories}
     instances, faults = {}, []
-    for position, shape in enumerate(shapes):
-        label, group = shape["label"], shape.get("group_id")
-        name = f"shape {position} ({label})"
+    for position, shape in enumerate(file.shapes):
+        label = shape.label
         try:
-            if label not in ids_by_name:
+            if label not in ids_by_name and label not in no_class and shape.has_area:
                 raise DataError("the label is not a category")
-            runs = _shape_runs(shape, size)
+            runs = shape.runs(size)
         except DataError as error:
-            faults.append(f"{name}: {error}")
+            faults.append(f"{shape.name}: {error}")
             continue
-        key = ("shape", position) if group is None else (label, str(group))
-        flags = shape.get("flags")
-        is_crowd = isinstance(flags, dict) and any(flags.get(flag) for flag in _CROWD_FLAGS)
-        instances.setdefault(key, []).append(Shape(runs, ids_by_name[label], is_crowd, name))
-    merged = [_merge(parts, size) for parts in instances.values()]
+        category_id = None if label in no_class else ids_by_name[label]
+        key = ("shape", position) if shape.group_id is None else (label, str(shape.group_id))
+        part = Shape(runs, category_id, shape.is_crowd, shape.name, label == IGNORE)
+        instances.setdefault(key, []).append(part)
+    merged = [merge_shapes(parts, size) for parts in instances.values()]
     return paint_shapes(merged, size, categories).without(faults)
-
-
-def _shape_runs(shape, size):
-    kind, points = shape.get("shape_type", "polygon"), shape.get("points")
-    numbers = isinstance(points, list) and all(
-        isinstance(point, list)
-        and len(point) == 2
-        and all(type(value) in (int, float) and abs(value) < _FARTHEST for value in point)
-        for point in points
-    )
-    if not numbers:
-        raise DataError("`points` must be a list of [x, y], in pixels")
-    if kind == "polygon":
-        return segmentation_runs([[value for point in points for value in point]], size)
-    if kind not in ("rectangle", "circle", "mask"):
-        raise DataError(f"a {kind!s:.20} has no area")
-    if len(points) != 2:
-        raise DataError(f"a {kind} must have 2 points. Received: {len(points)}")
-    (x1, y1), (x2, y2) = points
-    if kind == "rectangle":
-        return segmentation_runs([[x1, y1, x2, y1, x2, y2, x1, y2]], size)
-    if kind == "circle":
-        angles = np.linspace(0, 2 * np.pi, _CIRCLE_POINTS, endpoint=False)
-        radius = math.hypot(x2 - x1, y2 - y1)
-        outline = np.stack([x1 + radius * np.cos(angles), y1 + radius * np.sin(angles)], axis=-1)
-        return segmentation_runs([outline.ravel().tolist()], size)
-    return _mask_runs(shape.get("mask"), round(x1), round(y1), size)
-
-
-def _mask_runs(encoded, left, top, size):
-    """The runs of a bitmap, a PNG in base64, whose top left pixel is at (left, top)."""
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
-            if image.width > size[1] or image.height > size[0]:
-                raise DataError(f"the mask is larger than the image: {image.height}x{image.width}")
-            bitmap = np.asarray(image.convert("L")) > 0
-    except DataError:
-        raise
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
-    except Exception as error:
-        raise DataError(f"the mask cannot be decoded: {type(error).__name__}") from None
-    mask = np.zeros(size, bool)
-    bottom, right = top + bitmap.shape[0], left + bitmap.shape[1]
-    if left < 0 or top < 0 or bottom > size[0] or right > size[1]:
-        raise DataError("the mask leaves the image")
-    mask[top:bottom, left:right] = bitmap
-    return mask_runs(mask)
-
-
-def _merge(parts, size):
-    """One shape of several."""
-    first, *others = parts
-    if not others:
-        return first
-    runs = mask_runs(np.any([runs_mask(part.runs, size) for part in parts], axis=0))
-    name = ", ".join(part.name for part in parts)
-    return Shape(runs, first.category_id, any(part.is_crowd for part in parts), name)

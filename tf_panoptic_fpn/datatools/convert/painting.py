@@ -7,29 +7,48 @@ import numpy as np
 from tf_panoptic_fpn.datatools.convert.source import Drawing
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
-from tf_panoptic_fpn.formats.segmentation import foreground, runs_area
+from tf_panoptic_fpn.formats.segmentation import foreground, mask_runs, runs_area, runs_mask
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One annotated region: `runs` as in `segmentation_runs`, `name` for the report."""
+    """One annotated region: `runs` as in `segmentation_runs`, `name` for the report.
+
+    Without a category, it is void, or not annotated, and hides what lies below it. Of a higher
+    `z_order` it lies above others whatever their areas.
+    """
 
     runs: np.ndarray
-    category_id: int
+    category_id: int | None
     is_crowd: bool
     name: str
+    is_void: bool = False
+    z_order: int = 0
+
+
+def merge_shapes(parts, size):
+    """Makes one shape of several of one category; `size` is `(height, width)` of the image."""
+    first, *others = parts
+    if not others:
+        return first
+    return dataclasses.replace(
+        first,
+        runs=mask_runs(np.any([runs_mask(part.runs, size) for part in parts], axis=0)),
+        is_crowd=any(part.is_crowd for part in parts),
+        name=", ".join(part.name for part in parts),
+    )
 
 
 def paint_shapes(shapes, size, categories):
     """Paints shapes into one map; a pixel belongs to the shape on top.
 
-    From the bottom: stuff, crowds, things, and among each the larger below the smaller; of two with
-    one area the later is on top. A part of a scene is drawn over what surrounds it (a tie on a
-    shirt, a cup on a table, a pedestrian before a road), and people draw the outline of the whole,
-    so that the smaller shape on top keeps both; the larger on top would swallow the smaller. The
-    order in a file says nothing: tools sort by time or by class.
+    From the bottom: stuff, crowds, things, and among each the larger below the smaller, unless the
+    annotation has an order; of two with one area the later is on top. A part of a scene is drawn
+    over what surrounds it (a tie on a shirt, a cup on a table, a pedestrian before a road), and
+    people draw the outline of the whole, so that the smaller shape on top keeps both; the larger on
+    top would swallow the smaller. The order in a file says nothing: tools sort by time or by class.
 
-    The shapes of one stuff category become one segment.
+    The shapes of one stuff category become one segment. Those without a category lie among things.
 
     Args:
         shapes: list of `Shape`.
@@ -40,16 +59,20 @@ def paint_shapes(shapes, size, categories):
         A `Drawing`; segment ids are the shapes' positions, counted from 1.
     """
     height, width = size
-    by_id = categories.by_id
     stuff_ids = {}
+    is_stuff = {category.id for category in categories.stuff}.__contains__
     segment_ids = [
-        i if by_id[shape.category_id].is_thing else stuff_ids.setdefault(shape.category_id, i)
+        stuff_ids.setdefault(shape.category_id, i) if is_stuff(shape.category_id) else i
         for i, shape in enumerate(shapes, 1)
     ]
     areas = [runs_area(shape.runs) for shape in shapes]
-    layers = [2 - shape.is_crowd if by_id[shape.category_id].is_thing else 0 for shape in shapes]
+    layers = [0 if is_stuff(shape.category_id) else 2 - shape.is_crowd for shape in shapes]
+
+    def order(i):
+        return layers[i], shapes[i].z_order, -areas[i], i
+
     columns = np.zeros(width * height, np.int32)
-    for i in sorted(range(len(shapes)), key=lambda i: (layers[i], -areas[i], i)):
+    for i in sorted(range(len(shapes)), key=order):
         starts, lengths = foreground(shapes[i].runs)
         before = np.cumsum(lengths) - lengths
         pixels = np.repeat(starts - before, lengths) + np.arange(areas[i])
@@ -58,14 +81,21 @@ def paint_shapes(shapes, size, categories):
 
     _, visible = tight_boxes(ids, np.arange(1, len(shapes) + 1))
     segments, left_out = {}, []
+    is_void, is_empty = np.zeros((2, len(shapes) + 1), bool)
     for shape, segment_id, area in zip(shapes, segment_ids, areas, strict=True):
-        if visible[segment_id - 1]:
-            is_crowd = shape.is_crowd and by_id[shape.category_id].is_thing
-            segments.setdefault(segment_id, (shape.category_id, is_crowd))
-        else:
+        if not visible[segment_id - 1]:
             reason = "hidden by others" if area else "covers no pixel"
             left_out.append(f"{shape.name}: {reason}")
-    return Drawing(ids, segments, tuple(left_out))
+        elif shape.category_id is None:
+            is_empty[segment_id] = True
+            is_void[segment_id] = shape.is_void
+        else:
+            is_crowd = shape.is_crowd and not is_stuff(shape.category_id)
+            segments.setdefault(segment_id, (shape.category_id, is_crowd))
+    void = is_void[ids] if is_void.any() else None
+    if is_empty.any():
+        ids = np.where(is_empty[ids], np.int32(0), ids)
+    return Drawing(ids, segments, tuple(left_out), void)
 
 
 def combine_maps(semantic, instance, categories, void=()):
@@ -93,6 +123,7 @@ def combine_maps(semantic, instance, categories, void=()):
     pairs = semantic.astype(np.int64) << 32 | instance
     found, inverse = np.unique(pairs, return_inverse=True)
     segments, labels, stuff_ids = {}, np.zeros(len(found), np.int32), {}
+    is_void = np.isin(found >> 32, void)
     for position, (category_id, number) in enumerate(
         zip(found >> 32, found & 0xFFFFFFFF, strict=True)
     ):
@@ -107,11 +138,13 @@ def combine_maps(semantic, instance, categories, void=()):
             segment_id = stuff_ids.setdefault(category_id, segment_id)
         labels[position] = segment_id
         segments[segment_id] = (category_id, is_thing and number == 0)
-    return Drawing(labels[inverse].reshape(semantic.shape).astype(np.int32), segments)
+    ids = labels[inverse].reshape(semantic.shape).astype(np.int32)
+    marked = is_void[inverse].reshape(semantic.shape) if is_void.any() else None
+    return Drawing(ids, segments, void=marked)
 
 
 def fill_background(drawing, category_id):
-    """Gives what is void to a stuff category.
+    """Gives what is not annotated, and not void by the annotation either, to a stuff category.
 
     Args:
         drawing: `Drawing`.
@@ -120,13 +153,15 @@ def fill_background(drawing, category_id):
     Returns:
         A `Drawing`.
     """
-    void = drawing.ids == 0
-    if not void.any():
+    rest = drawing.ids == 0
+    if drawing.void is not None:
+        rest &= ~drawing.void
+    if not rest.any():
         return drawing
     present = [i for i, (category, _) in drawing.segments.items() if category == category_id]
     segment_id = present[0] if present else max(drawing.segments, default=0) + 1
     return dataclasses.replace(
         drawing,
-        ids=np.where(void, np.int32(segment_id), drawing.ids),
+        ids=np.where(rest, np.int32(segment_id), drawing.ids),
         segments={**drawing.segments, segment_id: (category_id, False)},
     )

@@ -4,19 +4,16 @@ import functools
 import os
 
 from tf_panoptic_fpn.datatools.convert.painting import combine_maps
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, files_by_stem
-from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_label_png
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
+from tf_panoptic_fpn.formats.folders import list_files, plural, unread_kinds
+from tf_panoptic_fpn.formats.png_pairs import IMAGE_EXTENSIONS, find_png_pairs
 
 
 def read_png_pairs(images_dir, semantic_dir, instance_dir, categories, void=(255,)):
     """Reads images, maps of classes and maps of instances that have the same names.
 
     Args:
-        images_dir, semantic_dir, instance_dir: folders. The two maps of an image have its name,
-            subfolder included, with the extension `.png`.
+        images_dir, semantic_dir, instance_dir: see `find_png_pairs`.
         categories: `CategoryTable`; a pixel of the map of classes is a category id, 0 for none.
         void: values of the map of classes that stand for void.
 
@@ -26,27 +23,21 @@ def read_png_pairs(images_dir, semantic_dir, instance_dir, categories, void=(255
     Raises:
         DataError: if a folder does not exist or there is no map.
     """
-    images = files_by_stem(images_dir, IMAGE_EXTENSIONS)
-    semantic = files_by_stem(semantic_dir, (".png",))
-    instance = files_by_stem(instance_dir, (".png",))
-    if not semantic:
-        raise DataError(f"{semantic_dir}: no PNG in this folder")
-    left_out, found = {}, []
-    for stem, name in semantic.items():
-        if stem not in images:
-            left_out[name] = f"no image of this name in {images_dir}"
-        elif stem not in instance:
-            left_out[name] = f"no map of instances of this name in {instance_dir}"
-        else:
-            paths = os.path.join(semantic_dir, name), os.path.join(instance_dir, instance[stem])
-            draw = functools.partial(_draw, *paths, void)
-            found.append(SourceImage(len(found) + 1, images[stem], draw))
-    return Source(categories, os.fspath(images_dir), tuple(found), left_out)
+    pairs, left_out = find_png_pairs(images_dir, semantic_dir, instance_dir)
+    images = tuple(
+        SourceImage(image_id, pair.file_name, functools.partial(_draw, pair, void))
+        for image_id, pair in enumerate(pairs, 1)
+    )
+    names = list_files(images_dir)
+    notes = unread_kinds(names, IMAGE_EXTENSIONS)
+    used = {pair.file_name for pair in pairs}
+    unused = [n for n in names if n not in used and n.lower().endswith(IMAGE_EXTENSIONS)]
+    if unused:
+        notes.append(f"{plural(len(unused), 'image')} without maps, e.g. {unused[0]}")
+    return Source(categories, os.fspath(images_dir), images, left_out, notes=tuple(notes))
 
 
-def _draw(semantic_path, instance_path, void, size, categories):
-    semantic, instance = read_label_png(semantic_path), read_label_png(instance_path)
-    if semantic.shape != tuple(size):
-        received, image = ("{}x{}".format(*s) for s in (semantic.shape, size))
-        raise DataError(f"{semantic_path}: the map is {received} (HxW), the image {image}")
+def _draw(pair, void, size, categories):
+    semantic, instance = pair.read()
+    check_size(f"{pair.semantic_path}: the map", semantic.shape, size)
     return combine_maps(semantic, instance, categories, void)

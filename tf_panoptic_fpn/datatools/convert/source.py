@@ -2,13 +2,12 @@
 
 import collections.abc
 import dataclasses
-import json
-import os
 
 import numpy as np
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.json_tree import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +15,14 @@ class Drawing:
     """The panoptic map of one image.
 
     `ids` is int32 `[H, W]`, 0 being void; `segments` maps each id in it to `(category_id,
-    is_crowd)`; `left_out` says of each annotation without a pixel in the map what it is and why.
+    is_crowd)`; `left_out` says of each annotation without a pixel in the map what it is and why;
+    `void`, bool `[H, W]` or None, is what the annotation says is void, unlike what it leaves out.
     """
 
     ids: np.ndarray
     segments: dict[int, tuple[int, bool]]
     left_out: tuple[str, ...] = ()
+    void: np.ndarray | None = None
 
     def without(self, faults):
         """Returns the drawing with more that is left out."""
@@ -32,23 +33,42 @@ class Drawing:
 class SourceImage:
     """One image; `draw(size, categories)` returns its `Drawing` or raises DataError.
 
-    `file_name` is the image's path below `Source.images_dir`.
+    `file_name` is the image's path below `Source.images_dir`. `read_bytes()` returns the image file
+    where it is embedded in the annotation and there is none in the folder. `split` is "train",
+    "validation" or "test" where the annotations are divided already.
     """
 
     image_id: int | str
     file_name: str
     draw: collections.abc.Callable
+    read_bytes: collections.abc.Callable | None = None
+    split: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Annotated images, and what cannot be used: a dict of file name to the reason, or reasons."""
+    """Annotated images, and what cannot be used: a dict of file name to the reason, or reasons.
+
+    `notes` are lines for the reader: what is taken for what, and which files were not read.
+    """
 
     categories: CategoryTable
     images_dir: str
     images: tuple[SourceImage, ...]
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     annotations_left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class SizeError(DataError):
+    """The size that an annotation states is not that of its image."""
+
+
+def check_size(what, stated, size):
+    """Raises SizeError if the stated `(height, width)` is not that of the upright image."""
+    if tuple(stated) != tuple(size):
+        stated, received = ("{}x{}".format(*s) for s in (stated, size))
+        raise SizeError(f"{what} says {stated} (HxW), the image is {received}")
 
 
 def read_categories(path):
@@ -64,7 +84,7 @@ def read_categories(path):
     Raises:
         DataError: if the file cannot be read, or a category lacks a key.
     """
-    tree = read_json(path)
+    tree = read_json(path, (dict, list))
     entries = tree.get("categories") if isinstance(tree, dict) else tree
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must hold a list of categories")
@@ -107,39 +127,3 @@ def declare_stuff(categories, stuff, background=None):
             for category in entries
         )
     )
-
-
-def read_json(path):
-    """Reads a JSON file; raises DataError, naming it, if it cannot be."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-
-
-def files_by_stem(folder, extensions):
-    """Dict: path below a folder without its extension -> path below the folder.
-
-    Args:
-        folder: path, read with its subfolders.
-        extensions: lower-case endings such as ".png".
-
-    Raises:
-        DataError: if the folder does not exist, or two files differ in the extension only.
-    """
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder")
-    files = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.relpath(os.path.join(parent, name), folder)
-            stem, extension = os.path.splitext(path)
-            if extension.lower() not in extensions:
-                continue
-            if stem in files:
-                raise DataError(f"{folder}: two files of one name: {files[stem]} and {path}")
-            files[stem] = path
-    return dict(sorted(files.items()))

@@ -10,22 +10,29 @@ import shutil
 import yaml
 
 from tf_panoptic_fpn.datatools.convert.painting import fill_background
+from tf_panoptic_fpn.datatools.convert.source import SizeError
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.images import read_image, write_panoptic_png
+from tf_panoptic_fpn.formats.images import read_header, read_image, write_panoptic_png
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
 
 IMAGE_FILES = ("link", "copy", "reference")
+SPLITS = ("train", "validation", "test")
+NO_VALIDATION = "validation: the training images; --validation-share=0.1 sets a tenth aside"
 
 
 @dataclasses.dataclass
 class Conversion:
-    """What `write_panoptic` did; what is left out is a dict of file name to reasons."""
+    """What `write_panoptic` did; what is left out is a dict of file name to reasons.
+
+    `notes` are those of the `Source`.
+    """
 
     num_images: dict[str, int] = dataclasses.field(default_factory=dict)  # by split
     num_segments: int = 0
     images_left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     annotations_left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def write_panoptic(source, output, image_files="link", validation_share=0.0, background=None):
@@ -42,17 +49,21 @@ def write_panoptic(source, output, image_files="link", validation_share=0.0, bac
         image_files: "link" for symbolic links to the images, "copy", or "reference" to leave them
             where they are: then there is no `images/`.
         validation_share: float in [0, 1), the share of the images that become the validation
-            split, drawn by a hash of their names.
+            split, drawn by a hash of their names. Not for a source that has splits.
         background: name of the stuff category that takes what is not annotated; void without.
 
     Returns:
         A `Conversion`.
 
     Raises:
-        ConfigError: if `output` is not empty or cannot be written.
+        ConfigError: if `output` is not empty or cannot be written, or the source has splits and a
+            share is asked for.
         DataError: if no image can be used.
     """
     output = pathlib.Path(output).absolute()
+    own = {image.split for image in source.images}
+    if validation_share and len(own) > 1:
+        raise ConfigError(f"--validation-share: the data has splits of its own, {sorted(own)}")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise ConfigError(f"{output}: the output must be a new or an empty folder")
     partial = output.with_name(f".{output.name}.partial")  # of a run that was killed, if any
@@ -77,6 +88,7 @@ def _write(source, partial, output, image_files, validation_share, background):
     conversion = Conversion(
         images_left_out=dict(source.left_out),
         annotations_left_out=dict(source.annotations_left_out),
+        notes=source.notes,
     )
     images, names = [], set()
     for image in source.images:
@@ -105,20 +117,19 @@ def _write(source, partial, output, image_files, validation_share, background):
         if left_out:
             conversion.annotations_left_out[image.file_name] = list(left_out)
         if annotation["segments_info"]:
-            done.append((image_entry, annotation))
+            done.append((image.split, image_entry, annotation))
             conversion.num_segments += len(annotation["segments_info"])
         else:
-            conversion.images_left_out[image.file_name] = "nothing is annotated"
+            conversion.images_left_out[image.file_name] = _nothing(left_out)
     if not done:
-        name, reason = next(iter(conversion.images_left_out.items()))
-        raise DataError(f"{name}: {reason} (and no other image can be used)")
+        raise DataError(_no_image(conversion))
     images_dir = "images" if image_files != "reference" else os.path.abspath(source.images_dir)
     splits = _splits(done, validation_share)
     for file_name, entries in splits.items():
         conversion.num_images[file_name] = len(entries)
         tree = {
-            "images": [image for image, _ in entries],
-            "annotations": [annotation for _, annotation in entries],
+            "images": [image for _, image, _ in entries],
+            "annotations": [annotation for *_, annotation in entries],
             "categories": source.categories.to_coco(),
         }
         (partial / file_name).write_text(json.dumps(tree), encoding="utf-8")
@@ -128,25 +139,48 @@ def _write(source, partial, output, image_files, validation_share, background):
     return conversion
 
 
+def _nothing(left_out):
+    """Why an image has no segment, with the first of its annotations."""
+    if not left_out:
+        return "nothing is annotated"
+    more = f" (and {len(left_out) - 1} more left out)" if len(left_out) > 1 else ""
+    return f"nothing is annotated: {left_out[0]}{more}"
+
+
+def _no_image(conversion):
+    """Why no image can be used, by the first one."""
+    for name, reason in conversion.images_left_out.items():
+        return f"{name}: {reason} (and no other image can be used)"
+    for name, reasons in conversion.annotations_left_out.items():
+        return f"{name}: {reasons[0]} (and no image is listed)"
+    return "no image is listed"
+
+
 def _convert_image(image, source, folder, png_name, image_files, background_id):
     """Writes the files of one image; returns its entries in the JSON and what is left out."""
     _check_name(image.file_name)
+    place = folder / "images" / image.file_name
     image_path = os.path.join(source.images_dir, image.file_name)
-    size = read_image(image_path).shape[:2]
-    drawing = image.draw(size, source.categories)
-    if background_id is not None:
-        drawing = fill_background(drawing, background_id)
+    if image.read_bytes is not None:
+        if image_files == "reference":
+            raise DataError("the image is in its JSON; --image-files=link or copy writes it out")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(image.read_bytes())
+        image_path = place
+    try:
+        size = read_image(image_path).shape[:2]
+        drawing = image.draw(size, source.categories)
+        if background_id is not None:
+            drawing = fill_background(drawing, background_id)
+    except DataError as error:
+        if image.read_bytes is not None:
+            place.unlink()
+        raise _with_orientation(error, image_path) from None
     if drawing.segments:
         png_path = folder / "panoptic" / png_name
         png_path.parent.mkdir(parents=True, exist_ok=True)
         write_panoptic_png(drawing.ids, png_path)
-        if image_files != "reference":
-            place = folder / "images" / image.file_name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if image_files == "link":
-                place.symlink_to(os.path.abspath(image_path))
-            else:
-                shutil.copyfile(image_path, place)
+        _place_image(place, image_path, image_files)
     entry = {
         "id": image.image_id,
         "file_name": pathlib.PurePath(image.file_name).as_posix(),
@@ -159,6 +193,25 @@ def _convert_image(image, source, folder, png_name, image_files, background_id):
         "segments_info": _segments_info(drawing),
     }
     return entry, annotation, drawing.left_out
+
+
+def _place_image(place, image_path, image_files):
+    if image_files == "reference" or image_path == place:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if image_files == "link":
+        place.symlink_to(os.path.abspath(image_path))
+    else:
+        shutil.copyfile(image_path, place)
+
+
+def _with_orientation(error, image_path):
+    """The error, said to come from the image's EXIF orientation where it does."""
+    if isinstance(error, SizeError) and os.path.isfile(image_path):
+        header = read_header(image_path)
+        if header.orientation >= 5:
+            return DataError(f"{error}, upright by its EXIF orientation {header.orientation}")
+    return error
 
 
 def _segments_info(drawing):
@@ -196,12 +249,19 @@ def _png_names(images):
 
 
 def _splits(done, validation_share):
-    """Dict: JSON file -> entries of its images, in their order."""
+    """Dict: JSON file -> split, image and annotation of its images, in their order."""
+    own = {split for split, *_ in done}
+    if len(own) > 1:
+        return {
+            f"panoptic_{name}.json": [entry for entry in done if entry[0] == name]
+            for name in SPLITS
+            if name in own
+        }
     if not validation_share:
         return {"panoptic.json": done}
 
     def digest(i):
-        return hashlib.sha256(done[i][0]["file_name"].encode()).digest()
+        return hashlib.sha256(done[i][1]["file_name"].encode()).digest()
 
     count = min(max(round(validation_share * len(done)), 1), len(done) - 1)
     chosen = set(sorted(range(len(done)), key=digest)[:count])
@@ -214,17 +274,20 @@ def _splits(done, validation_share):
 
 
 def _write_config(path, root, categories, images_dir, json_names):
-    names = ("train", "validation")[: len(json_names)]
     things, stuff = len(categories.things), len(categories.stuff)
     tasks = [task for task, count in (("instance", things), ("semantic", stuff)) if count]
+    # Every command needs a validation split; what comes second is the nearest to one.
+    by_split = {"train": json_names[0], "validation": json_names[:2][-1]}
     config = {
         "model": {"num_thing_classes": things, "num_stuff_classes": stuff, "tasks": tasks},
         "data": {
             "root": str(root),
             **{
                 name: {"images": images_dir, "panoptic_json": json_name, "panoptic_dir": "panoptic"}
-                for name, json_name in zip(names, json_names, strict=True)
+                for name, json_name in by_split.items()
             },
         },
     }
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    note = "" if len(json_names) > 1 else f"# {NO_VALIDATION}\n"
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    path.write_text(note + text, encoding="utf-8")

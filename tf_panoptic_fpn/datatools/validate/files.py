@@ -6,11 +6,12 @@ import os
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png
+from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png, used_range
 
 _PNG_HEADER = b"\x89PNG\r\n\x1a\n"
 _TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
 _ORIENTATION = 0x0112
+_MOST_BITS = 14  # that cameras with less than 16 have
 
 
 def check_image(path, stated_size):
@@ -45,15 +46,27 @@ def check_image(path, stated_size):
     if mode != "RGB":
         breaches.append(("mode", f"{kind}, mode {mode}"))
     if Image.MAX_IMAGE_PIXELS and height * width > Image.MAX_IMAGE_PIXELS:
-        breaches.append(("large", f"{height}x{width}"))
+        breaches.append(("large", f"{width}x{height} (width x height)"))
     if orientation in range(2, 9):
-        breaches.append(("rotated", f"orientation {orientation}, upright {size[0]}x{size[1]}"))
+        upright = f"upright {size[1]}x{size[0]} (width x height)"
+        breaches.append(("rotated", f"orientation {orientation}, {upright}"))
+    breaches += _range_breaches(path) if mode.startswith("I") else []
     if stated_size is not None and tuple(stated_size) != size:
         text = "the JSON says {}x{} (HxW), the image is {}x{}".format(*stated_size, *size)
         if orientation in _TURNED and tuple(stated_size) == (height, width):
             text += " upright (EXIF orientation)"
         breaches.append(("size", text))
     return breaches, size, digest
+
+
+def _range_breaches(path):
+    """The breach of a 16-bit image that has 14 bits or fewer."""
+    low, high = used_range(path)
+    bits = max(high.bit_length(), 8)
+    if bits > _MOST_BITS:
+        return []
+    advice = f"`data.pixel_range: [0, {(1 << bits) - 1}]`"
+    return [("pixel_range", f"values {low}..{high} of 0..65535, {bits} bits: {advice}")]
 
 
 def read_map(path):

@@ -184,7 +184,7 @@ def _segment_breach(entry, categories, seen):
     return None
 
 
-def check_segments(ids, segments, categories, breaches, changes):
+def check_segments(ids, segments, categories, breaches, changes, shift=0):
     """Compares segments with their map.
 
     Args:
@@ -193,6 +193,7 @@ def check_segments(ids, segments, categories, breaches, changes):
         categories: dict: category id -> its entry in the JSON.
         breaches: list, added to: pairs of rule and text.
         changes: list, added to: pairs of a kind of change and text.
+        shift: int, by how much ids are above those of the file.
 
     Returns:
         The corrected segments, a list of dicts.
@@ -205,7 +206,7 @@ def check_segments(ids, segments, categories, breaches, changes):
         segments, boxes, areas.tolist(), parts, strict=True
     ):
         category = categories[segment["category_id"]]
-        where = f"segment {segment['id']} ({category['name']})"
+        where = f"segment {segment['id'] - shift} ({category['name']})"
         if area == 0:
             breaches.append(("absent_id", where))
             changes.append(("a segment is dropped", f"{where} is not in the map"))

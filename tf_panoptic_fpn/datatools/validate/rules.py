@@ -50,6 +50,7 @@ RULES = {
     "same_image": (WARNING, "two images have the same content"),
     "extension": (WARNING, "the extension is not that of the format"),
     "large": (WARNING, "an image has more pixels than Pillow takes without a warning"),
+    "pixel_range": (WARNING, "a 16-bit image uses a small part of the range, and would be dark"),
     "void": (WARNING, "more than half of an image is void"),
     "unused": (NOTE, "a category is never used"),
     "no_instances": (NOTE, "an image has no instances"),

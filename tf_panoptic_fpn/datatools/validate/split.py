@@ -75,7 +75,8 @@ def _check(record, categories, has_panoptic):
         for s in record.segments
     ]
     compared = []
-    check_segments(ids, segments, categories, compared, [])
+    shift = 1 if record.map_format == "grey" else 0
+    check_segments(ids, segments, categories, compared, [], shift)
     # Formats without areas and boxes are not to be blamed for it.
     breaches += [breach for breach in compared if breach[0] not in ("no_area", "no_box")]
     return breaches, digest, used, pixels

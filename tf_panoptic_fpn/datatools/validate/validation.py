@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 from tf_panoptic_fpn.datatools.validate.rules import ERROR, NOTE, WARNING, Findings
+from tf_panoptic_fpn.formats.folders import plural
 
 DROPPED = "an entry of `{}` is dropped"
 
@@ -54,4 +55,4 @@ class Validation:
         counts = ", ".join(f"{s}s {self.findings.total(s)}" for s in (ERROR, WARNING, NOTE))
         void = f", {100 * self.void / self.pixels:.1f} % void" if self.pixels else ""
         speed = f"{self.num_images / seconds:.1f} images/s" if seconds else ""
-        return f"{self.num_images} images{void}; {counts}; {speed}"
+        return f"{plural(self.num_images, 'image')}{void}; {counts}; {speed}"
