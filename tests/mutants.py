@@ -33,7 +33,6 @@ MUTANTS = {
             (" & ~batch[schema.GT_IS_CROWD]", ""),
             (">= 0) & ~", "> 0) & ~"),
             ("allow_low_quality=True", "allow_low_quality=False"),
-            ("ROI_IOU, allow_low_quality=False", "ROI_IOU, allow_low_quality=True"),
             ("ops.where(is_candidate, labels, -1)", "labels"),
             (
                 'proposal_scores > float("-inf"), gt_valid',
