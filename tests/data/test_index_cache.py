@@ -220,7 +220,9 @@ def test_an_image_without_segments_is_left_out(tiny, data, warnings):
         tiny.read()
     index = splits.load_index(data, "train")
     assert [os.path.basename(path) for path in index.image_paths.tolist()] == [b"1.png"]
-    assert len(warnings) == 1 and "0.png: the annotation has no segments" in warnings[0]
+    assert len(warnings) == 2 and "0.png: the annotation has no segments" in warnings[0]
+    assert warnings[1].startswith("every annotation is a crowd of 1 thing classes, ")
+    assert warnings[1].endswith(": person")
     tiny.tree["annotations"][1]["segments_info"] = []
     tiny.json_path.write_text(json.dumps(tiny.tree))
     with pytest.raises(DataError, match=r"no image can be used: .*0.png: the annotation has no"):
