@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import dataclasses
 import json
 import pathlib
 
@@ -554,3 +555,13 @@ def test_any_json_is_checked_to_its_end_and_corrected(pair, data):
             ) == len(corrected["images"])
     finally:
         pair.tree = original
+
+
+def test_segments_of_published_maps_have_the_ids_of_their_file(pair):
+    split = pair.read()
+    record = dataclasses.replace(split.images[0], map_format="grey", void_values=(0,))
+    segments = tuple(dataclasses.replace(s, id=s.id + 1, area=1) for s in record.segments)
+    save(IDS.astype(np.uint16), record.panoptic_path)
+    record = dataclasses.replace(record, segments=segments)
+    findings = validate_split(lambda: dataclasses.replace(split, images=(record,))).findings
+    assert "0.png: segment 300 (person): 1 in the JSON, 8 in the mask" in findings.examples["area"]

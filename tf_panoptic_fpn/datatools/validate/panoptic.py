@@ -145,7 +145,7 @@ def _check(image, annotation, images_dir, panoptic_dir, table):
     return checked
 
 
-def compare_segments(ids, segments, entries, table, changes, file_name):
+def compare_segments(ids, segments, entries, table, changes, file_name, first_id=0):
     """Compares segments with their map.
 
     Args:
@@ -155,6 +155,7 @@ def compare_segments(ids, segments, entries, table, changes, file_name):
         table: `CategoryTable`.
         changes: `Changes`, added to.
         file_name: of the image.
+        first_id: int, what the map's values are above those of its file.
 
     Returns:
         `(corrected, breaches)`: list of dicts, and pairs of rule and text.
@@ -167,7 +168,7 @@ def compare_segments(ids, segments, entries, table, changes, file_name):
         segments, entries, boxes, areas.tolist(), parts, strict=True
     ):
         category = table.by_id[segment.category_id]
-        where = f"segment {segment.id} ({category.name})"
+        where = f"segment {segment.id - first_id} ({category.name})"
         if area == 0:
             breaches.append(("absent_id", where))
             changes.add("a segment is dropped", f"{file_name}: {where} is not in the map")

@@ -72,7 +72,8 @@ def _check(record, split):
     entries = [
         {"area": s.area or 0, "bbox": s.bbox_xywh or (), "iscrowd": 0} for s in record.segments
     ]
+    first_id = 1 if record.map_format == "grey" else 0
     _, compared = compare_segments(
-        ids, record.segments, entries, split.categories, Changes(), record.file_name
+        ids, record.segments, entries, split.categories, Changes(), record.file_name, first_id
     )
     return breaches + compared, digest, used, pixels
