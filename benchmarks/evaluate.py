@@ -25,7 +25,7 @@ from tf_panoptic_fpn.config import SplitConfig
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.inference.predictor import Predictor
 
 NUM_STUFF = 53

@@ -27,7 +27,7 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.evaluation.panoptic_files import evaluate_panoptic_files
-from tf_panoptic_fpn.formats.images import read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 SAMPLES = pathlib.Path(__file__).resolve().parent.parent.parent / "shared" / "samples"

@@ -14,7 +14,8 @@ from command_line import ROOT, TINY, TRAIN_ONLY, metrics, run, run_here, weights
 from PIL import Image
 
 from tf_panoptic_fpn import load_config, schema
-from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.formats.images import read_image
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.training.loop import train
 

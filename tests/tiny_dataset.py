@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9
 

@@ -54,6 +54,8 @@ class CategoryTable:
             color = entry.get("color")
             if type(entry["id"]) is not int:
                 raise DataError(f"{file}: a category's `id` must be an int. Received: {entry}")
+            if entry.get("isthing", 1) not in (0, 1):
+                raise DataError(f"{file}: a category's `isthing` must be 0 or 1. Received: {entry}")
             if color and not isinstance(color, (list, tuple)):
                 raise DataError(f"{file}: a category's `color` must be a list. Received: {entry}")
             table.append(

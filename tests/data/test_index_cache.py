@@ -214,13 +214,34 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, warnings):
         list(splits.load_split(data, "train").images)
 
 
+def test_a_set_without_a_usable_annotation_stops_with_the_first_reason(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
+    box = {"id": 5, "image_id": 1, "category_id": 1, "segmentation": [], "bbox": [1, 1, 2, 2]}
+    split = CocoInstancesSplit(images=".", instances_json="instances.json")
+    data = DataConfig(root=str(tmp_path), train=split)
+    for annotations, reason in (
+        ([box], "a.png: annotation 5: the annotation has a box and no mask"),
+        ([], "the data set has none"),
+    ):
+        tree = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}],
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        (tmp_path / "instances.json").write_text(json.dumps(tree))
+        with pytest.raises(DataError, match=f"no annotation can be used: .*{reason}"):
+            splits.load_index(data, "train")
+
+
 def test_an_image_without_segments_is_left_out(tiny, data, warnings):
     tiny.tree["annotations"][0]["segments_info"] = []
     with pytest.raises(DataError, match=r"panoptic.json: 0.png: the annotation has no segments"):
         tiny.read()
     index = splits.load_index(data, "train")
     assert [os.path.basename(path) for path in index.image_paths.tolist()] == [b"1.png"]
-    assert len(warnings) == 1 and "0.png: the annotation has no segments" in warnings[0]
+    assert len(warnings) == 2 and "0.png: the annotation has no segments" in warnings[0]
+    assert warnings[1].startswith("every annotation is a crowd of 1 thing classes, ")
+    assert warnings[1].endswith(": person")
     tiny.tree["annotations"][1]["segments_info"] = []
     tiny.json_path.write_text(json.dumps(tiny.tree))
     with pytest.raises(DataError, match=r"no image can be used: .*0.png: the annotation has no"):

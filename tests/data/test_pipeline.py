@@ -17,7 +17,7 @@ from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
 from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit, read_coco_panoptic
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9
 SHAPES = {

@@ -8,6 +8,7 @@ import yaml
 
 from tf_panoptic_fpn.commands import write_records
 from tf_panoptic_fpn.config import DataConfig
+from tf_panoptic_fpn.data.class_shares import class_shares, class_shares_of_records
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.tfrecords import load_records_index
@@ -38,6 +39,13 @@ def five(tiny):
     for size in ((40, 50), (60, 45), (40, 60), (44, 48), (50, 40)):
         tiny.add_plain(*size)
     return tiny
+
+
+def test_class_shares_of_records_are_those_of_the_files(five, tmp_path):
+    expected = class_shares(five.read())
+    folder = _write(five, tmp_path).root + "/records"
+    shares = class_shares_of_records(load_records_index(folder, "other"), folder)
+    np.testing.assert_allclose(shares, expected, rtol=1e-12)
 
 
 def test_records_equal_the_folder_sample_for_sample(five, tmp_path, capsys):

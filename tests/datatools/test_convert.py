@@ -24,11 +24,11 @@ from tf_panoptic_fpn.datatools.convert.source import (
 )
 from tf_panoptic_fpn.datatools.convert.writer import write_panoptic
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
-from tf_panoptic_fpn.datatools.validate.rules import ERROR, WARNING
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.breaches import ERROR, WARNING
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.segmentation import mask_runs
+from tf_panoptic_fpn.formats.rle import mask_runs
 
 CAR, ROAD, PERSON = 3, 5, 8
 CATEGORIES = CategoryTable(

@@ -137,7 +137,7 @@ def test_the_share_must_be_below_1(coco):
             "must be unique. Received twice: 5",
         ),
         (lambda tree: tree["images"][0].pop("file_name"), "the key `file_name` is missing"),
-        (lambda tree: tree["categories"][0].update(id="x"), "`id` must be an int"),
+        (lambda tree: tree["categories"][0].update(id="x"), "`id` must be int"),
     ],
 )
 def test_a_bad_instances_json(coco, spoil, fault):

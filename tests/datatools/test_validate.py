@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import dataclasses
 import json
 import pathlib
 
@@ -15,12 +16,13 @@ from PIL import Image
 from tf_panoptic_fpn.commands import validate_data
 from tf_panoptic_fpn.datatools.validate.components import count_parts
 from tf_panoptic_fpn.datatools.validate.files import check_image, read_map
+from tf_panoptic_fpn.datatools.validate.findings import Findings
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
-from tf_panoptic_fpn.datatools.validate.rules import ERROR, RULES, Findings
 from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
+from tf_panoptic_fpn.formats.breaches import ERROR, RULES
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.records import load_segments
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9
@@ -52,8 +54,8 @@ def segment(tree, i=0):
 
 def test_a_good_set_has_no_findings(pair):
     validation = validate(pair)
-    # The persons of this set are 8 pixels.
-    assert validation.findings.counts == {"tiny": 2}
+    # The persons of this set are 8 pixels, and crowds.
+    assert validation.findings.counts == {"tiny": 2, "all_crowds": 1}
     assert (validation.num_images, validation.void, validation.pixels) == (3, 8, 192)
     assert validation.corrected == pair.tree
     assert validation.changes.counts == {}
@@ -69,7 +71,11 @@ SPOILERS = [
     ({"entry"}, lambda tree: tree["annotations"].append({"image_id": 100})),
     ({"entry"}, lambda tree: tree["annotations"][0]["segments_info"].append(5)),
     ({"entry"}, lambda tree: tree["annotations"][0]["segments_info"].append({"id": 7})),
-    ({"entry"}, lambda tree: tree["categories"].append({"id": "9", "name": "x"})),
+    ({"entry"}, lambda tree: tree["categories"].append({"id": "nine", "name": "x"})),
+    (
+        {"repaired", "category_twice"},
+        lambda tree: tree["categories"].append({"id": "9", "name": "x", "isthing": 1}),
+    ),
     ({"category_twice"}, lambda tree: tree["categories"].append({"id": SKY, "name": "x"})),
     (
         {"isthing", "unknown_category"},
@@ -118,7 +124,13 @@ SPOILERS = [
     ({"box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, 6])),
     (set(), lambda tree: segment(tree).update(bbox=[0, 0, 7, 3])),  # the last pixel left out
     ({"no_box"}, lambda tree: segment(tree).pop("bbox")),
-    ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, 0])),
+    ({"empty_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, 0])),
+    ({"empty_box"}, lambda tree: segment(tree).update(bbox=[])),
+    ({"repaired"}, lambda tree: segment(tree).update(bbox=["0", 0, 8, "4"], area="32")),
+    ({"repaired"}, lambda tree: segment(tree).update(id="1", category_id=9.0, iscrowd=False)),
+    ({"repaired"}, lambda tree: tree["annotations"][0].update(image_id="100")),
+    ({"path"}, lambda tree: tree["images"][0].update(file_name=".\\0.png")),
+    ({"path"}, lambda tree: tree["annotations"][0].update(file_name="./0_map.png")),
     ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8, float("nan")])),
     ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, -8, 4])),
     ({"bad_box"}, lambda tree: segment(tree).update(bbox=[0, 0, 8])),
@@ -136,7 +148,7 @@ def test_each_fault_is_found_and_the_corrected_json_has_none(pair, rules, spoil)
     spoil(pair.tree)
     original = copy.deepcopy(pair.tree)
     validation = validate(pair)
-    assert set(validation.findings.counts) - {"tiny"} == rules
+    assert set(validation.findings.counts) - {"tiny", "all_crowds"} == rules
     assert pair.tree == original or rules == {"bad_box"} or rules == {"bad_area"}  # NaN
     assert "\n" not in "".join(
         example for e in validation.findings.examples.values() for example in e
@@ -371,9 +383,9 @@ def test_the_command_fixes(pair, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert "                   0.png: segment 2 (car): 3 in the JSON, 20 in the mask" in printed
     assert any(
-        line.startswith("3 images, 4.2 % void; errors 2, warnings 0, notes") for line in printed
+        line.startswith("3 images, 4.2 % void; errors 2, warnings 1, notes") for line in printed
     )
-    assert f"{out}: 2 images" in printed
+    assert f"{out}: 2 images, 4 segments" in printed
     assert (
         "              1  `area` of a segment is corrected, e.g. 0.png: segment 2 (car): 20"
         in printed
@@ -437,11 +449,11 @@ def test_other_formats_are_checked_through_their_reader(pair):
     split = pair.read()
     findings = validate_split(lambda: split).findings
     assert findings.examples["area"] == ["0.png: segment 1 (sky): 31 in the JSON, 32 in the mask"]
-    assert set(findings.counts) == {"area", "tiny"}
+    assert set(findings.counts) == {"area", "tiny", "all_crowds"}
     pathlib.Path(split.images[1].image_path).write_bytes(b"")
     pathlib.Path(split.images[2].panoptic_path).write_bytes(b"")
     counts = validate_split(lambda: split).findings.counts
-    assert counts == {"area": 1, "tiny": 1, "empty_file": 1, "other": 1}
+    assert counts == {"area": 1, "tiny": 1, "all_crowds": 1, "empty_file": 1, "other": 1}
     pair.tree["images"].clear()
     findings = validate_split(pair.read).findings
     assert findings.examples == {"other": [f"{pair.json_path}: the data set has no images"]}
@@ -543,3 +555,13 @@ def test_any_json_is_checked_to_its_end_and_corrected(pair, data):
             ) == len(corrected["images"])
     finally:
         pair.tree = original
+
+
+def test_segments_of_published_maps_have_the_ids_of_their_file(pair):
+    split = pair.read()
+    record = dataclasses.replace(split.images[0], map_format="grey", void_values=(0,))
+    segments = tuple(dataclasses.replace(s, id=s.id + 1, area=1) for s in record.segments)
+    save(IDS.astype(np.uint16), record.panoptic_path)
+    record = dataclasses.replace(record, segments=segments)
+    findings = validate_split(lambda: dataclasses.replace(split, images=(record,))).findings
+    assert "0.png: segment 300 (person): 1 in the JSON, 8 in the mask" in findings.examples["area"]

@@ -15,7 +15,7 @@ from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
-from tf_panoptic_fpn.formats.images import read_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.formats.records import Instance
 from tf_panoptic_fpn.inference.result import Result, segments_info
 from tf_panoptic_fpn.metrics.instance_ap import coco_ap

@@ -10,10 +10,9 @@ from pycocotools import mask as mask_api
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.evaluation.cityscapes_results import read_instance_results, write_cityscapes
 from tf_panoptic_fpn.evaluation.result_files import write_submission
 from tf_panoptic_fpn.evaluation.threshold_sweep import sweep_overrides
-from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
-from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
 from tf_panoptic_fpn.inference.result import Result
 
 ROAD, SKY, PERSON, CAR = 7, 23, 24, 26

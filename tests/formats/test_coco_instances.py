@@ -8,6 +8,7 @@ from pycocotools import mask as coco_mask
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.breaches import LEAVE_OUT, STOP, Breaches
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances, with_coco_instances
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 
@@ -36,9 +37,9 @@ class Folder:
         entry = {"id": 50 + number, "image_id": 4, "category_id": 9, "segmentation": segmentation}
         self.tree["annotations"].append({**entry, **values})
 
-    def read(self, skipped=None):
+    def read(self, breaches=None):
         self.json_path.write_text(json.dumps(self.tree))
-        return read_coco_instances(self.images_dir, self.json_path, skipped)
+        return read_coco_instances(self.images_dir, self.json_path, breaches)
 
 
 @pytest.fixture
@@ -123,10 +124,10 @@ def test_a_bad_mask_is_an_error_or_is_left_out(folder, fault):
         list(folder.read().images)
     assert str(caught.value).startswith(f"{folder.json_path}: a.png: annotation 50: ")
     assert fault in str(caught.value) and "\n" not in str(caught.value)
-    skipped = []
-    (record,) = folder.read(skipped).images
+    breaches = Breaches(LEAVE_OUT)
+    (record,) = folder.read(breaches).images
     assert [i.id for i in record.instances] == [51]
-    assert skipped == [str(caught.value)]
+    assert [str(breach) for breach in breaches.left_out] == [str(caught.value)]
 
 
 @pytest.mark.parametrize(
@@ -137,19 +138,19 @@ def test_a_bad_box_is_an_error_or_is_left_out(folder, box):
     folder.add([SQUARE], bbox=[0, 0, 0, 0])
     with pytest.raises(DataError, match=r"a.png: annotation 50: `bbox` must be four finite"):
         folder.read()
-    skipped = []
-    (record,) = folder.read(skipped).images
+    breaches = Breaches(LEAVE_OUT)
+    (record,) = folder.read(breaches).images
     assert [i.id for i in record.instances] == [51]
-    assert len(skipped) == 1
+    assert len(breaches.left_out) == 1
 
 
 def test_a_mask_without_a_pixel_counts_in_evaluation_only(folder):
     folder.add([[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]])
     (record,) = folder.read().images
     assert coco_mask.area(record.instances[0].rle) == 0
-    skipped = []
-    (record,) = folder.read(skipped).images
-    assert (record.instances, len(skipped)) == ((), 1)
+    breaches = Breaches(LEAVE_OUT)
+    (record,) = folder.read(breaches).images
+    assert (record.instances, len(breaches.left_out)) == ((), 1)
 
 
 SPOILERS = {
@@ -168,13 +169,13 @@ SPOILERS = {
 }
 
 
-@pytest.mark.parametrize("skipped", [None, []])
+@pytest.mark.parametrize("policy", [STOP, LEAVE_OUT])
 @pytest.mark.parametrize("message", SPOILERS)
-def test_a_json_that_contradicts_itself_is_always_an_error(folder, message, skipped):
+def test_a_json_that_contradicts_itself_is_always_an_error(folder, message, policy):
     folder.add([SQUARE])
     SPOILERS[message](folder.tree)
     with pytest.raises(DataError) as caught:
-        folder.read(skipped)
+        folder.read(Breaches(policy))
     assert message in str(caught.value)
 
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.records import load_segments
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
 

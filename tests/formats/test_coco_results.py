@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tf_panoptic_fpn.commands import instance_ap as command
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.coco_results import read_ground_truth, read_results
+from tf_panoptic_fpn.evaluation.instance_files import read_ground_truth, read_results
 from tf_panoptic_fpn.metrics.instance_ap import METRICS, SIZE_RECALLS
 
 
@@ -160,10 +160,10 @@ def test_results_of_boxes_alone(tmp_path):
     boxes[0]["segmentation"] = None
     paths = write_files(tmp_path, results=boxes, segmentation=[])
     assert run_command(*paths, tmp_path / "ap.json", "bbox")["AP"] == pytest.approx(1)
-    with pytest.raises(DataError, match=r"annotation 11 \(image 1\): the mask cannot be decoded"):
+    with pytest.raises(DataError, match=r"annotation 11 \(image 1\): .* a box and no mask"):
         run_command(*paths, tmp_path / "ap.json", "segm")
     paths = write_files(tmp_path, results=boxes)
-    with pytest.raises(DataError, match=r"result 0: the key `segmentation` is missing"):
+    with pytest.raises(DataError, match=r"result 0 \(image 1\): the key `segmentation` is missing"):
         run_command(*paths, tmp_path / "ap.json", "segm")
 
 
@@ -176,22 +176,31 @@ def test_an_output_that_cannot_be_written_does_not_lose_the_figures(tmp_path, ca
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ({"image_id": 2}, r"result 1 \(image 2\): the ground truth does not list this image"),
-        ({"image_id": [1]}, r"result 1 \(image \[1\]\): the ground truth does not list"),
+        ({"image_id": 2}, "result 1: a result is for image id 2, which is not listed"),
+        ({"image_id": [1]}, r"result 1: `image_id` must be int or str. Received: \[1\]"),
         ({"category_id": 5}, r"result 1 \(image 1\): unknown category id 5"),
-        ({"category_id": {}}, r"unknown category id {}"),
-        ({"score": None}, "result 1: the key `score` is missing"),
+        ({"category_id": {}}, r"`category_id` must be int. Received: {}"),
+        ({"score": None}, r"result 1 \(image 1\): the key `score` is missing"),
         ({"score": "high"}, r"\(image 1\): `score` must be a number\. Received: 'high'"),
         ({"score": float("nan")}, "`score` must be a number"),
-        ({"bbox": [1, 2, 3]}, r"`bbox` must be 4 numbers, .* Received: \[1, 2, 3\]"),
-        ({"segmentation": rle_of(MASK.T)}, r"\(image 1\): mask and image .* 9x6 and 6x9"),
-        ({"segmentation": {"size": [6, 9]}}, r"\(image 1\): the mask cannot be decoded: 'counts'"),
+        ({"bbox": [1, 2, 3]}, r"`bbox` must be four finite numbers, .* Received: \[1, 2, 3\]"),
+        (
+            {"segmentation": rle_of(MASK.T)},
+            r"\(image 1\): the RLE.s size must be \[6, 9\], .* Received: \[9, 6\]",
+        ),
+        (
+            {"segmentation": {"size": [6, 9]}},
+            r"\(image 1\): the RLE.s counts must be a list or text",
+        ),
         (
             {"segmentation": {"size": [6, 9], "counts": rle_of(MASK)["counts"][:-1]}},
-            r"\(image 1\): the runs of a mask must add up to its 54 pixels.* Received: 40",
+            r"\(image 1\): the RLE.s counts must sum to 54, .* Received: 40",
         ),
-        ({"segmentation": {"size": [6, 9], "counts": ""}}, "not a run-length code"),
-        ({"segmentation": {"size": [6, 9], "counts": "~0"}}, "not a run-length code"),
+        ({"segmentation": {"size": [6, 9], "counts": ""}}, "the RLE.s counts are not COCO.s text"),
+        (
+            {"segmentation": {"size": [6, 9], "counts": "~0"}},
+            "the RLE.s counts are not COCO.s text",
+        ),
     ],
 )
 def test_wrong_results(tmp_path, result, message):
@@ -201,13 +210,54 @@ def test_wrong_results(tmp_path, result, message):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"area": None},
+        {"bbox": None},
+        {"bbox": []},
+        {"id": None},
+        {"id": "a-1"},
+        {"id": "11"},
+        {"iscrowd": "0"},
+        {"iscrowd": False},
+        {"image_id": "1", "category_id": 3.0},
+        {"segmentation": [[2, 1, 7, 1, 7, 4, 2, 4], [1, 2, 3, 4]]},
+    ],
+)
+def test_what_can_mean_one_thing_only_is_read_as_that(tmp_path, changes):
+    plain = read_ground_truth(write_files(tmp_path)[0], needs_masks=True)
+    read = read_ground_truth(write_files(tmp_path, **changes)[0], needs_masks=True)
+    (expected,), (annotation,) = plain["annotations"], read["annotations"]
+    for entry in (expected, annotation):
+        entry["segmentation"]["counts"] = bytes(entry["segmentation"]["counts"])
+    if "id" in changes:
+        expected["id"] = {None: 0, "a-1": "a-1", "11": 11}[changes["id"]]
+    assert annotation == expected
+    assert run_command(*write_files(tmp_path, **changes), tmp_path / "ap.json")["AP"] > 0.999
+
+
+def test_boxes_ask_for_boxes(tmp_path):
+    paths = write_files(tmp_path, segmentation=None, bbox=None)
+    with pytest.raises(DataError, match=r"annotation 11 \(image 1\): the key `bbox` is missing"):
+        read_ground_truth(paths[0], needs_masks=False)
+    gt_json, results = write_files(tmp_path, results=[{"segmentation": None}])
+    with pytest.raises(DataError, match=r"result 0 \(image 1\): the key `bbox` is missing"):
+        read_results(results, read_ground_truth(gt_json, needs_masks=False), needs_masks=False)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": 2}, r"annotation 11 \(image 2\): the ground truth does not list this image"),
+        (
+            {"image_id": 2},
+            r"annotation 11 \(image 2\): an annotation is for image id 2, which is not listed",
+        ),
         ({"category_id": 5}, r"annotation 11 \(image 1\): unknown category id 5"),
-        ({"area": None}, "annotation 11: the key `area` is missing"),
-        ({"segmentation": []}, r"\(image 1\): the mask cannot be decoded"),
-        ({"segmentation": {"size": [6, 9], "counts": [6, 8]}}, "must add up to its 54 pixels"),
+        ({"segmentation": []}, r"\(image 1\): the annotation has a box and no mask"),
+        (
+            {"segmentation": {"size": [6, 9], "counts": [6, 8]}},
+            "must sum to 54, the image.s pixels",
+        ),
     ],
 )
 def test_wrong_ground_truth(tmp_path, changes, message):
@@ -221,11 +271,15 @@ def test_wrong_ground_truth(tmp_path, changes, message):
     [
         ("images", [], "the data set has no images"),
         ("images", [{"id": 1, "height": 6, "width": 9}] * 2, "Received twice: 1"),
-        ("images", [{"id": 1, "height": 6}], "an image: the key `width` is missing"),
-        ("images", [3], "an image: must be an object"),
-        ("images", [{"id": [], "height": 6, "width": 9}], "an image: `id` must be a number or"),
+        ("images", [{"id": 1, "height": 6}], "the key `width` is missing"),
+        ("images", [3], "`images` must be a list of objects"),
+        (
+            "images",
+            [{"id": [], "height": 6, "width": 9}],
+            r"`id` must be int or str. Received: \[\]",
+        ),
         ("annotations", {}, "`annotations` must be a list"),
-        ("annotations", [{}], "an annotation: the key `id` is missing"),
+        ("annotations", [{}], "the key `image_id` is missing"),
         ("categories", [{"id": 3}], "a category needs `id` and `name`"),
     ],
 )
@@ -242,7 +296,9 @@ def test_doubled_annotations_and_files_cut_short(tmp_path):
     ground_truth = read_ground_truth(gt_json, needs_masks=True)
     tree = json.loads(gt_json.read_text())
     gt_json.write_text(json.dumps({**tree, "annotations": tree["annotations"] * 2}))
-    with pytest.raises(DataError, match="annotation 11: the id occurs twice"):
+    with pytest.raises(
+        DataError, match=r"annotation 11 \(image 1\): annotation ids must be unique"
+    ):
         read_ground_truth(gt_json, needs_masks=True)
     results.write_text(results.read_text()[:-5])
     with pytest.raises(DataError, match=r"results\.json: not JSON, or cut short"):

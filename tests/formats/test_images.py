@@ -7,12 +7,8 @@ from PIL import Image
 from pillow_resize import resize_image, resize_labels
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import (
-    read_image,
-    read_panoptic_png,
-    resized_size,
-    write_panoptic_png,
-)
+from tf_panoptic_fpn.formats.images import read_image, resized_size
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 

@@ -11,8 +11,11 @@ from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_panoptic_png, write_panoptic_png
-from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_ids
+from tf_panoptic_fpn.formats.panoptic_png import (
+    read_panoptic_ids,
+    read_panoptic_png,
+    write_panoptic_png,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -12,14 +12,11 @@ from PIL import Image
 
 from tf_panoptic_fpn.data.index import build_index
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.breaches import LEAVE_OUT, STOP, Breaches
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.images import (
-    read_header,
-    read_image,
-    read_label_png,
-    read_panoptic_png,
-)
+from tf_panoptic_fpn.formats.images import read_header, read_image, read_label_png
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.formats.records import load_segments
 
 VALUES = st.one_of(
@@ -102,7 +99,7 @@ def test_any_json(folder, tree, lenient):
     path.write_text(json.dumps(tree))
     for read in (
         lambda: read_coco_panoptic(folder, path, folder),
-        lambda: read_coco_instances(folder, path, [] if lenient else None),
+        lambda: read_coco_instances(folder, path, Breaches(LEAVE_OUT if lenient else STOP)),
     ):
         try:
             _use(read())

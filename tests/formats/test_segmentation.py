@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.segmentation import (
+from tf_panoptic_fpn.formats.rle import (
     foreground,
     mask_runs,
     runs_area,

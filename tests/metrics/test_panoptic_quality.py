@@ -7,7 +7,7 @@ import pytest
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 CAT, DOG, SKY = 17, 18, 92

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.formats.images import read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 CAT, DOG, SKY = 17, 18, 92

@@ -16,9 +16,10 @@ def add_arguments(parser):
 def run(arguments):
     from tqdm import tqdm
 
+    from tf_panoptic_fpn.evaluation.cityscapes_results import read_instance_results
+    from tf_panoptic_fpn.evaluation.file_pairs import pair_cityscapes
     from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
-    from tf_panoptic_fpn.formats.cityscapes_results_reader import read_instance_results
-    from tf_panoptic_fpn.formats.label_pngs import pair_cityscapes, read_label_map
+    from tf_panoptic_fpn.formats.images import read_label_map
     from tf_panoptic_fpn.metrics.cityscapes_ap import CityscapesAP
 
     metric = CityscapesAP()

@@ -15,12 +15,12 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, number_of, write_figures
-    from tf_panoptic_fpn.formats.coco_results import (
+    from tf_panoptic_fpn.evaluation.instance_files import (
         count_doubled,
         read_ground_truth,
         read_results,
     )
+    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, number_of, write_figures
     from tf_panoptic_fpn.metrics.instance_ap import (
         FIGURES,
         MAX_DETECTIONS,

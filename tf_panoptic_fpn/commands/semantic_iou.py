@@ -26,8 +26,8 @@ def run(arguments):
     from tqdm import tqdm
 
     from tf_panoptic_fpn.evaluation import semantic_files
+    from tf_panoptic_fpn.evaluation.file_pairs import pair_by_path
     from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
-    from tf_panoptic_fpn.formats.label_pngs import pair_by_path
     from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU
     from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 

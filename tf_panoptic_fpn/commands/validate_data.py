@@ -9,12 +9,11 @@ import warnings
 from PIL import Image
 
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.data.splits import load_split, resolve_data
 from tf_panoptic_fpn.datatools.validate.instances import validate_instances
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
-from tf_panoptic_fpn.datatools.validate.rules import ERROR
 from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.breaches import ERROR
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 
 SUMMARY = "check a data set before it is trained on"
@@ -68,6 +67,8 @@ def _validate_config(path, overrides):
 
     Two splits of the same files are one.
     """
+    from tf_panoptic_fpn.data.splits import resolve_data  # which brings TensorFlow
+
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         data = resolve_data(load_config(path, overrides), folder).data
         validations = _validate_split(data, "train")
@@ -87,6 +88,8 @@ def _validate_split(data, name):
     given = split.paths(data.root)
     if not given:  # it has records
         raise ConfigError(f"`data.{name}.images` must be given: records cannot be checked")
+    from tf_panoptic_fpn.data.splits import load_split
+
     validations = {}
     if split.format == "coco_panoptic":
         paths = (given["images"], given["panoptic_json"], given["panoptic_dir"])
@@ -117,8 +120,10 @@ def _write_corrected(validation, arguments):
     """Writes the corrected JSON and lists the changes."""
     source = arguments.panoptic_json or arguments.instances_json
     corrected = validation.corrected or {}
-    if not corrected.get("images") or not corrected.get("categories"):
-        raise DataError(f"{source}: nothing is left to write to {arguments.fix}")
+    if not all(corrected.get(key) for key in ("images", "annotations", "categories")):
+        reasons = validation.changes.examples
+        reason = f" ({next(iter(reasons.values()))})" if reasons else ""
+        raise DataError(f"{source}: nothing is left to write to {arguments.fix}{reason}")
     path = pathlib.Path(arguments.fix)
     if path.exists():
         raise ConfigError(f"{path}: exists; --fix writes a new file")
@@ -128,6 +133,8 @@ def _write_corrected(validation, arguments):
         partial.rename(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"{path}: {len(corrected['images'])} images")
+    segments = [a.get("segments_info", [a]) for a in corrected["annotations"]]
+    what = "segments" if "segments_info" in corrected["annotations"][0] else "annotations"
+    print(f"{path}: {len(corrected['images'])} images, {sum(map(len, segments))} {what}")
     for change, count in validation.changes.counts.items():
-        print(f"{count:15}  {change}, e.g. {validation.changes.examples[change][0]}")
+        print(f"{count:15}  {change}, e.g. {validation.changes.examples[change]}")

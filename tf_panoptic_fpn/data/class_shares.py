@@ -3,8 +3,12 @@
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
+from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.data.decode import decode_id_map
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
+from tf_panoptic_fpn.data.tfrecords import RecordSource
 from tf_panoptic_fpn.errors import DataError
 
 
@@ -35,7 +39,38 @@ def class_shares(split):
         found, pixels = np.unique(ids, return_counts=True)
         areas = dict(zip(found.tolist(), pixels.tolist(), strict=True))
         for segment in record.segments:
-            counts[semantic_class[segment.category_id]] += areas[segment.id]
+            counts[semantic_class[segment.category_id]] += areas.get(segment.id, 0)
+    return _shares(counts)
+
+
+def class_shares_of_records(index, folder):
+    """Counts the pixels of each semantic class in the maps of a folder of records.
+
+    Args:
+        index: the `DatasetIndex` of the folder.
+        folder: path.
+
+    Returns, Raises:
+        As `class_shares`.
+    """
+    source = RecordSource(index, folder)
+    counts = np.zeros(max(index.categories.semantic_classes.values()) + 1)
+    for row in range(len(index) if index.map_format != "none" else 0):
+        _, data = source.read(tf.constant(row))
+        with_pillow = tf.constant(index.needs_pillow[row])
+        ids = decode_id_map(data, index.map_format, with_pillow).numpy()
+        labels = slice(*index.label_offsets[row : row + 2])
+        classes = dict(
+            zip(index.label_ids[labels].tolist(), index.label_classes[labels].tolist(), strict=True)
+        )
+        for label, pixels in zip(*np.unique(ids, return_counts=True), strict=True):
+            semantic_class = classes.get(int(label), schema.IGNORED)  # void is not listed
+            if semantic_class != schema.IGNORED:
+                counts[semantic_class] += pixels
+    return _shares(counts)
+
+
+def _shares(counts):
     if not counts.any():
         raise DataError("The training data must have a semantic class to balance. Received: none")
     return counts / counts.sum()

@@ -10,6 +10,7 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.images import is_plain_label_png, read_header
+from tf_panoptic_fpn.formats.records import few
 from tf_panoptic_fpn.formats.rle import runs_of
 
 _CHUNK = 1000
@@ -62,13 +63,13 @@ def build_index(split):
     return index_of_columns(split.categories, columns)
 
 
-def compiled_chunks(split, skipped=None):
+def compiled_chunks(split, breaches=None):
     """Compiles a split, some images at a time.
 
     Args:
         split: a `PanopticSplit`.
-        skipped: a list that takes one line for each image that is left out because its annotations
-            cannot be read; by default that is an error.
+        breaches: `Breaches` that takes each image that is left out because its annotations cannot
+            be read; by default that is an error.
 
     Yields:
         dict of arrays, to be concatenated: the columns of `DatasetIndex`, but with the number of
@@ -76,7 +77,7 @@ def compiled_chunks(split, skipped=None):
         the table (-1: ignored), in place of classes.
 
     Raises:
-        DataError: if the annotations of an image, or of all, cannot be read.
+        DataError: if the annotations of an image, or of all, cannot be read, or there are none.
     """
     position = {category.id: i for i, category in enumerate(split.categories.categories)}
     thing_ids = set(split.categories.thing_ids)
@@ -86,21 +87,25 @@ def compiled_chunks(split, skipped=None):
             record = split.images[i]
             return record, _header(record)
         except DataError as error:
-            if skipped is None:
+            if breaches is None:
                 raise
-            skipped.append(str(error))
+            breaches.leave_out(str(error))
             return None
 
-    found = False
+    found = is_annotated = False
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(split.images), _CHUNK):
             stop = min(start + _CHUNK, len(split.images))
             pairs = [pair for pair in pool.map(read, range(start, stop)) if pair is not None]
             if pairs:
                 found = True
-                yield _columns(*zip(*pairs, strict=True), position, thing_ids)
-    if not found:
-        raise DataError(f"no image can be used: {skipped[0]}")
+                columns = _columns(*zip(*pairs, strict=True), position, thing_ids)
+                is_annotated |= bool(len(columns["label_ids"]) or len(columns["num_runs"]))
+                yield columns
+    if not (found and is_annotated):
+        what = "annotation" if found else "image"
+        reason = breaches.first_reason() if breaches else ""
+        raise DataError(f"no {what} can be used: {reason or 'the data set has none'}")
 
 
 def index_of_columns(categories, columns):
@@ -140,6 +145,32 @@ def index_of_columns(categories, columns):
         **offsets,
         **columns,
     )
+
+
+def class_warnings(categories, columns):
+    """Says by name of which thing classes nothing can be learned.
+
+    Args:
+        categories: `CategoryTable`.
+        columns: dict of arrays, as of `compiled_chunks`.
+
+    Returns:
+        list of lines.
+    """
+    position, is_crowd = columns["instance_categories"], columns["instance_is_crowd"]
+    size = len(categories.categories)
+    counts, crowds = (np.bincount(p, minlength=size) for p in (position, position[is_crowd]))
+    is_thing = np.array([category.is_thing for category in categories.categories], bool)
+    names, lines = list(categories.unique_names.values()), []
+    for text, chosen in (
+        ("every annotation is a crowd", is_thing & (counts > 0) & (counts == crowds)),
+        ("there is no annotation", is_thing & (counts == 0)),
+    ):
+        found = [names[i] for i in np.flatnonzero(chosen)]
+        if found:
+            shown = f"{len(found)} thing classes, which cannot be learned: {few(found)}"
+            lines.append(f"{text} of {shown}")
+    return lines
 
 
 def _header(record):

@@ -15,14 +15,14 @@ import numpy as np
 from absl import logging
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.data.index import compiled_chunks
+from tf_panoptic_fpn.data.index import class_warnings, compiled_chunks
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.breaches import LEAVE_OUT, Breaches
 
 FOLDER = ".panoptic_index"
 _VERSION = 1  # of the format; another one is made anew
 _UNFINISHED = "unfinished-"
 _LEFTOVER_SECONDS = 24 * 3600
-_SHOWN = 5
 
 
 def cached_columns(read_split, sources, settings, folders):
@@ -33,8 +33,8 @@ def cached_columns(read_split, sources, settings, folders):
     cannot be used are left out, counted and named in the log.
 
     Args:
-        read_split: function of a list, which takes one line for each annotation that is left out;
-            returns the `PanopticSplit`.
+        read_split: function of a `Breaches`, which takes what is left out; returns the
+            `PanopticSplit`.
         sources: paths of the files and folders that the index is made from.
         settings: dict of JSON values that say how they are read.
         folders: folders to keep the index in; the first that can be written to is used. If none
@@ -101,11 +101,11 @@ def _signature(path):
 
 def _make(read_split, path):
     """Writes the index beside its place, loads it, and moves it there in one step."""
-    skipped = []
-    split = read_split(skipped)
+    breaches = Breaches(LEAVE_OUT)
+    split = read_split(breaches)
     unfinished = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=_UNFINISHED))
     try:
-        _write(split, unfinished, skipped)
+        _write(split, unfinished, breaches)
         index = _load(unfinished)
         with contextlib.suppress(OSError):  # another process was faster; its index is the same
             os.rename(unfinished, path)
@@ -113,7 +113,8 @@ def _make(read_split, path):
         raise DataError(f"{path}: the index cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    _log_skipped(skipped)
+    for line in (*breaches.lines(), *class_warnings(*index)):
+        logging.warning("%s", line)
     return index
 
 
@@ -133,14 +134,14 @@ def _remove_leftovers(folder):
                 shutil.rmtree(path)
 
 
-def _write(split, folder, skipped):
+def _write(split, folder, breaches):
     chunks = {}
     with open(folder / "runs.npy", "wb") as file:
         # NumPy leaves room in the header for the length to grow.
         header = {"descr": "<u2", "fortran_order": False, "shape": (0,)}
         np.lib.format.write_array_header_1_0(file, header)
         num_runs = 0
-        for chunk in compiled_chunks(split, skipped):
+        for chunk in compiled_chunks(split, breaches):
             runs = chunk.pop("runs").astype("<u2")
             num_runs += len(runs)
             file.write(runs.tobytes())
@@ -181,10 +182,3 @@ def _load(path):
         raise ValueError("runs.npy")
     categories = CategoryTable.from_coco(description["categories"], file=str(path))
     return categories, columns
-
-
-def _log_skipped(skipped):
-    if skipped:
-        shown = "; ".join(sorted(skipped)[:_SHOWN])
-        more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
-        logging.warning("%d annotations or images are left out: %s%s", len(skipped), shown, more)

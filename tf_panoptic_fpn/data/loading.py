@@ -55,7 +55,8 @@ class ImageLoader:
         self.source = source
         self.pixel_range = tuple(pixel_range)
         self.map_format = index.map_format
-        self.masks_are_runs = bool(np.any(index.instance_map_ids < 0))
+        # Without a map they can be nowhere else, even where there is none.
+        self.masks_are_runs = bool(np.any(index.instance_map_ids < 0)) or self.map_format == "none"
         keys = _LOADED | (_RUNS if self.masks_are_runs else _MAP)
         if self.map_format != "none":
             keys |= _LABELS

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.categories import Category
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
 
 # Ids are not consecutive and mix things with stuff, as those of real data sets do.

@@ -68,15 +68,14 @@ def _absolute(path):
     return path if not path or "://" in path else os.path.abspath(path)
 
 
-def load_split(data, name, semantic_things="other", skipped=None):
+def load_split(data, name, semantic_things="other", breaches=None):
     """Reads the split "train" or "validation" of a resolved `DataConfig`.
 
     Args:
         data: `DataConfig`.
         name: "train" or "validation".
         semantic_things: "other" or "all", what the semantic branch predicts for things.
-        skipped: a list that takes one line for each annotation that is left out because it is
-            empty or its mask or box breaks a rule; by default that is an error.
+        breaches: `Breaches`, by default one that stops.
 
     Returns:
         A `PanopticSplit`.
@@ -85,7 +84,7 @@ def load_split(data, name, semantic_things="other", skipped=None):
         DataError: if a file of the data set breaks a rule.
     """
     _check_present(data, name)
-    split = getattr(data, name).read(data.root, skipped)
+    split = getattr(data, name).read(data.root, breaches)
     return dataclasses.replace(
         split,
         categories=split.categories.with_semantic_things(semantic_things),
@@ -138,7 +137,7 @@ def load_index(data, name, semantic_things="other"):
         os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "tf_panoptic_fpn"
     )
     categories, columns = index_cache.cached_columns(
-        lambda skipped: load_split(absolute, name, skipped=skipped),
+        lambda breaches: load_split(absolute, name, breaches=breaches),
         list(paths.values()),
         {"format": split.format, "keys": list(paths)},
         [data.index_cache] if data.index_cache else [beside / index_cache.FOLDER, users],

@@ -7,9 +7,10 @@ from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.config import format_config
-from tf_panoptic_fpn.data.class_shares import class_shares
+from tf_panoptic_fpn.data.class_shares import class_shares, class_shares_of_records
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.data.splits import check_categories, load_split, resolve_data
+from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split, resolve_data
+from tf_panoptic_fpn.data.tfrecords import records_folder
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, write_report
@@ -70,8 +71,7 @@ def evaluate_run(
         raise ConfigError("--sweep needs panoptic ground truth, which the data set has not")
     shares = None
     if balance_classes:
-        train = load_split(config.data, "train", config.model.semantic_things)
-        shares = class_shares(train).tolist()
+        shares = _class_shares(config).tolist()
     predictors = load_predictors(source, config, split.categories, tta, shares)
     identity = _identity(source, config, split, tta, shares)
     qualities = []
@@ -104,6 +104,15 @@ def _sweep(settings, categories):
     if not settings:
         return None
     return ThresholdSweep(Merger(categories), settings, categories)
+
+
+def _class_shares(config):
+    """Shares of the training data, of its files or, where it has records alone, of these."""
+    semantic_things = config.model.semantic_things
+    if config.data.train.paths(""):
+        return class_shares(load_split(config.data, "train", semantic_things))
+    index = load_index(config.data, "train", semantic_things)
+    return class_shares_of_records(index, records_folder(config.data))
 
 
 def _identity(source, config, split, tta, shares):

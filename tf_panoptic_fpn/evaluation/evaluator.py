@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.evaluation.cityscapes_results import write_cityscapes
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles
 from tf_panoptic_fpn.evaluation.running_metrics import RunningMetrics, coco_segments
-from tf_panoptic_fpn.formats.cityscapes_results import write_cityscapes
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
 
 SCORING_THREADS = 4

@@ -8,9 +8,11 @@ import sys
 
 from tqdm import tqdm
 
-from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.json_tree import read_json
+from tf_panoptic_fpn.formats.breaches import Breaches, written
+from tf_panoptic_fpn.formats.coco_json import category_table, matching_id
+from tf_panoptic_fpn.formats.coco_panoptic import panoptic_annotations
+from tf_panoptic_fpn.formats.json_file import read_lists
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_ids
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
@@ -42,9 +44,8 @@ def evaluate_panoptic_files(
             contradict each other, or a split names an unknown category.
     """
     gt_dir, pred_dir = gt_dir or default_dir(gt_json), pred_dir or default_dir(pred_json)
-    gt_tree = read_json(gt_json, dict)
-    categories = _read_categories(gt_tree, gt_json)
-    pairs = _pair_annotations(gt_tree, gt_json, read_json(pred_json, dict), pred_json)
+    categories = _read_categories(gt_json)
+    pairs = _pair_annotations(gt_json, pred_json, categories)
     for folder in (gt_dir, pred_dir):
         if not os.path.isdir(folder):
             raise DataError(f"{folder}: the folder of panoptic PNGs is missing")
@@ -78,13 +79,13 @@ def _worker_pool(num_tasks):
 def _score(categories, strict, gt_dir, pred_dir, pairs):
     """A `PanopticQuality` of pairs of annotations."""
     quality = PanopticQuality(categories, strict)
-    for gt, pred in pairs:
+    for (image_id, gt_name, gt_segments), (_, pred_name, pred_segments) in pairs:
         quality.update(
-            _read_map(gt_dir, gt),
-            gt["segments_info"],
-            _read_map(pred_dir, pred),
-            pred["segments_info"],
-            image=f"image id {gt['image_id']} ({pred['file_name']})",
+            _read_map(gt_dir, image_id, gt_name),
+            gt_segments,
+            _read_map(pred_dir, image_id, pred_name),
+            pred_segments,
+            image=f"image id {image_id} ({pred_name})",
         )
     return quality
 
@@ -113,65 +114,48 @@ def format_pq_table(result):
     return "\n".join(lines)
 
 
-def _list(tree, key, where):
-    """The list of objects under a key."""
-    entries = tree.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f"{where}: `{key}` must be a list of objects")
-    return entries
-
-
-def _check_types(entries, types, where):
-    """Demands of each object these keys, with values of these types."""
+def _read_categories(path):
+    entries = read_lists(path, ("categories",))["categories"]
     for entry in entries:
-        for key, kind in types.items():
-            if not isinstance(entry.get(key), kind):
-                shown = {k: v for k, v in entry.items() if not isinstance(v, (list, dict))}
-                raise DataError(f"{where}: `{key}` is missing or of the wrong type in {shown}")
+        if "isthing" not in entry:
+            raise DataError(f"{path}: the key `isthing` is missing. Received: {written(entry)}")
+    # The name may be left out.
+    return category_table([{"name": str(e.get("id")), **e} for e in entries], path)
 
 
-def _read_categories(tree, file):
-    entries = _list(tree, "categories", file)
-    _check_types(entries, {"id": int, "isthing": int}, file)
-    # The name may be left out; and as in panopticapi, only 1 makes a thing.
-    entries = [{"name": e["id"], **e, "isthing": e["isthing"] == 1} for e in entries]
-    return CategoryTable.from_coco(entries, file)
-
-
-def _pair_annotations(gt_tree, gt_json, pred_tree, pred_json):
+def _pair_annotations(gt_json, pred_json, categories):
     """Pairs each annotation of the ground truth with the prediction of the same image."""
-    gt = _annotations_by_image(gt_tree, gt_json)
-    pred = _annotations_by_image(pred_tree, pred_json)
+    gt = {a.image_id: a for a in panoptic_annotations(gt_json, categories, Breaches())}
     if not gt:
         raise DataError(f"{gt_json}: there are no annotations")
+    pred = {}
+    for annotation in panoptic_annotations(pred_json, categories, Breaches()):
+        image_id = matching_id(annotation.image_id, gt)
+        if image_id in pred:
+            raise DataError(f"{pred_json}: image id {image_id} has more than one annotation")
+        if image_id is not None:
+            pred[image_id] = annotation
     missing = [image_id for image_id in gt if image_id not in pred]
     if missing:
         raise DataError(
             f"{pred_json}: no prediction for image id {missing[0]} "
             f"({len(missing)} of {len(gt)} images have none)"
         )
-    return [(annotation, pred[image_id]) for image_id, annotation in gt.items()]
+    return [(_plain(annotation), _plain(pred[image_id])) for image_id, annotation in gt.items()]
 
 
-def _annotations_by_image(tree, file):
-    annotations = _list(tree, "annotations", file)
-    _check_types(annotations, {"image_id": (int, str), "file_name": str}, file)
-    by_image = {}
-    for annotation in annotations:
-        image_id = annotation["image_id"]
-        where = f"{file}: image id {image_id}"
-        if image_id in by_image:
-            raise DataError(f"{where} has more than one annotation")
-        segments = _list(annotation, "segments_info", where)
-        _check_types(segments, {"id": int, "category_id": int}, where)
-        with_area = [segment for segment in segments if "area" in segment]
-        _check_types(with_area, {"area": (int, float)}, where)
-        by_image[image_id] = annotation
-    return by_image
+def _plain(annotation):
+    """Id of the image, file name of the map, and the segments as `PanopticQuality` takes them."""
+    segments = [
+        {"id": s.id, "category_id": s.category_id, "iscrowd": int(s.is_crowd)}
+        | ({} if s.area is None else {"area": s.area})
+        for s in annotation.segments
+    ]
+    return annotation.image_id, annotation.file_name, segments
 
 
-def _read_map(folder, annotation):
+def _read_map(folder, image_id, file_name):
     try:
-        return read_panoptic_ids(os.path.join(folder, annotation["file_name"]))
+        return read_panoptic_ids(os.path.join(folder, file_name))
     except DataError as error:
-        raise DataError(f"image id {annotation['image_id']}: {error}") from None
+        raise DataError(f"image id {image_id}: {error}") from None

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.atomic_write import replacing, write_text
-from tf_panoptic_fpn.formats.images import read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.inference.result import Result
 
 FOLDERS = ("panoptic", "semantic", "detections", "overlays", "cityscapes")

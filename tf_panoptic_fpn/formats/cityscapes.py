@@ -1,20 +1,15 @@
 """Reading Cityscapes, as published and as converted to COCO's panoptic format."""
 
-import concurrent.futures
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Literal
-
-import numpy as np
-from tqdm import tqdm
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.cityscapes_labels import FIRST_INSTANCE_ID, LABELS
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
-from tf_panoptic_fpn.formats.images import read_label_png, write_panoptic_png
+from tf_panoptic_fpn.formats.images import read_label_png
 from tf_panoptic_fpn.formats.records import (
     ImageRecord,
     LazyRecords,
@@ -23,7 +18,7 @@ from tf_panoptic_fpn.formats.records import (
     check_files,
     few,
 )
-from tf_panoptic_fpn.formats.segment_map import tight_boxes, unique_ids
+from tf_panoptic_fpn.formats.segment_map import unique_ids
 from tf_panoptic_fpn.formats.split_config import SplitConfig
 from tf_panoptic_fpn.section import Path, setting
 
@@ -50,13 +45,13 @@ class CityscapesSplit(SplitConfig):
     panoptic_json: Path = setting("", "the converted JSON, in place of label_dir")
     panoptic_dir: Path = setting("", "the folder of its PNGs")
 
-    def read(self, root, skipped=None):
+    def read(self, root, breaches=None):
         """Reads the split, see `read_cityscapes` and `read_cityscapes_panoptic`."""
         paths = self.paths(root)
         if self.label_dir:
             return read_cityscapes(paths["images"], paths["label_dir"])
         return read_cityscapes_panoptic(
-            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], skipped
+            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], breaches
         )
 
 
@@ -100,16 +95,16 @@ def read_cityscapes(images_dir, label_dir):
     return PanopticSplit(CATEGORIES, LazyRecords(records, _with_segments))
 
 
-def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None):
+def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None):
     """Reads a split of Cityscapes whose maps were converted by cityscapesScripts, or by
-    `convert_cityscapes`.
+    `convert-cityscapes`.
 
     Args:
         images_dir: as in `read_cityscapes`. Images are found by their ids, since the file names in
             the JSON of cityscapesScripts are not those of the files.
         panoptic_json, panoptic_dir: e.g. `gtFine/cityscapes_panoptic_train.json` and the folder of
             that name; its categories have label ids or train ids.
-        skipped: see `read_coco_panoptic`.
+        breaches: see `read_coco_panoptic`.
 
     Returns:
         A `PanopticSplit`.
@@ -117,44 +112,7 @@ def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=No
     Raises:
         DataError: as `read_coco_panoptic`.
     """
-    return read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped, _published_name)
-
-
-def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
-    """Writes a split of Cityscapes in COCO's panoptic format, as cityscapesScripts does.
-
-    Segments keep the ids of the published maps and categories are label ids. Unlike there, the
-    file names of images in the JSON are those of the files, `CITY/*_leftImg8bit.png`.
-
-    Args:
-        images_dir, label_dir: see `read_cityscapes`.
-        panoptic_json: the JSON to write; it must not exist.
-        panoptic_dir: the folder of PNGs to write.
-
-    Raises:
-        DataError: as `read_cityscapes`, or if the JSON exists or cannot be written.
-
-    Reference: `preparation/createPanopticImgs.py` of cityscapesScripts.
-    """
-    if os.path.exists(panoptic_json):
-        raise DataError(f"{panoptic_json}: exists already")
-    split = read_cityscapes(images_dir, label_dir)
-    try:
-        os.makedirs(panoptic_dir, exist_ok=True)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            work = pool.map(lambda record: _convert(record, panoptic_dir), split.images.records)
-            pairs = list(tqdm(work, "convert", len(split.images), unit="image"))
-        tree = {
-            "images": [image for image, _ in pairs],
-            "annotations": [annotation for _, annotation in pairs],
-            "categories": split.categories.to_coco(),
-        }
-        unfinished = f"{panoptic_json}.unfinished"
-        pathlib.Path(unfinished).write_text(json.dumps(tree), encoding="utf-8")
-        os.replace(unfinished, panoptic_json)
-    except OSError as error:
-        path = error.filename or panoptic_dir
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    return read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, breaches, _published_name)
 
 
 def _names(folder, ending):
@@ -168,10 +126,10 @@ def _published_name(image_id, _):
 
 
 def _with_segments(record):
-    return _annotated(record, read_label_png(record.panoptic_path))
+    return annotated(record, read_label_png(record.panoptic_path))
 
 
-def _annotated(record, values):
+def annotated(record, values):
     """A record with its size, segments and void values, from its map int [H, W]."""
     segments, void_values, unknown = [], [], []
     for value in unique_ids(values).tolist():
@@ -195,32 +153,3 @@ def _annotated(record, values):
         segments=tuple(segments),
         void_values=tuple(void_values),
     )
-
-
-def _convert(record, panoptic_dir):
-    """Writes the PNG of one image; returns its entries in `images` and `annotations`."""
-    values = read_label_png(record.panoptic_path)
-    record = _annotated(record, values)
-    ids = np.where(np.isin(values, record.void_values), 0, values)
-    segments = []
-    boxes, areas = tight_boxes(ids, [segment.id - 1 for segment in record.segments])
-    for segment, (y1, x1, y2, x2), area in zip(record.segments, boxes, areas, strict=True):
-        segments.append(
-            {
-                "id": segment.id - 1,
-                "category_id": segment.category_id,
-                "area": int(area),
-                "bbox": [int(x1), int(y1), int(x2 - x1), int(y2 - y1)],
-                "iscrowd": int(segment.is_crowd),
-            }
-        )
-    png_name = f"{record.image_id}_gtFine_panoptic.png"
-    write_panoptic_png(ids, os.path.join(panoptic_dir, png_name))
-    image = {
-        "id": record.image_id,
-        "width": record.width,
-        "height": record.height,
-        "file_name": record.file_name,
-    }
-    annotation = {"image_id": record.image_id, "file_name": png_name, "segments_info": segments}
-    return image, annotation

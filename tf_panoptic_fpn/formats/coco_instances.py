@@ -9,19 +9,28 @@ from typing import Literal
 import numpy as np
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.coco_panoptic import category_table, images_by_id
-from tf_panoptic_fpn.formats.json_file import field, list_entries, read_lists
+from tf_panoptic_fpn.formats.breaches import LIST, STOP, Breaches, written
+from tf_panoptic_fpn.formats.coco_json import (
+    Fields,
+    annotation_place,
+    category_table,
+    images_by_id,
+    is_plain,
+)
+from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
 from tf_panoptic_fpn.formats.records import (
     ImageRecord,
     Instance,
     LazyRecords,
     PanopticSplit,
     check_files,
-    few,
 )
-from tf_panoptic_fpn.formats.rle import encode_segmentation, mask_area
+from tf_panoptic_fpn.formats.rle import MaskError, encode_segmentation, mask_area
 from tf_panoptic_fpn.formats.split_config import SplitConfig
 from tf_panoptic_fpn.section import Path, setting
+
+# What stands for the ids of annotations that have none, or text.
+_NO_ID, _TEXT = -(1 << 63), 1 - (1 << 63)
 
 
 class CocoInstancesSplit(SplitConfig):
@@ -33,13 +42,13 @@ class CocoInstancesSplit(SplitConfig):
     images: Path = setting("", "folder of the images")
     instances_json: Path = setting("", "COCO instances JSON")
 
-    def read(self, root, skipped=None):
+    def read(self, root, breaches=None):
         """Reads the split, see `read_coco_instances`."""
         paths = self.paths(root)
-        return read_coco_instances(paths["images"], paths["instances_json"], skipped)
+        return read_coco_instances(paths["images"], paths["instances_json"], breaches)
 
 
-def read_coco_instances(images_dir, instances_json, skipped=None):
+def read_coco_instances(images_dir, instances_json, breaches=None):
     """Reads a split that has instances only: there is no map, and all semantic labels are void.
 
     Args:
@@ -47,18 +56,17 @@ def read_coco_instances(images_dir, instances_json, skipped=None):
         instances_json: file with `images`, `annotations` (each with `image_id`, `category_id` and
             `segmentation`; `id`, `bbox`, `area` and `iscrowd` may be left out) and `categories`
             (without `isthing`, a category is a thing; annotations of stuff are no instances).
-        skipped: a list that takes one line for each annotation that is left out because its mask
-            or box breaks a rule; by default that is an error.
+        breaches: `Breaches`, by default one that stops.
 
     Returns:
         A `PanopticSplit` without panoptic maps. Masks are decoded each time that a record is
         asked for.
 
     Raises:
-        DataError: if the JSON cannot be read, lacks a key or contradicts itself, or an image that
-            it lists is missing; from a record, if an annotation's mask breaks a rule.
+        DataError: if an image is missing; by the policy of `breaches` if the JSON breaks a rule,
+            and from a record if a mask does.
     """
-    instances = CocoInstances(instances_json, skipped)
+    instances = CocoInstances(instances_json, breaches)
     records = [
         ImageRecord(
             image_id=image_id,
@@ -76,12 +84,12 @@ def read_coco_instances(images_dir, instances_json, skipped=None):
     return PanopticSplit(instances.categories, images, has_panoptic=False)
 
 
-def with_coco_instances(split, instances_json, skipped=None):
+def with_coco_instances(split, instances_json, breaches=None):
     """Takes the instances of a panoptic split from a COCO instances JSON, as detectron2 does.
 
     Args:
         split: a `PanopticSplit`.
-        instances_json, skipped: see `read_coco_instances`. Its images, found by their ids, must
+        instances_json, breaches: see `read_coco_instances`. Its images, found by their ids, must
             include those of the split; annotations of the split's stuff are no instances.
 
     Returns:
@@ -90,12 +98,13 @@ def with_coco_instances(split, instances_json, skipped=None):
     Raises:
         DataError: as `read_coco_instances`, or if the two contradict each other.
     """
-    instances = CocoInstances(instances_json, skipped, split.categories)
+    instances = CocoInstances(instances_json, breaches, split.categories)
     for record in split.images:
         listed = instances.images.get(record.image_id)
         if listed is None:
             raise DataError(
-                f"{instances_json}: image id {record.image_id} of the panoptic JSON is missing"
+                f"{instances_json}: image id {written(record.image_id)} of the panoptic JSON is "
+                f"missing"
             )
         if listed[1:] != (record.height, record.width):
             raise DataError(
@@ -112,140 +121,205 @@ class CocoInstances:
     Attributes:
         categories: `CategoryTable`.
         images: dict: image id -> `(file_name, height, width)`.
+        others: dict, what else the file holds, such as `info`.
+        breaches: `Breaches`.
     """
 
-    def __init__(self, path, skipped=None, categories=None):
+    def __init__(self, path, breaches=None, categories=None, things_only=True, opens_images=True):
         """Reads the JSON without its masks.
 
         Args:
             path: the JSON.
-            skipped: see `read_coco_instances`.
+            breaches: see `read_coco_instances`.
             categories: `CategoryTable` in place of the file's.
+            things_only: bool, leaves annotations of stuff alone.
+            opens_images: bool, whether an image needs a `file_name`.
         """
-        self._path = path
-        self._skipped = skipped
-        lists = read_lists(path, ("images", "categories"))
-        own_categories = category_table(lists["categories"], path)
-        self.categories = categories or own_categories
-        self.images = images_by_id(lists["images"], path)
+        self.path = path
+        self.breaches = breaches or Breaches()
+        self._quiet = Fields(path, Breaches(LIST))  # of what the scan has named already
+        self.others = {}
+        lists = read_lists(path, ("images", "categories"), self.breaches, self.others)
+        is_json, lists = lists is not None, lists or {"images": [], "categories": []}
+        if is_json:
+            own_categories = category_table(lists["categories"], path, self.breaches)
+            self.categories = categories or own_categories
+            self.images = images_by_id(lists["images"], path, self.breaches, opens_images)
+        else:
+            self.categories, self.images = category_table([], path, Breaches(LIST)), {}
         self._position = {image_id: i for i, image_id in enumerate(self.images)}
-        self._scan()
+        self._scan(is_json, things_only)
 
     def added_to(self, record):
         """Returns an `ImageRecord` with the instances of its image."""
-        return dataclasses.replace(record, instances=self._of_image(record.image_id))
+        return dataclasses.replace(record, instances=self.of_image(record.image_id))
 
-    def _scan(self):
-        """Finds the place of each annotation in the file, and checks all but the masks."""
-        images, ids, spans = (array.array("q") for _ in range(3))
-        boxes = array.array("d")
-        categories = self.categories.by_id
-        for entry, span in list_entries(self._path, "annotations"):
-            image_id = field(entry, "image_id", (int, str), self._path)
-            if image_id not in self._position:
-                raise DataError(
-                    f"{self._path}: an annotation is for image id {image_id}, which is not listed"
-                )
-            category_id = field(entry, "category_id", int, self._path)
-            if category_id not in categories:
-                name = self.images[image_id][0]
-                raise DataError(f"{self._path}: {name}: unknown category id {category_id}")
-            if not categories[category_id].is_thing:
-                continue
-            images.append(self._position[image_id])
-            ids.append(_annotation_id(entry, len(ids), self._path))
-            spans.extend(span)
-            boxes.extend(_box(entry))
-        images, ids = (np.array(values, np.int64) for values in (images, ids))
-        _check_unique(ids, self._path)
-        boxes = np.array(boxes).reshape(-1, 4)
-        valid = np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)
-        names = [file_name for file_name, _, _ in self.images.values()]
-        for i in np.flatnonzero(~valid):
-            self._reject(
-                f"{self._path}: {names[images[i]]}: annotation {ids[i]}: `bbox` must be four "
-                f"finite numbers, width and height not negative"
-            )
-        order = np.argsort(images[valid], kind="stable")
-        self._spans = np.array(spans, np.int64).reshape(-1, 2)[valid][order]
-        self._ids = ids[valid][order]
-        self._offsets = np.searchsorted(images[valid][order], np.arange(len(self.images) + 1))
+    def of_image(self, image_id, breaches=None):
+        """Returns the tuple of `Instance`s of an image; `breaches` may be others than the file's.
 
-    def _of_image(self, image_id):
+        Raises:
+            DataError: by the policy of the breaches, if a mask breaks a rule.
+        """
+        pairs = self.entries_of_image(image_id, breaches=breaches)
+        return tuple(i for _, i in pairs if i is not None and i.rle is not None)
+
+    def entries_of_image(self, image_id, needs_masks=True, breaches=None):
+        """Yields `(entry, instance)`: what the JSON holds, and its `Instance` or None.
+
+        Unless it `needs_masks`, an instance with a box has no `rle`; nor has, for those who list,
+        one that has a box alone.
+
+        Raises:
+            DataError: as `of_image`.
+        """
+        fields = Fields(self.path, breaches or self.breaches)
         file_name, *size = self.images[image_id]
         first, last = self._offsets[self._position[image_id] :][:2]
         if first == last:
-            return ()
-        instances = []
-        entries = self._entries(image_id, self._spans[first:last].tolist())
-        for entry, annotation_id in zip(entries, self._ids[first:last].tolist(), strict=True):
-            try:
-                instances.append(_instance(entry, annotation_id, size, self._skipped is None))
-            except DataError as error:
-                self._reject(f"{self._path}: {file_name}: annotation {annotation_id}: {error}")
-        return tuple(instances)
+            return
+        rows = self._order[first:last].tolist()
+        for row, entry in zip(rows, self._entries(image_id, rows), strict=True):
+            fields.place = file_name, image_id, self._id(row)
+            yield entry, self._instance(row, entry, size, fields, needs_masks)
 
-    def _entries(self, image_id, spans):
+    def _scan(self, is_json, things_only):
+        """Finds the place of each annotation in the file, and checks all but the masks."""
+        columns = {"image": "i", "category": "i", "id": "q", "start": "q", "stop": "q"}
+        columns = {name: array.array(kind) for name, kind in columns.items()}
+        columns["is_crowd"] = bytearray()
+        fields = Fields(self.path, self.breaches)
+        by_id = self.categories.by_id
+        place_of_category = {category_id: i for i, category_id in enumerate(by_id)}
+        names = [file_name for file_name, _, _ in self.images.values()]
+        self._texts = {}  # row -> `id`, of those that are text
+        entries = list_entries(self.path, "annotations", self.breaches) if is_json else ()
+        for entry, (start, stop) in entries:
+            fields.place = "", entry.get("image_id"), entry.get("id")
+            image_id = fields.known_image(entry, self._position)
+            if image_id is None:
+                continue
+            image = self._position[image_id]
+            fields.place = names[image], image_id, entry.get("id")
+            category_id = fields.known_category(entry, by_id)
+            if category_id is None or (things_only and not by_id[category_id].is_thing):
+                continue
+            if is_plain(entry):
+                columns["id"].append(entry["id"])
+                columns["is_crowd"].append(entry["iscrowd"])
+            else:
+                is_crowd, (_, is_good_box) = fields.is_crowd(entry), fields.box(entry)
+                fields.area(entry)
+                if (is_crowd is None or not is_good_box) and self.breaches.policy != LIST:
+                    continue
+                columns["id"].append(self._read_id(entry, fields, len(columns["id"])))
+                columns["is_crowd"].append(bool(is_crowd))
+            columns["image"].append(image)
+            columns["category"].append(place_of_category[category_id])
+            columns["start"].append(start)
+            columns["stop"].append(stop)
+        images = np.array(columns["image"])
+        self._order = np.argsort(images, kind="stable")
+        self._offsets = np.searchsorted(images[self._order], np.arange(len(self.images) + 1))
+        self._category_ids = list(by_id)
+        self._columns = {**columns, "id": self._numbered(columns["id"], images, names)}
+
+    def _read_id(self, entry, fields, row):
+        """The `id` of an annotation; what stands for it if it is text or left out."""
+        value = entry.get("id")
+        if value is None:
+            fields.add("no_id", "the annotation has no `id`")
+            return _NO_ID
+        number = value if type(value) is int else fields.annotation_id(entry)
+        if isinstance(number, str):
+            self._texts[row] = number
+            return _TEXT
+        if number is not None and abs(number) >= -_TEXT:
+            text = f"an annotation's `id` must fit 64 bits. Received: {number}"
+            number = fields.add("entry", text)
+        return _NO_ID if number is None else number
+
+    def _numbered(self, ids, images, names):
+        """The ids, with numbers for those that are left out or occur twice."""
+        ids = np.array(ids, np.int64)
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        again = (ordered[1:] == ordered[:-1]) & (ordered[1:] > _TEXT)
+        doubled, seen = sorted(order[1:][again].tolist()), set()
+        for row, text in self._texts.items():
+            if text in seen:
+                doubled.append(row)
+            seen.add(text)
+        image_ids = list(self.images) if doubled else ()
+        for row in doubled:
+            shown = self._texts.pop(row, int(ids[row]))
+            image = images[row]
+            self.breaches.add(
+                "id_twice",
+                annotation_place(names[image], image_ids[image], shown),
+                f"annotation ids must be unique. Received twice: {written(shown)}",
+                self.path,
+            )
+        missing = ids == _NO_ID
+        missing[doubled] = True
+        used = ids[~missing & (ids > _TEXT)]
+        low, high = (int(used.min()), int(used.max())) if len(used) else (0, -1)
+        count = int(missing.sum())
+        first = high + 1 if high < 1 << 62 else low - count
+        ids[missing] = np.arange(first, first + count)
+        return ids
+
+    def _id(self, row):
+        return self._texts[row] if row in self._texts else int(self._columns["id"][row])
+
+    def _instance(self, row, entry, size, fields, needs_masks):
+        """The `Instance` of a row; None, with a breach, if its mask breaks a rule."""
+        if is_plain(entry):
+            box, area, rle = tuple(entry["bbox"]), entry["area"], None
+        else:
+            box, area, rle = self._quiet.box(entry)[0], self._quiet.area(entry), None
+        if needs_masks or (box is None and entry.get("segmentation")):
+            try:
+                rle = _mask(entry, box, size, fields)
+            except MaskError as error:
+                fields.add(error.rule, str(error))
+                if error.rule != "boxes_only" or fields.breaches.policy != LIST:
+                    return None
+            # Evaluation counts a well-formed mask without a pixel, as pycocotools does.
+            if rle is not None and fields.breaches.policy != STOP and not mask_area(rle):
+                return fields.add("empty_mask", "the mask has no pixel")
+        return Instance(
+            id=self._id(row),
+            category_id=self._category_ids[self._columns["category"][row]],
+            is_crowd=bool(self._columns["is_crowd"][row]),
+            area=area,
+            bbox_xywh=box,
+            rle=rle,
+        )
+
+    def _entries(self, image_id, rows):
         """Reads annotations again, from their places in the file."""
         entries = []
+        starts, stops = self._columns["start"], self._columns["stop"]
         try:
-            with open(self._path, "rb") as file:
-                for start, stop in spans:
-                    file.seek(start)
-                    entries.append(json.loads(file.read(stop - start)))
-            unchanged = all(entry["image_id"] == image_id for entry in entries)
-        except (OSError, ValueError, TypeError, KeyError):
+            with open(self.path, "rb") as file:
+                for row in rows:
+                    file.seek(starts[row])
+                    entries.append(json.loads(file.read(stops[row] - starts[row])))
+            unchanged = all(
+                self._quiet.known_image(entry, self._position) == image_id for entry in entries
+            )
+        except (OSError, ValueError, TypeError, AttributeError):
             unchanged = False
         if not unchanged:
-            raise DataError(f"{self._path}: has changed since it was opened")
+            raise DataError(f"{self.path}: has changed since it was opened")
         return entries
 
-    def _reject(self, message):
-        if self._skipped is None:
-            raise DataError(message)
-        self._skipped.append(message)
 
-
-def _annotation_id(entry, number, file):
-    """The `id` of an annotation, or where it has none its number in the file."""
-    annotation_id = field(entry, "id", int, file) if "id" in entry else number
-    if abs(annotation_id) >= 1 << 63:
-        raise DataError(f"{file}: an annotation's `id` must fit 64 bits. Received: {annotation_id}")
-    return annotation_id
-
-
-def _box(entry):
-    """The four numbers of `bbox`; zeros where there is none, NaN where it is something else."""
-    box = entry.get("bbox")
-    if box is None:
-        return (0.0,) * 4
-    try:
-        x, y, width, height = map(float, box)
-    except (TypeError, ValueError, OverflowError):
-        return (np.nan,) * 4
-    return x, y, width, height
-
-
-def _check_unique(ids, file):
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        twice = unique[counts > 1]
-        raise DataError(f"{file}: annotation ids must be unique. Received twice: {few(twice)}")
-
-
-def _instance(entry, annotation_id, size, may_be_empty):
-    """An `Instance`; a well-formed mask without a pixel is one only if `may_be_empty`."""
+def _mask(entry, box, size, fields):
+    """The RLE of an annotation; raises MaskError."""
+    segmentation = entry.get("segmentation")
+    if box is not None and (segmentation is None or segmentation == []):
+        raise MaskError("the annotation has a box and no mask", "boxes_only")
     if "segmentation" not in entry:
-        raise DataError("the key `segmentation` is missing")
-    rle = encode_segmentation(entry["segmentation"], size)
-    if not may_be_empty and not mask_area(rle):
-        raise DataError("the mask has no pixel")
-    area, box = entry.get("area"), entry.get("bbox")
-    return Instance(
-        id=annotation_id,
-        category_id=entry["category_id"],
-        is_crowd=bool(entry.get("iscrowd", 0)),
-        area=area if isinstance(area, (int, float)) else None,
-        bbox_xywh=None if box is None else tuple(map(float, box)),
-        rle=rle,
-    )
+        raise MaskError("the key `segmentation` is missing")
+    return encode_segmentation(segmentation, size, lambda text: fields.add("part", text))

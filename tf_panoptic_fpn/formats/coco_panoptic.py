@@ -1,16 +1,27 @@
 """Reading data sets in the COCO panoptic format."""
 
+import dataclasses
 import os
 from typing import Literal
 
-from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.json_file import field, list_entries, positive, read_lists
+from tf_panoptic_fpn.formats.breaches import LIST, Breaches, written
+from tf_panoptic_fpn.formats.coco_json import Fields, category_table, images_by_id
+from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
 from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment, check_files, few
 from tf_panoptic_fpn.formats.split_config import SplitConfig
 from tf_panoptic_fpn.section import Path, setting
 
-_MOST_PIXELS = (1 << 31) - 1  # that pycocotools' run lengths can count
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PanopticAnnotation:
+    """The annotation of one image, and the dicts of the JSON that it is made of."""
+
+    image_id: int | str
+    file_name: str  # of the map
+    segments: tuple[Segment, ...]
+    entry: dict
+    segment_entries: list[dict]  # of the segments, in their order
 
 
 class CocoPanopticSplit(SplitConfig):
@@ -29,21 +40,21 @@ class CocoPanopticSplit(SplitConfig):
         "", "COCO instances JSON, for the instances in place of the PNGs"
     )
 
-    def read(self, root, skipped=None):
+    def read(self, root, breaches=None):
         """Reads the split, see `read_coco_panoptic` and `with_coco_instances`."""
         # The reader of instances imports this file.
         from tf_panoptic_fpn.formats.coco_instances import with_coco_instances
 
         paths = self.paths(root)
         split = read_coco_panoptic(
-            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], skipped
+            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], breaches
         )
         if not self.instances_json:
             return split
-        return with_coco_instances(split, paths["instances_json"], skipped)
+        return with_coco_instances(split, paths["instances_json"], breaches)
 
 
-def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None, rename=None):
+def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None, rename=None):
     """Reads the JSON of a COCO panoptic split and checks that it and its folders hold together.
 
     No image is opened here: `load_segments` compares what the files hold with the JSON.
@@ -52,8 +63,7 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None, re
         images_dir: folder of the images.
         panoptic_json: file with `images`, `annotations` (each with `segments_info`), `categories`.
         panoptic_dir: folder of the panoptic PNGs.
-        skipped: a list that takes one line for each image that is left out because its annotation
-            has no segments; by default that is an error.
+        breaches: `Breaches`, by default one that stops.
         rename: function of an image's id and its file name in the JSON; returns the file's name in
             `images_dir`. By default that of the JSON.
 
@@ -61,15 +71,24 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None, re
         A `PanopticSplit` of one or more images.
 
     Raises:
-        DataError: if the JSON cannot be read, lacks a key or contradicts itself, or a file that it
-            lists is missing.
+        DataError: if a file is missing or no image is left; by the policy of `breaches` if the JSON
+            cannot be read, lacks a key or contradicts itself.
     """
-    lists = read_lists(panoptic_json, ("images", "categories"))
-    categories = category_table(lists["categories"], panoptic_json)
-    images = images_by_id(lists["images"], panoptic_json)
+    breaches = breaches or Breaches()
+    lists = read_lists(panoptic_json, ("images", "categories"), breaches)
+    lists = lists or {"images": [], "categories": []}
+    categories = category_table(lists["categories"], panoptic_json, breaches, is_panoptic=True)
+    images = images_by_id(lists["images"], panoptic_json, breaches)
     if rename is not None:
         images = {key: (rename(key, name), *size) for key, (name, *size) in images.items()}
-    annotations = _annotations_by_image(images, categories.by_id, panoptic_json, skipped)
+    annotations = {
+        annotation.image_id: (annotation.file_name, annotation.segments)
+        for annotation in panoptic_annotations(panoptic_json, categories, breaches, images)
+    }
+    bare = [image_id for image_id in images if image_id not in annotations]
+    if bare:
+        text = f"images without annotation: {few(map(written, bare))}"
+        breaches.add("no_annotation", "", text, panoptic_json)
     records = [
         ImageRecord(
             image_id=image_id,
@@ -81,113 +100,91 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, skipped=None, re
             segments=annotations[image_id][1],
         )
         for image_id, (file_name, height, width) in images.items()
-        if annotations[image_id][1]
+        if image_id in annotations and annotations[image_id][1]
     ]
     if not records:
-        raise DataError(f"no image can be used: {skipped[0]}")
+        raise DataError(f"no image can be used: {breaches.first_reason()}")
     check_files("image", [record.image_path for record in records], panoptic_json)
     check_files("panoptic map", [record.panoptic_path for record in records], panoptic_json)
     return PanopticSplit(categories, tuple(records))
 
 
-def category_table(entries, file):
-    """Returns the `CategoryTable` of the `categories` of a COCO JSON.
-
-    Raises:
-        DataError: naming the file, if there is none or one breaks a rule.
-    """
-    if not entries:
-        raise DataError(f"{file}: the data set has no categories")
-    return CategoryTable.from_coco(entries, file=str(file))
-
-
-def images_by_id(entries, file):
-    """Checks the `images` of a COCO JSON.
+def panoptic_annotations(file, categories, breaches, images=None):
+    """Reads the `annotations` of a COCO panoptic JSON.
 
     Args:
-        entries: list of dicts.
-        file: where they were read, for the message.
+        file: the JSON.
+        categories: `CategoryTable`.
+        breaches: `Breaches`.
+        images: dict: image id -> `(file_name, height, width)`, of the images that can have an
+            annotation; by default any.
 
-    Returns:
-        Dict, in their order: image id -> `(file_name, height, width)`.
+    Yields:
+        `PanopticAnnotation`, one an image; without a segment, that is a breach.
 
     Raises:
-        DataError: if there is none, or one lacks a key or has the id of another.
+        DataError: by the policy of `breaches`.
     """
-    if not entries:
-        raise DataError(f"{file}: the data set has no images")
-    images = {}
-    for entry in entries:
-        image_id = field(entry, "id", (int, str), file)
-        if image_id in images:
-            raise DataError(f"{file}: image ids must be unique. Received twice: {image_id}")
-        file_name = field(entry, "file_name", str, file)
-        height, width = positive(entry, "height", file), positive(entry, "width", file)
-        if height * width > _MOST_PIXELS:
-            raise DataError(
-                f"{file}: {file_name}: an image can have {_MOST_PIXELS} pixels at most. "
-                f"Received: {height}x{width}"
-            )
-        images[image_id] = (file_name, height, width)
-    return images
+    fields, by_id = Fields(file, breaches), categories.by_id
+    seen, names = set(), set()
+    for annotation, _ in list_entries(file, "annotations", breaches):
+        fields.place = ""
+        if images is None:
+            image_id = fields.image_id(annotation, "image_id")
+        else:
+            image_id = fields.known_image(annotation, images)
+        if image_id is None:
+            continue
+        place = f"image id {written(image_id)}" if images is None else images[image_id][0]
+        fields.place = place
+        png_name = fields.file_name(annotation)
+        entries = fields.list_of_objects(annotation, "segments_info")
+        if png_name is None or entries is None:
+            continue
+        if image_id in seen:
+            text = f"image id {written(image_id)} has more than one annotation"
+            fields.place = ""
+            fields.add("annotation_twice", text)
+            continue
+        if images is not None and png_name in names:
+            fields.add("file_twice", f"the map {png_name} is listed again")
+            if breaches.policy == LIST:
+                continue
+        seen.add(image_id)
+        names.add(png_name)
+        segments, kept = _segments(entries, by_id, fields, place)
+        if not entries and images is not None:
+            fields.add("no_segments", "the annotation has no segments")
+        yield PanopticAnnotation(image_id, png_name, segments, annotation, kept)
 
 
-def _annotations_by_image(images, categories, file, skipped):
-    """Dict: image id -> (name of the PNG, segments) of its only annotation.
+def _segments(entries, categories, fields, place):
+    """The `Segment`s of an annotation, and the entries that they are made of.
 
-    Only if `skipped` is a list can there be no segments; it takes a line then.
+    Where one is bad there are none, since the map holds it; but all others for those who list.
     """
-    by_image = {}
-    for annotation, _ in list_entries(file, "annotations"):
-        image_id = field(annotation, "image_id", (int, str), file)
-        if image_id not in images:
-            raise DataError(
-                f"{file}: an annotation is for image id {image_id}, which is not listed"
-            )
-        if image_id in by_image:
-            raise DataError(f"{file}: image id {image_id} has more than one annotation")
-        png_name = field(annotation, "file_name", str, file)
-        file_name = images[image_id][0]
-        segments = _segments(annotation, categories, file_name, file)
-        if not segments:
-            message = f"{file}: {file_name}: the annotation has no segments"
-            if skipped is None:
-                raise DataError(message)
-            skipped.append(message)
-        by_image[image_id] = (png_name, segments)
-    bare = [image_id for image_id in images if image_id not in by_image]
-    if bare:
-        raise DataError(f"{file}: images without annotation: {few(bare)}")
-    return by_image
-
-
-def _segments(annotation, categories, file_name, file):
-    entries = field(annotation, "segments_info", list, file)
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f"{file}: `segments_info` must be a list of objects")
-    segments, seen = [], set()
+    segments, kept, seen, is_whole = [], [], set(), True
     for entry in entries:
-        segment_id = field(entry, "id", int, file)
-        category_id = field(entry, "category_id", int, file)
+        fields.place = place
+        segment_id = fields.int_id(entry, "id")
+        category_id = fields.known_category(entry, categories)
+        if segment_id is None or category_id is None:
+            continue
         if not 0 < segment_id < 1 << 24:
-            raise DataError(
-                f"{file}: {file_name}: a segment id must be in 1..2**24-1. Received: {segment_id}"
+            text = f"a segment id must be in 1..2**24-1. Received: {segment_id}"
+            fields.add("segment_id", text)
+        elif segment_id in seen:
+            fields.add("segment_twice", f"the segment id {segment_id} occurs twice")
+        else:
+            seen.add(segment_id)
+            kept.append(entry)
+            fields.place = f"{place}: segment {segment_id}"
+            is_crowd, (box, is_good_box) = fields.is_crowd(entry), fields.box(entry)
+            is_whole &= is_crowd is not None and is_good_box
+            segments.append(
+                Segment(segment_id, category_id, bool(is_crowd), fields.area(entry), box)
             )
-        if segment_id in seen:
-            raise DataError(f"{file}: {file_name}: the segment id {segment_id} occurs twice")
-        if category_id not in categories:
-            raise DataError(f"{file}: {file_name}: unknown category id {category_id}")
-        seen.add(segment_id)
-        bbox = entry.get("bbox")
-        if bbox is not None and not isinstance(bbox, list):
-            raise DataError(f"{file}: {file_name}: `bbox` must be a list. Received: {bbox!r:.40}")
-        segments.append(
-            Segment(
-                id=segment_id,
-                category_id=category_id,
-                is_crowd=bool(entry.get("iscrowd", 0)),
-                area=entry.get("area"),
-                bbox_xywh=None if bbox is None else tuple(bbox),
-            )
-        )
-    return tuple(segments)
+    fields.place = place
+    if not is_whole and fields.breaches.policy != LIST:
+        return (), []
+    return tuple(segments), kept

@@ -37,20 +37,20 @@ class CocoStuffSplit(SplitConfig):
     instances_json: Path = setting("", "COCO instances JSON")
     label_dir: Path = setting("", "folder of the pixel maps")
 
-    def read(self, root, skipped=None):
+    def read(self, root, breaches=None):
         """Reads the split, see `read_coco_stuff`."""
         paths = self.paths(root)
         return read_coco_stuff(
-            paths["images"], paths["instances_json"], paths["label_dir"], skipped
+            paths["images"], paths["instances_json"], paths["label_dir"], breaches
         )
 
 
-def read_coco_stuff(images_dir, instances_json, label_dir, skipped=None):
+def read_coco_stuff(images_dir, instances_json, label_dir, breaches=None):
     """Reads a split of COCO-Stuff: its maps for the semantic branch, COCO's instances for things.
 
     Args:
         images_dir: folder of the images.
-        instances_json, skipped: see `read_coco_instances`.
+        instances_json, breaches: see `read_coco_instances`.
         label_dir: folder of the `stuffthingmaps`: of the image `a.jpg` the PNG `a.png`, with
             category id - 1 in 0..181, and 255 for void.
 
@@ -62,7 +62,7 @@ def read_coco_stuff(images_dir, instances_json, label_dir, skipped=None):
     Raises:
         DataError: as `read_coco_instances`, or if a map is missing.
     """
-    split = read_coco_instances(images_dir, instances_json, skipped)
+    split = read_coco_instances(images_dir, instances_json, breaches)
     things = [c for c in split.categories.categories if c.is_thing and c.id < _FIRST_STUFF]
     if len(things) < len(split.categories.categories):
         raise DataError(f"{instances_json}: must have things only, with ids below {_FIRST_STUFF}")

@@ -1,4 +1,4 @@
-"""Reading, writing and resizing images and panoptic maps."""
+"""Reading images and label maps."""
 
 import contextlib
 import dataclasses
@@ -25,6 +25,7 @@ _PLAIN = {
 }
 _PLAIN_LABELS = {("L", "L"), ("I;16", "I;16B"), ("I", "I;16B")}
 FULL_RANGE = (0, 65535)  # of 16-bit pixels
+_GREY_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _LABELS = {*_PLAIN_LABELS, ("P", "P"), ("P", "P;1"), ("P", "P;2"), ("P", "P;4")}
 
 
@@ -50,11 +51,28 @@ def read_header(path):
     Raises:
         DamagedFileError: if the file is missing, empty or no image.
     """
-    with _decoding(path, "image"), Image.open(path) as image:
+    with decoding(path, "image"), Image.open(path) as image:
         orientation = _orientation(image)
         width, height = image.size if orientation < 5 else image.size[::-1]
         is_plain = (image.format, image.mode, _stored(image)) in _PLAIN
         return ImageHeader(height, width, orientation, is_plain)
+
+
+def shown_size(path, size, stated_size):
+    """Returns the size of an image as text, which says if the stated one is that before rotation.
+
+    Args:
+        path: the image.
+        size: `(height, width)`, upright.
+        stated_size: `(height, width)`, where it should be the other.
+    """
+    is_turned = tuple(stated_size) == tuple(size[::-1])
+    try:
+        is_turned = is_turned and read_header(path).orientation >= 5
+    except DataError:
+        is_turned = False
+    text = "{}x{}".format(*size)
+    return f"{text} upright (EXIF orientation)" if is_turned else text
 
 
 def read_image(path, pixel_range=FULL_RANGE):
@@ -74,7 +92,7 @@ def read_image(path, pixel_range=FULL_RANGE):
     Raises:
         DataError: if the file is missing, empty, truncated or cannot be decoded.
     """
-    with _decoding(path, "image"), Image.open(path) as image:
+    with decoding(path, "image"), Image.open(path) as image:
         return np.asarray(_to_rgb(image, pixel_range))
 
 
@@ -84,7 +102,7 @@ def used_range(path):
     Raises:
         DamagedFileError: as `read_image`.
     """
-    with _decoding(path, "image"), Image.open(path) as image:
+    with decoding(path, "image"), Image.open(path) as image:
         if not image.mode.startswith("I"):
             return None
         values = np.asarray(image)
@@ -97,7 +115,7 @@ def convert_image(image):
     Raises:
         DamagedFileError: if it cannot be decoded.
     """
-    with _decoding(getattr(image, "filename", "") or "image", "image"):
+    with decoding(getattr(image, "filename", "") or "image", "image"):
         return np.asarray(_to_rgb(image))
 
 
@@ -107,28 +125,8 @@ def is_plain_label_png(path):
     Raises:
         DamagedFileError: if the file is missing, empty or no image.
     """
-    with _decoding(path, "label map"), Image.open(path) as image:
+    with decoding(path, "label map"), Image.open(path) as image:
         return image.format == "PNG" and (image.mode, _stored(image)) in _PLAIN_LABELS
-
-
-def read_panoptic_png(path):
-    """Reads a panoptic map in the COCO format: id = R + 256 G + 65536 B.
-
-    Args:
-        path: an 8-bit RGB PNG.
-
-    Returns:
-        int32 `[H, W]`, segment ids; 0 is void.
-
-    Raises:
-        DataError: if the file is missing, cannot be decoded or is not an 8-bit RGB PNG.
-    """
-    with _decoding(path, "panoptic map"), Image.open(path) as image:
-        if image.format != "PNG" or image.mode != "RGB":
-            received = f"{image.format}, mode {image.mode}"
-            raise DataError(f"{path}: a panoptic map must be an RGB PNG. Received: {received}")
-        rgb = np.asarray(image).astype(np.int32)
-    return rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16
 
 
 def read_label_png(path):
@@ -144,7 +142,7 @@ def read_label_png(path):
     Raises:
         DataError: if the file is missing, cannot be decoded or is another image.
     """
-    with _decoding(path, "label map"), Image.open(path) as image:
+    with decoding(path, "label map"), Image.open(path) as image:
         # Of a grey PNG of less than 8 bits, Pillow stretches the values.
         if image.format != "PNG" or (image.mode, _stored(image)) not in _LABELS:
             received = f"{image.format}, mode {image.mode}, stored as {_stored(image)}"
@@ -155,23 +153,44 @@ def read_label_png(path):
         return np.asarray(image).astype(np.int32)
 
 
-def write_panoptic_png(ids, path):
-    """Writes a panoptic map in the COCO format; the inverse of `read_panoptic_png`.
+def read_label_map(path):
+    """Reads a map whose pixel values are labels.
 
     Args:
-        ids: int `[H, W]`, segment ids below 2**24.
-        path: the PNG to write.
+        path: a grey PNG of up to 16 bits, or a palette PNG, of which the indices are read and not
+            the colours, as the official tools do.
+
+    Returns:
+        int32 `[H, W]`.
 
     Raises:
-        ValueError: if `ids` is not `[H, W]`, or an id does not fit.
+        DataError: if the file is missing, cannot be decoded or has colours.
     """
-    ids = np.asarray(ids)
-    if ids.ndim != 2:
-        raise ValueError(f"`ids` must be [H, W]. Received: shape {ids.shape}")
-    if ids.size and not 0 <= ids.min() <= ids.max() < 1 << 24:
-        raise ValueError(f"`ids` must be in [0, 2**24). Received: {ids.min()}..{ids.max()}")
-    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-    Image.fromarray(rgb).save(path, format="PNG")
+    return open_map(path, _labels)
+
+
+def open_map(path, read):
+    """Opens an image file and returns `read(image)`.
+
+    Raises:
+        DataError: if the file is missing or cannot be decoded, and what `read` raises as such.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return read(image)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: the map cannot be decoded: {reason}") from None
+
+
+def _labels(image):
+    if image.mode not in _GREY_MODES:
+        raise DataError(f"a label map must be grey or have a palette. Received: mode {image.mode}")
+    return np.asarray(image).astype(np.int32)
 
 
 def resized_size(height, width, short_side, max_long_side):
@@ -194,7 +213,7 @@ def resized_size(height, width, short_side, max_long_side):
 
 
 @contextlib.contextmanager
-def _decoding(path, what):
+def decoding(path, what):
     """Turns whatever a decoder raises into one line that names the file."""
     try:
         yield

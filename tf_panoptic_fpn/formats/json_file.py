@@ -1,42 +1,99 @@
-"""Reading the lists of a JSON file entry by entry: a file of any size takes little memory."""
+"""Reading JSON files: whole, or the lists of an object entry by entry in little memory."""
 
 import json
 
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.breaches import Breaches
 
 _WINDOW = 1 << 22
+_MARK = b"\xef\xbb\xbf".decode("latin-1")  # which Windows editors put before UTF-8
+_UTF_16 = tuple(mark.decode("latin-1") for mark in (b"\xff\xfe", b"\xfe\xff"))
 
 
-def read_lists(path, keys):
+def read_json(path, kind):
+    """Reads a JSON file whose outermost value is of a given kind.
+
+    Args:
+        path: the file.
+        kind: `dict`, `list` or a tuple of them.
+
+    Raises:
+        DataError: if the file cannot be read, is not JSON (it may be cut short), or holds another
+            kind of value.
+    """
+    try:
+        with open(path, "rb") as file:
+            tree = json.loads(file.read())  # UTF-8 or UTF-16, with or without a byte order mark
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not JSON, or cut short: {reason}") from None
+    if not isinstance(tree, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = {dict: "an object", list: "a list"}
+        expected = " or ".join(names[kind] for kind in kinds)
+        raise DataError(f"{path}: must hold {expected}. Received: {type(tree).__name__}")
+    return tree
+
+
+def read_lists(path, keys, breaches=None, others=None):
     """Reads some of the lists of a JSON object, and checks that the whole file is JSON.
 
     Args:
         path: a JSON file that holds an object.
         keys: names of lists of objects.
+        breaches: `Breaches`, by default one that stops.
+        others: a dict that takes all other values of the object.
 
     Returns:
-        dict: key -> list of dicts.
+        dict: key -> list of dicts; empty where the file has none, None if it is no JSON.
 
     Raises:
-        DataError: naming the file, if it cannot be read, is not JSON or lacks one of the lists.
+        DataError: naming the file, if it cannot be opened; otherwise by the policy of `breaches`.
     """
-    lists = {}
-    for key, entry, _ in _values(path):
-        entries = lists.setdefault(key, [])
-        if key in keys and entry is not _NO_ENTRY:
-            entries.append(entry)
+    breaches = breaches or Breaches()
+    lists, found = {key: [] for key in keys}, set()
+    try:
+        for key, value, _ in _values(path):
+            if key is None:
+                breaches.add("mark", "", "which is passed over", path)
+            elif key not in keys:
+                if others is not None and key not in _LISTS_OF_OBJECTS:
+                    _put(others, key, value)
+            elif value is _NO_ENTRY:
+                found.add(key)
+            elif key not in found or not isinstance(value, dict):
+                kind = "list" if key not in found else "entry"
+                found.add(key)
+                breaches.add(kind, "", f"`{key}` must be a list of objects", path)
+            else:
+                lists[key].append(value)
+    except _NotJsonError as error:
+        breaches.add("json", "", str(error), path)
+        return None
     for key in keys:
-        if key not in lists:
-            raise DataError(f"{path}: the key `{key}` is missing")
-    return {key: lists[key] for key in keys}
+        if key not in found:
+            breaches.add("list", "", f"the key `{key}` is missing", path)
+    return lists
 
 
-def list_entries(path, key):
+def _put(others, key, value):
+    if value is _NO_ENTRY:
+        others[key] = []
+    elif isinstance(others.get(key), list):
+        others[key].append(value)
+    else:
+        others[key] = value
+
+
+def list_entries(path, key, breaches=None):
     """Reads a list of a JSON object entry by entry.
 
     Args:
         path: a JSON file that holds an object.
         key: name of a list of objects.
+        breaches: `Breaches`, by default one that stops.
 
     Yields:
         `(entry, span)`: a dict, and the `(start, stop)` of its text in the file, in bytes.
@@ -44,79 +101,80 @@ def list_entries(path, key):
     Raises:
         DataError: as `read_lists`.
     """
-    found = False
-    for name, entry, span in _values(path):
-        if name == key:
+    breaches = breaches or Breaches()
+    found = is_list = False
+    try:
+        for name, entry, span in _values(path):
+            if name != key:
+                if found:
+                    return
+                continue
             found = True
-            if entry is not _NO_ENTRY:
+            if entry is _NO_ENTRY:
+                is_list = True
+            elif not is_list or not isinstance(entry, dict):
+                text = f"`{key}` must be a list of objects"
+                breaches.add("entry" if is_list else "list", "", text, path)
+            else:
                 yield entry, span
-        elif found:
-            return
+    except _NotJsonError as error:
+        breaches.add("json", "", str(error), path)
+        return
     if not found:
-        raise DataError(f"{path}: the key `{key}` is missing")
-
-
-def field(entry, key, kind, file):
-    """Returns `entry[key]`, which must be there and of this type or of one of these types.
-
-    Raises:
-        DataError: naming the file and the key.
-    """
-    if key not in entry:
-        shown = {k: v for k, v in entry.items() if not isinstance(v, (list, dict))}
-        raise DataError(f"{file}: the key `{key}` is missing. Received: {shown!r:.200}")
-    value = entry[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        names = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
-        raise DataError(f"{file}: `{key}` must be {names}. Received: {value!r:.80}")
-    return value
-
-
-def positive(entry, key, file):
-    """Returns the int `entry[key]`, which must be above 0; raises DataError as `field` does."""
-    value = field(entry, key, int, file)
-    if value <= 0:
-        raise DataError(f"{file}: `{key}` must be above 0. Received: {value}")
-    return value
+        breaches.add("list", "", f"the key `{key}` is missing", path)
 
 
 _NO_ENTRY = object()  # stands for the beginning of a list
 _LISTS_OF_OBJECTS = ("images", "annotations", "categories")
 
 
+class _NotJsonError(ValueError):
+    """The text is not JSON, or not an object."""
+
+
 def _values(path):
-    """Yields (key, entry, span) of all lists, (key, _NO_ENTRY, None) at the beginning of each."""
+    """Yields (key, value, span) of all values of an object, of a list one by one.
+
+    Before the entries of a list comes (key, _NO_ENTRY, None), and before all (None, None, None) if
+    the file begins with a byte order mark.
+    """
     try:
         # Bytes as characters: an entry with others than ASCII's is decoded once more.
         with open(path, encoding="latin-1", newline="") as file:
-            yield from _Scanner(file, path).values()
+            yield from _Scanner(file).values()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except RecursionError:
-        raise DataError(f"{path}: not JSON: nested too deeply") from None
-    except DataError:
+        raise _NotJsonError("not JSON: nested too deeply") from None
+    except (DataError, _NotJsonError):
         raise
     except ValueError as error:
-        raise DataError(f"{path}: not JSON: {' '.join(str(error).split())}") from None
+        raise _NotJsonError(f"not JSON: {' '.join(str(error).split())}") from None
 
 
 class _Scanner:
     """Decodes one value after the other from a window of a text file."""
 
-    def __init__(self, file, path):
+    def __init__(self, file):
         self.file = file
-        self.path = path
         self.text = ""
         self.position = 0  # in the text
         self.dropped = 0  # characters of the file before the text
         self.decode = json.JSONDecoder().raw_decode
 
     def values(self):
-        if self.next_character() != "{":
+        while len(self.text) < len(_MARK) and self.read_more():
+            pass
+        first = self.next_character()
+        if self.text.startswith(_MARK):
+            self.position += len(_MARK)
+            first = self.next_character()
+            yield None, None, None
+        elif self.text.startswith(_UTF_16):
+            raise ValueError("the file is in UTF-16 and must be in UTF-8")
+        if first != "{":
             value, _ = self.value()
-            raise DataError(
-                f"{self.path}: must hold a JSON object. Received: {type(value).__name__}"
-            )
+            raise _NotJsonError(f"must hold a JSON object. Received: {type(value).__name__}")
         self.position += 1
         for _ in self.items("}"):
             key, _ = self.value()
@@ -124,17 +182,12 @@ class _Scanner:
                 raise ValueError(f"a key must be text. Received: {key!r:.40}")
             self.expect(":")
             if self.next_character() != "[":
-                self.value()
-                if key in _LISTS_OF_OBJECTS:
-                    raise DataError(f"{self.path}: `{key}` must be a list of objects")
+                yield (key, *self.value())
                 continue
             self.position += 1
             yield key, _NO_ENTRY, None
             for _ in self.items("]"):
-                value, span = self.value()
-                if key in _LISTS_OF_OBJECTS and not isinstance(value, dict):
-                    raise DataError(f"{self.path}: `{key}` must be a list of objects")
-                yield key, value, span
+                yield (key, *self.value())
         if self.next_character():
             raise ValueError(f"more text behind the object, at character {self.offset()}")
 

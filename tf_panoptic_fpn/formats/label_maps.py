@@ -35,7 +35,7 @@ class LabelMapsSplit(SplitConfig):
     label_dir: Path = setting("", "folder of the maps")
     categories: Path = setting("", "YAML or JSON list of id, name and isthing")
 
-    def read(self, root, skipped=None):
+    def read(self, root, breaches=None):
         """Reads the split, see `read_label_maps`; nothing is left out."""
         paths = self.paths(root)
         return read_label_maps(paths["images"], paths["label_dir"], paths["categories"])

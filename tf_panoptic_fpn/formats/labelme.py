@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.json_tree import read_json
-from tf_panoptic_fpn.formats.segmentation import mask_runs, segmentation_runs
+from tf_panoptic_fpn.formats.json_file import read_json
+from tf_panoptic_fpn.formats.rle import mask_runs, segmentation_runs
 
 # Labels that LabelMe's own exporters take for no class: void, and what is not annotated.
 IGNORE, BACKGROUND = "__ignore__", "_background_"

@@ -8,12 +8,8 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import (
-    FULL_RANGE,
-    read_image,
-    read_label_png,
-    read_panoptic_png,
-)
+from tf_panoptic_fpn.formats.images import FULL_RANGE, read_image, read_label_png, shown_size
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.formats.segment_map import unique_ids
 
 
@@ -24,7 +20,7 @@ class Segment:
     id: int
     category_id: int
     is_crowd: bool = False
-    area: int | None = None
+    area: float | None = None
     bbox_xywh: tuple[float, float, float, float] | None = None
 
 
@@ -37,7 +33,7 @@ class Instance:
     is_crowd: bool
     area: float | None
     bbox_xywh: tuple[float, float, float, float] | None
-    rle: dict  # COCO's: {"size": [H, W], "counts": bytes}
+    rle: dict | None  # COCO's: {"size": [H, W], "counts": bytes}; None where none is asked for
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,13 +164,15 @@ def check_files(what, paths, file):
 
 def few(ids):
     """Returns the first of some ids as text, so that a message stays on one line."""
+    ids = list(ids)
     text = ", ".join(str(i) for i in ids[:5])
     return text if len(ids) <= 5 else f"{text} and {len(ids) - 5} more"
 
 
 def _check_size(path, array, size):
-    if array.shape[:2] != tuple(size):
-        expected, received = ("{}x{}".format(*s) for s in (size, array.shape[:2]))
+    received = array.shape[:2]
+    if received != tuple(size):
         raise DataError(
-            f"{path}: the size must be {expected} (HxW), as annotated. Received: {received}"
+            f"{path}: the size must be {size[0]}x{size[1]} (HxW), as annotated. "
+            f"Received: {shown_size(path, received, size)}"
         )

@@ -1,4 +1,4 @@
-"""COCO's run-length encoded masks as arrays of run lengths."""
+"""Masks as run lengths, down the columns, background first; and COCO's code for them."""
 
 import math
 
@@ -68,40 +68,50 @@ def _split_long(counts, mask, num_masks):
     return runs, np.bincount(mask, weights=pieces, minlength=num_masks).astype(np.int64)
 
 
-def encode_segmentation(segmentation, size):
+class MaskError(DataError):
+    """A segmentation breaks a rule, which pycocotools might not survive."""
+
+    def __init__(self, text, rule="segmentation"):
+        super().__init__(text)
+        self.rule = rule
+
+
+def encode_segmentation(segmentation, size, on_bad_part=None):
     """Makes a COCO RLE of an annotation's `segmentation`, by pycocotools' rules.
 
     Args:
         segmentation: list of polygons `[x1, y1, x2, y2, ...]`, or a dict of `size` `[H, W]` and
             `counts`, a list of ints or COCO's text for it.
         size: (height, width) of the image.
+        on_bad_part: called with a line of text for each polygon that is left out, others being
+            good.
 
     Returns:
         dict `{"size": [H, W], "counts": bytes}`.
 
     Raises:
-        DataError: if the segmentation breaks a rule, which pycocotools might not survive.
+        MaskError: if the segmentation, or each of its polygons, breaks a rule.
     """
     size = list(size)
     if isinstance(segmentation, list):
-        _check_polygons(segmentation, size)
-        parts = coco_mask.frPyObjects(segmentation, *size)
+        polygons = good_polygons(segmentation, size, on_bad_part)
+        parts = coco_mask.frPyObjects(polygons, *size)
         return parts[0] if len(parts) == 1 else coco_mask.merge(parts)
     if not isinstance(segmentation, dict):
-        raise DataError(
+        raise MaskError(
             f"`segmentation` must be polygons or an RLE. Received: {type(segmentation).__name__}"
         )
     if segmentation.get("size") != size:
         received = segmentation.get("size")
-        raise DataError(f"the RLE's size must be {size}, the image's. Received: {received!r:.40}")
+        raise MaskError(f"the RLE's size must be {size}, the image's. Received: {received!r:.40}")
     counts = segmentation.get("counts")
     if isinstance(counts, list):
         if not all(type(count) is int and count >= 0 for count in counts):
-            raise DataError("the RLE's counts must be ints of 0 or above")
+            raise MaskError("the RLE's counts must be ints of 0 or above")
         _check_sum(sum(counts), size)
         return coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
     if not isinstance(counts, (str, bytes)) or not counts.isascii():
-        raise DataError(f"the RLE's counts must be a list or text. Received: {counts!r:.40}")
+        raise MaskError(f"the RLE's counts must be a list or text. Received: {counts!r:.40}")
     rle = {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
     _check_text(rle)
     return rle
@@ -112,29 +122,50 @@ def mask_area(rle):
     return int(coco_mask.area(rle))
 
 
-def _check_polygons(polygons, size):
+def mask_box(rle):
+    """Returns the tight box of a COCO RLE, floats x, y, width, height; zeros without a pixel."""
+    return tuple(coco_mask.toBbox(rle).tolist())
+
+
+def good_polygons(polygons, size, on_bad_part=None):
+    """Returns those of a list of polygons that can be rasterised; see `encode_segmentation`."""
     if not polygons:
-        raise DataError("`segmentation` is empty")
+        raise MaskError("`segmentation` is empty")
+    good, errors = [], []
     for polygon in polygons:
-        if not isinstance(polygon, list) or not {int, float}.issuperset(map(type, polygon)):
-            raise DataError(f"a polygon must be a list of numbers. Received: {polygon!r:.40}")
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise DataError(
-                f"a polygon must have 3 or more points of 2 numbers. Received: {len(polygon)} "
-                f"numbers"
+        try:
+            _check_polygon(polygon, size)
+            good.append(polygon)
+        except MaskError as error:
+            errors.append(error)
+    if not good:
+        raise errors[0]
+    if on_bad_part is not None:
+        for error in errors:
+            on_bad_part(f"a part is left out: {error}")
+    return good
+
+
+def _check_polygon(polygon, size):
+    if not isinstance(polygon, list) or not {int, float}.issuperset(map(type, polygon)):
+        raise MaskError(f"a polygon must be a list of numbers. Received: {polygon!r:.40}")
+    if len(polygon) < 6 or len(polygon) % 2:
+        raise MaskError(
+            f"a polygon must have 3 or more points of 2 numbers. Received: {len(polygon)} numbers",
+            "polygon_points" if len(polygon) < 6 else "segmentation",
+        )
+    if not _sum_is_finite(polygon):
+        raise MaskError("a polygon must have finite numbers")
+    for side, values in zip(size[::-1], (polygon[::2], polygon[1::2]), strict=True):
+        low, high = min(values), max(values)
+        if low > side or high < 0:
+            raise MaskError("the polygon is outside the image")
+        # Rasterising takes memory by the length of the outline.
+        if low < -side or high > 2 * side:
+            raise MaskError(
+                f"a polygon must not go further beyond the image than the image is large. "
+                f"Received: {low}..{high}, beside 0..{side}"
             )
-        if not _sum_is_finite(polygon):
-            raise DataError("a polygon must have finite numbers")
-        for side, values in zip(size[::-1], (polygon[::2], polygon[1::2]), strict=True):
-            low, high = min(values), max(values)
-            if low > side or high < 0:
-                raise DataError("the polygon is outside the image")
-            # Rasterising takes memory by the length of the outline.
-            if low < -side or high > 2 * side:
-                raise DataError(
-                    f"a polygon must not go further beyond the image than the image is large. "
-                    f"Received: {low}..{high}, beside 0..{side}"
-                )
 
 
 def _sum_is_finite(numbers):
@@ -146,7 +177,7 @@ def _sum_is_finite(numbers):
 
 def _check_sum(total, size):
     if total != math.prod(size):
-        raise DataError(
+        raise MaskError(
             f"the RLE's counts must sum to {math.prod(size)}, the image's pixels. Received: {total}"
         )
 
@@ -156,8 +187,93 @@ def _check_text(rle):
     is_last = text < _MORE
     longest = np.diff(np.flatnonzero(is_last), prepend=-1).max(initial=0)
     if not text.size or text.min() < 48 or text.max() > 111 or not is_last[-1] or longest > 7:
-        raise DataError("the RLE's counts are not COCO's text")
+        raise MaskError("the RLE's counts are not COCO's text")
     counts, _ = _unpacked([rle])
     if counts.min() < 0:
-        raise DataError("the RLE's counts must be 0 or above")
+        raise MaskError("the RLE's counts must be 0 or above")
     _check_sum(int(counts.sum()), rle["size"])
+
+
+def segmentation_runs(segmentation, size):
+    """Rasterises a COCO segmentation.
+
+    Args:
+        segmentation: polygons or an RLE, see `encode_segmentation`.
+        size: `(height, width)`, ints.
+
+    Returns:
+        int64 `[r]`, run lengths.
+
+    Raises:
+        DataError: if the segmentation breaks a rule, such as less than 3 points in a polygon.
+    """
+    runs, _ = runs_of([encode_segmentation(segmentation, size)])
+    return runs.astype(np.int64)
+
+
+def mask_runs(mask):
+    """Run lengths of a mask; the inverse of `runs_mask`.
+
+    Args:
+        mask: bool `[H, W]`.
+
+    Returns:
+        int64 `[r]`, run lengths.
+    """
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    return np.diff(changes, prepend=0, append=flat.size)
+
+
+def runs_mask(runs, size):
+    """Mask of run lengths.
+
+    Args:
+        runs: int64 `[r]`.
+        size: `(height, width)`, ints.
+
+    Returns:
+        bool `[H, W]`.
+    """
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(size[1], size[0]).T
+
+
+def runs_area(runs):
+    """Returns the number of foreground pixels of run lengths, an int."""
+    return int(runs[1::2].sum())
+
+
+def runs_box(runs, height):
+    """Returns the tight box (x, y, width, height) of run lengths, ints; zeros without foreground.
+
+    Args:
+        runs: int64 `[r]`.
+        height: int, of the image.
+    """
+    starts, lengths = foreground(runs)
+    if not len(starts):
+        return (0, 0, 0, 0)
+    first_column, first_row = np.divmod(starts, height)
+    last_column, last_row = np.divmod(starts + lengths - 1, height)
+    # A run into the next column has pixels in the lowest and in the highest row.
+    wraps = bool((last_column > first_column).any())
+    top = 0 if wraps else int(first_row.min())
+    bottom = height if wraps else int(last_row.max()) + 1
+    left, right = int(first_column.min()), int(last_column.max()) + 1
+    return (left, top, right - left, bottom - top)
+
+
+def foreground(runs):
+    """Starts and lengths of the foreground runs.
+
+    Args:
+        runs: int64 `[r]`.
+
+    Returns:
+        `(starts, lengths)`: int64 `[n]` each, in pixels of the column-major image.
+    """
+    ends = np.cumsum(runs)
+    lengths = runs[1::2]
+    starts = ends[1::2] - lengths
+    return starts[lengths > 0], lengths[lengths > 0]

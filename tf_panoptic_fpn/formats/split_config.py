@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pydantic
 
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.records import PanopticSplit
 from tf_panoptic_fpn.section import Count, Path, Section, Share, setting
 
@@ -59,13 +60,12 @@ class SplitConfig(Section):
         given = [key for key in self.path_keys() if getattr(self, key)]
         return {key: pathlib.Path(root, getattr(self, key)) for key in given}
 
-    def read(self, root: str | os.PathLike, skipped: list[str] | None = None) -> PanopticSplit:
+    def read(self, root: str | os.PathLike, breaches: Breaches | None = None) -> PanopticSplit:
         """Reads the split; each format does.
 
         Args:
             root: folder that the paths are taken from.
-            skipped: a list that takes one line for each annotation that is left out because it is
-                empty or its mask or box breaks a rule; by default that is an error.
+            breaches: takes what breaks a rule; by default that is an error.
 
         Raises:
             DataError: if a file of the data set breaks a rule.

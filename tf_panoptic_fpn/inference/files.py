@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.errors import DamagedFileError, PanopticError
-from tf_panoptic_fpn.formats.images import read_image, write_panoptic_png
-from tf_panoptic_fpn.formats.video import VideoReader, VideoWriter
+from tf_panoptic_fpn.formats.images import read_image
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
+from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.workdir import Workdir
 
 OUTPUTS = ("overlay", "png", "json", "coco")

@@ -8,7 +8,7 @@ from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.coco_panoptic import category_table, images_by_id
 from tf_panoptic_fpn.formats.json_file import read_lists
-from tf_panoptic_fpn.formats.segmentation import segmentation_runs
+from tf_panoptic_fpn.formats.rle import segmentation_runs
 
 
 def read_coco_instances(images_dir, instances_json, categories=None):

@@ -13,7 +13,7 @@ from tf_panoptic_fpn.datatools.convert.painting import Shape, merge_shapes, pain
 from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.folders import plural
-from tf_panoptic_fpn.formats.segmentation import mask_runs, segmentation_runs
+from tf_panoptic_fpn.formats.rle import mask_runs, segmentation_runs
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from tf_panoptic_fpn.datatools.convert.source import Drawing
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.rle import foreground, mask_runs, runs_area, runs_mask
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
-from tf_panoptic_fpn.formats.segmentation import foreground, mask_runs, runs_area, runs_mask
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.json_tree import read_json
+from tf_panoptic_fpn.formats.json_file import read_json
 
 
 @dataclasses.dataclass(frozen=True)

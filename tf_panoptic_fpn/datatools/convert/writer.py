@@ -13,7 +13,8 @@ from tf_panoptic_fpn.datatools.convert.painting import fill_background
 from tf_panoptic_fpn.datatools.convert.source import SizeError
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.images import read_header, read_image, write_panoptic_png
+from tf_panoptic_fpn.formats.images import read_header, read_image
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
 
 IMAGE_FILES = ("link", "copy", "reference")

@@ -9,7 +9,7 @@ from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.folders import list_files, unread_kinds
 from tf_panoptic_fpn.formats.png_pairs import IMAGE_EXTENSIONS
-from tf_panoptic_fpn.formats.segmentation import segmentation_runs
+from tf_panoptic_fpn.formats.rle import segmentation_runs
 from tf_panoptic_fpn.formats.yolo import (
     find_yolo_file,
     find_yolo_images,

@@ -6,10 +6,10 @@ import os
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_image, read_panoptic_png, used_range
+from tf_panoptic_fpn.formats.images import read_image, shown_size, used_range
+from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 
 _PNG_HEADER = b"\x89PNG\r\n\x1a\n"
-_TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
 _ORIENTATION = 0x0112
 _MOST_BITS = 14  # that cameras with less than 16 have
 
@@ -52,10 +52,9 @@ def check_image(path, stated_size):
         breaches.append(("rotated", f"orientation {orientation}, {upright}"))
     breaches += _range_breaches(path) if mode.startswith("I") else []
     if stated_size is not None and tuple(stated_size) != size:
-        text = "the JSON says {}x{} (HxW), the image is {}x{}".format(*stated_size, *size)
-        if orientation in _TURNED and tuple(stated_size) == (height, width):
-            text += " upright (EXIF orientation)"
-        breaches.append(("size", text))
+        shown = shown_size(path, size, stated_size)
+        text = "the JSON says {}x{} (HxW), the image is ".format(*stated_size)
+        breaches.append(("size", text + shown))
     return breaches, size, digest
 
 

@@ -6,20 +6,15 @@ import math
 import os
 
 from tf_panoptic_fpn.datatools.threads import map_in_threads
-from tf_panoptic_fpn.datatools.validate.document import (
-    check_categories,
-    check_images,
-    check_unused,
-    image_of,
-    load_document,
-    shown,
-)
+from tf_panoptic_fpn.datatools.validate.classes import check_classes
+from tf_panoptic_fpn.datatools.validate.corrections import corrected_lists, corrections
 from tf_panoptic_fpn.datatools.validate.files import check_image
+from tf_panoptic_fpn.datatools.validate.findings import Changes, Findings
 from tf_panoptic_fpn.datatools.validate.measures import compare_with_mask
-from tf_panoptic_fpn.datatools.validate.rules import ERROR, RULES
 from tf_panoptic_fpn.datatools.validate.validation import Validation
-from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.segmentation import runs_area, runs_box, segmentation_runs
+from tf_panoptic_fpn.formats.breaches import ERROR, RULES
+from tf_panoptic_fpn.formats.coco_instances import CocoInstances
+from tf_panoptic_fpn.formats.rle import good_polygons, mask_area, mask_box
 
 _BOX_TOLERANCE = 2  # pixels; a polygon's box has fractions, its mask has not
 _OUTSIDE_TOLERANCE = 1  # pixels
@@ -28,8 +23,9 @@ _OUTSIDE_TOLERANCE = 1  # pixels
 def validate_instances(images_dir, instances_json):
     """Checks all that the JSON and the images of a COCO instances split say.
 
-    The corrected JSON has areas and boxes of the masks and the sizes of the files. It lacks
-    annotations without a usable mask and images that cannot be read.
+    The corrected JSON has areas and boxes of the masks, the sizes of the files and plain numbers
+    for what was read as such. It lacks annotations whose mask cannot be used and images that cannot
+    be read; annotations that have a box alone stay as they are.
 
     Args:
         images_dir: folder of the images.
@@ -43,37 +39,38 @@ def validate_instances(images_dir, instances_json):
     """
     validation = Validation()
     findings, changes = validation.findings, validation.changes
-    tree = load_document(instances_json, validation)
-    if not tree:
+    file = CocoInstances(instances_json, findings, things_only=False)
+    validation.note_left_out(findings)
+    if not file.images:
         return validation
-    categories = check_categories(tree["categories"], findings, with_isthing=False)
-    images = check_images(tree["images"], findings)
-    by_image = _annotations_by_image(tree["annotations"], images, categories, validation)
-    validation.note_dropped(tree, {"images": images, "categories": categories})
+    categories, entries = corrected_lists(instances_json, file.categories, file.images, changes)
 
-    def check(image):
-        path = os.path.join(images_dir, image["file_name"])
-        return _check(path, image, by_image[image["id"]], categories)
+    def check(image_id):
+        return _check(images_dir, image_id, file)
 
-    kept_images, kept_annotations = [], []
-    entries = list(images.values())
-    for image, checked in zip(entries, map_in_threads(check, entries, "validate"), strict=True):
-        name = image["file_name"]
-        findings.extend((rule, f"{name}: {text}") for rule, text in checked.breaches)
+    images, annotations, crowds = [], [], collections.defaultdict(list)
+    checks = map_in_threads(check, list(file.images), "validate")
+    for image_id, checked in zip(file.images, checks, strict=True):
+        name = file.images[image_id][0]
+        findings.extend((rule, f"{name}: {text}") for rule, text in checked.image_breaches)
+        findings.merge(checked.findings)
         validation.add_image(name, checked.digest)
         errors = [rule for rule, _ in checked.image_breaches if RULES[rule][0] == ERROR]
         if errors:
             changes.add("an image is left out", f"{name}: {RULES[errors[0]][1]}")
         else:
-            changes.extend((kind, f"{name}: {text}") for kind, text in checked.changes)
-            kept_images.append(image)
-            kept_annotations += checked.annotations
-    check_unused(categories, {a["category_id"] for a in kept_annotations}, findings)
+            validation.note_left_out(checked.findings)
+            changes.merge(checked.changes)
+            images.append(entries[image_id])
+            annotations += checked.annotations
+        for annotation in checked.annotations:
+            crowds[annotation["category_id"]].append(annotation.get("iscrowd"))
+    check_classes(file.categories, crowds, findings)
     validation.corrected = {
-        **tree,
-        "images": kept_images,
-        "annotations": kept_annotations,
-        "categories": list(categories.values()),
+        **file.others,
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
     }
     return validation
 
@@ -84,105 +81,62 @@ class _Checked:
 
     image_breaches: list
     digest: bytes | None
-    breaches: list
-    changes: list = dataclasses.field(default_factory=list)
+    findings: Findings = dataclasses.field(default_factory=Findings)
+    changes: Changes = dataclasses.field(default_factory=Changes)
     annotations: list = dataclasses.field(default_factory=list)
 
 
-def _annotations_by_image(entries, images, categories, validation):
-    """Dict: image id -> its annotations whose id, image and category are known."""
-    findings, changes = validation.findings, validation.changes
-    by_image, seen = collections.defaultdict(list), set()
-    for entry in entries:
-        annotation_id, category_id = entry.get("id"), entry.get("category_id")
-        image_id = image_of(entry, images, findings)
-        if image_id is not None:
-            if type(annotation_id) not in (int, str) or type(category_id) is not int:
-                findings.add("entry", f"an annotation needs `id` and `category_id`: {shown(entry)}")
-            elif annotation_id in seen:
-                findings.add("annotation_twice", f"annotation {annotation_id}")
-            elif category_id not in categories:
-                text = f"annotation {annotation_id}: category id {category_id}"
-                findings.add("unknown_category", text)
-            else:
-                seen.add(annotation_id)
-                by_image[image_id].append(entry)
-                continue
-        changes.add("an annotation is dropped", shown(entry))
-    return by_image
-
-
-def _check(path, image, annotations, categories):
+def _check(images_dir, image_id, file):
     """Checks one image with its annotations; returns `_Checked`."""
-    size = (image["height"], image["width"])
-    image_breaches, _, digest = check_image(path, size)
-    checked = _Checked(image_breaches, digest, breaches=list(image_breaches))
-    if not annotations:
-        checked.breaches.append(("no_instances", "no annotation"))
-    masks = {}
-    for annotation in annotations:
-        category = categories[annotation["category_id"]]
-        where = f"annotation {annotation['id']} ({category['name']})"
-        breaches, segmentation, runs = _read_mask(annotation.get("segmentation"), size, where)
-        checked.breaches += breaches
-        if runs is None:
-            checked.changes.append(("an annotation is dropped", where))
+    file_name, *size = file.images[image_id]
+    image_breaches, _, digest = check_image(os.path.join(images_dir, file_name), tuple(size))
+    checked = _Checked(image_breaches, digest)
+    findings, masks, found = checked.findings, {}, False
+    for entry, read in file.entries_of_image(image_id, breaches=findings):
+        found = True
+        if read is None:
             continue
-        key = (annotation["category_id"], runs.tobytes())
-        if key in masks:
-            checked.breaches.append(("same_mask", f"{where} and {masks[key]}"))
-        masks[key] = where
-        whole = {**annotation, "segmentation": segmentation}
-        breaches, kept = _compare(whole, category, runs, size, where)
-        checked.breaches += breaches
-        checked.changes += [
-            (f"`{key}` of an annotation is corrected", where)
-            for key in ("area", "bbox", "iscrowd", "segmentation")
-            if kept[key] is not annotation.get(key)
-        ]
-        checked.annotations.append(kept)
+        category = file.categories.by_id[read.category_id]
+        where = f"{file_name}: annotation {read.id} ({category.name})"
+        values = {"id": read.id, "image_id": image_id, "category_id": read.category_id}
+        if read.rle is None:  # it has a box alone
+            *_, width, height = read.bbox_xywh
+            area = width * height if read.area is None else read.area
+            values |= {"iscrowd": int(read.is_crowd), "area": area, "bbox": list(read.bbox_xywh)}
+        else:
+            key = (read.category_id, read.rle["counts"])
+            if key in masks:
+                findings.note("same_mask", f"{where} and {masks[key]}")
+            masks[key] = where
+            values |= _measure(entry, read, category, size, where, findings)
+        changed = corrections(entry, values, where, checked.changes, "an annotation")
+        checked.annotations.append({**entry, **changed})
+    if not found:
+        findings.note("no_instances", f"{file_name}: no annotation")
     return checked
 
 
-def _read_mask(segmentation, size, where):
-    """Returns `(breaches, segmentation, runs)`, the second without polygons that are none.
-
-    The runs are None if there is no mask to go on with.
-    """
-    breaches = []
+def _measure(entry, read, category, size, where, findings):
+    """As `compare_with_mask`, by the ways of tools to rasterise and to count."""
+    area, box, area_tolerance = mask_area(read.rle), mask_box(read.rle), 0
+    box = [int(value) for value in box]
+    segmentation = entry["segmentation"]
     if isinstance(segmentation, list):
-        whole = [p for p in segmentation if not isinstance(p, list) or len(p) >= 6]
-        num_short = len(segmentation) - len(whole)
-        breaches += [("polygon_points", where)] * num_short
-        if num_short and not whole:
-            return breaches, segmentation, None
-        segmentation = whole if num_short else segmentation
-    try:
-        runs = segmentation_runs(segmentation, size)
-    except DataError as error:
-        return [*breaches, ("segmentation", f"{where}: {error}")], segmentation, None
-    if runs_area(runs) == 0:
-        return [*breaches, ("empty_mask", where)], segmentation, None
-    if isinstance(segmentation, list):
+        area_tolerance = max(0.1 * area, (box[2] + box[3]) / 2)  # half the pixels of the outline
+        segmentation = good_polygons(segmentation, size)
         left, top, right, bottom = _extent(segmentation)
         outside = max(-left, -top, right - size[1], bottom - size[0])
         if outside > _OUTSIDE_TOLERANCE:
-            breaches.append(("partly_outside", f"{where}: by {outside:.1f} pixels"))
-    return breaches, segmentation, runs
-
-
-def _compare(annotation, category, runs, size, where):
-    """As `compare_with_mask`, by the ways of tools to rasterise and to count."""
-    area, box = runs_area(runs), runs_box(runs, size[0])
-    area_tolerance = 0
-    if isinstance(annotation["segmentation"], list):
-        area_tolerance = max(0.1 * area, (box[2] + box[3]) / 2)  # half the pixels of the outline
-        left, top, right, bottom = _extent(annotation["segmentation"])
+            findings.note("partly_outside", f"{where}: by {outside:.1f} pixels")
         left, top = max(left, 0), max(top, 0)
-        box = (left, top, min(right, size[1]) - left, min(bottom, size[0]) - top)
-    if annotation.get("iscrowd") == 1:  # the areas of COCO's own crowds count something else
+        box = [left, top, min(right, size[1]) - left, min(bottom, size[0]) - top]
+    if read.is_crowd:  # the areas of COCO's own crowds count something else
         area_tolerance = math.inf
-    return compare_with_mask(annotation, category, area, box, where, area_tolerance, _BOX_TOLERANCE)
+    breaches, values = compare_with_mask(
+        entry, read, category, area, box, where, area_tolerance, _BOX_TOLERANCE
+    )
+    findings.extend(breaches)
+    return {**values, "segmentation": segmentation}
 
 
 def _extent(polygons):

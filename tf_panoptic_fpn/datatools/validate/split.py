@@ -1,9 +1,12 @@
 """Checks of a split of any other format, through the reader that training uses."""
 
+import collections
+
 from tf_panoptic_fpn.datatools.threads import map_in_threads
-from tf_panoptic_fpn.datatools.validate.document import check_unused
+from tf_panoptic_fpn.datatools.validate.classes import check_classes
 from tf_panoptic_fpn.datatools.validate.files import check_image
-from tf_panoptic_fpn.datatools.validate.panoptic import check_segments
+from tf_panoptic_fpn.datatools.validate.findings import Changes
+from tf_panoptic_fpn.datatools.validate.panoptic import compare_segments
 from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.records import load_segments
@@ -24,37 +27,34 @@ def validate_split(load_split):
     try:
         split = load_split()
     except DataError as error:
-        findings.add("other", str(error))
+        findings.note("other", str(error))
         return validation
-    categories = {
-        category.id: {"name": category.name, "isthing": category.is_thing}
-        for category in split.categories.categories
-    }
 
     def check(i):
-        """Name, breaches, digest, category ids, and the numbers of void and of all pixels."""
+        """Name, breaches, digest, pairs of category and crowd, numbers of void and of pixels."""
         try:
             record = split.images[i]
         except DataError as error:
             return f"image {i}", [("other", str(error))], None, (), (0, 0)
-        return record.file_name, *_check(record, categories, split.has_panoptic)
+        return record.file_name, *_check(record, split)
 
-    used = set()
-    for name, breaches, digest, category_ids, pixels in map_in_threads(
+    crowds = collections.defaultdict(list)
+    for name, breaches, digest, found, pixels in map_in_threads(
         check, range(len(split.images)), "validate"
     ):
         findings.extend((rule, f"{name}: {text}") for rule, text in breaches)
         validation.add_image(name, digest, *pixels)
-        used.update(category_ids)
-    check_unused(categories, used, findings)
+        for category_id, is_crowd in found:
+            crowds[category_id].append(is_crowd)
+    check_classes(split.categories, crowds, findings)
     return validation
 
 
-def _check(record, categories, has_panoptic):
+def _check(record, split):
     breaches, size, digest = check_image(record.image_path, (record.height, record.width))
-    used = {instance.category_id for instance in record.instances or ()}
-    if has_panoptic:
-        used |= {segment.category_id for segment in record.segments}
+    used = [(i.category_id, i.is_crowd) for i in record.instances or ()]
+    if split.has_panoptic:
+        used += [(s.category_id, s.is_crowd) for s in record.segments]
     if size is None:
         return breaches, digest, used, (0, 0)
     try:
@@ -64,19 +64,16 @@ def _check(record, categories, has_panoptic):
             breaches.append(("other", str(error)))
         return breaches, digest, used, (0, 0)
     pixels = (int((ids == 0).sum()), ids.size)
-    if not has_panoptic:  # the segments are classes, in the image or not
+    if not split.has_panoptic:  # the segments are classes, in the image or not
         found = set(unique_ids(ids).tolist())
-        used |= {segment.category_id for segment in record.segments if segment.id in found}
+        used += [(s.category_id, False) for s in record.segments if s.id in found]
         return breaches, digest, used, pixels
-    segments = [
-        {"id": s.id, "category_id": s.category_id, "iscrowd": int(s.is_crowd)}
-        | ({} if s.area is None else {"area": s.area})
-        | ({} if s.bbox_xywh is None else {"bbox": list(s.bbox_xywh)})
-        for s in record.segments
+    # What is left out is not to be blamed: formats without areas and boxes have none.
+    entries = [
+        {"area": s.area or 0, "bbox": s.bbox_xywh or (), "iscrowd": 0} for s in record.segments
     ]
-    compared = []
-    shift = 1 if record.map_format == "grey" else 0
-    check_segments(ids, segments, categories, compared, [], shift)
-    # Formats without areas and boxes are not to be blamed for it.
-    breaches += [breach for breach in compared if breach[0] not in ("no_area", "no_box")]
-    return breaches, digest, used, pixels
+    first_id = 1 if record.map_format == "grey" else 0
+    _, compared = compare_segments(
+        ids, record.segments, entries, split.categories, Changes(), record.file_name, first_id
+    )
+    return breaches + compared, digest, used, pixels

@@ -3,10 +3,9 @@
 import dataclasses
 import time
 
-from tf_panoptic_fpn.datatools.validate.rules import ERROR, NOTE, WARNING, Findings
+from tf_panoptic_fpn.datatools.validate.findings import Changes, Findings
+from tf_panoptic_fpn.formats.breaches import ERROR, NOTE, RULES, WARNING
 from tf_panoptic_fpn.formats.folders import plural
-
-DROPPED = "an entry of `{}` is dropped"
 
 
 @dataclasses.dataclass
@@ -17,7 +16,7 @@ class Validation:
     """
 
     findings: Findings = dataclasses.field(default_factory=Findings)
-    changes: Findings = dataclasses.field(default_factory=Findings)
+    changes: Changes = dataclasses.field(default_factory=Changes)
     corrected: dict | None = None
     num_images: int = 0
     void: int = 0  # pixels
@@ -33,21 +32,23 @@ class Validation:
         if digest is None:
             return
         if digest in self.digests:
-            self.findings.add("same_image", f"{name} and {self.digests[digest]}")
+            self.findings.note("same_image", f"{name} and {self.digests[digest]}")
         else:
             self.digests[digest] = name
 
-    def note_dropped(self, tree, kept):
-        """Counts the entries of the lists of `tree` that are not in the dicts `kept`."""
-        for key, entries in kept.items():
-            for _ in range(len(tree[key]) - len(entries)):
-                self.changes.add(DROPPED.format(key), "it cannot be read or comes again")
+    def note_left_out(self, breaches):
+        """Notes as changes what a reader left out and why, but for what is corrected instead."""
+        for breach in breaches.left_out:
+            if breach.rule in ("bad_box", "iscrowd", "boxes_only"):
+                continue
+            example = ": ".join(filter(None, (breach.place, breach.text)))
+            self.changes.add(f"left out: {RULES[breach.rule][1]}", example)
 
     def check_leak(self, other):
         """Compares the images with those of another split's `Validation`."""
         for digest, name in self.digests.items():
             if digest in other.digests:
-                self.findings.add("leak", f"{name} and {other.digests[digest]}")
+                self.findings.note("leak", f"{name} and {other.digests[digest]}")
 
     def summary(self):
         """Returns one line of counts."""

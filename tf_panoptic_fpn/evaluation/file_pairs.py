@@ -1,53 +1,8 @@
-"""Label maps in files: finding the prediction of each ground truth, and reading both."""
+"""Finding the prediction of each ground truth among files."""
 
 import pathlib
 
-import numpy as np
-from PIL import Image
-
 from tf_panoptic_fpn.errors import DataError
-
-GREY_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-
-
-def read_label_map(path):
-    """Reads a map whose pixel values are labels.
-
-    Args:
-        path: a grey PNG of up to 16 bits, or a palette PNG, of which the indices are read and not
-            the colours, as the official tools do.
-
-    Returns:
-        int32 `[H, W]`.
-
-    Raises:
-        DataError: if the file is missing, cannot be decoded or has colours.
-    """
-    return open_map(path, _labels)
-
-
-def open_map(path, read):
-    """Opens an image file and returns `read(image)`.
-
-    Raises:
-        DataError: if the file is missing or cannot be decoded, and what `read` raises as such.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return read(image)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: the map cannot be decoded: {reason}") from None
-
-
-def _labels(image):
-    if image.mode not in GREY_MODES:
-        raise DataError(f"a label map must be grey or have a palette. Received: mode {image.mode}")
-    return np.asarray(image).astype(np.int32)
 
 
 def pair_by_path(gt_dir, pred_dir):
