@@ -73,9 +73,28 @@ def test_coco_instances(coco, capsys):
     printed = capsys.readouterr().out
     assert "1 image, 3 segments, 2 thing and 0 stuff categories\n" in printed
     assert "3 annotations left out:\n" in printed
-    assert "  instances.json: annotation 20: unknown image id 77\n" in printed
+    assert (
+        "  instances.json: annotation 20 (image 77): an annotation is for image id 77, " in printed
+    )
     assert "annotation 13: a polygon must have 3 or more points" in printed
     assert "annotation 14: unknown category id 9\n" in printed
+
+
+def test_values_that_can_mean_one_thing_only(coco):
+    tree = coco_tree()
+    for annotation in tree["annotations"]:
+        annotation.update(iscrowd="1", category_id=str(annotation["category_id"]), bbox=[])
+    (coco / "instances.json").write_text(json.dumps(tree))
+    notes = read_coco_instances(coco / "images", coco / "instances.json").notes
+    assert any("a value of another type, read as what it must mean" in note for note in notes)
+    assert "a: every annotation is a crowd, none is learned" in notes
+    for annotation in tree["annotations"]:
+        annotation["iscrowd"] = "0"
+    (coco / "instances.json").write_text(json.dumps(tree))
+    source = read_coco_instances(coco / "images", coco / "instances.json")
+    assert not any("crowd, none" in note for note in source.notes)
+    drawing = source.images[0].draw((4, 6), source.categories)
+    assert drawing.segments and not any(is_crowd for _, is_crowd in drawing.segments.values())
 
 
 def test_stuff_background_and_names(coco, capsys):

@@ -190,10 +190,15 @@ class Breaches:
             more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
             shown = "; ".join(texts[:_SHOWN])
             lines.append(f"{len(texts)} annotations or images are left out: {shown}{more}")
-        for rule, count in self.counts.items():
-            if rule not in LOSSES and (RULES[rule][0] == WARNING or rule in _UNUSED_IN_TRAINING):
-                lines.append(f"{count} times: {RULES[rule][1]}, e.g. {self.examples[rule][0]}")
-        return lines
+        return lines + self.warnings()
+
+    def warnings(self):
+        """Returns a line for each rule that was breached, but cost nothing."""
+        return [
+            f"{count} times: {RULES[rule][1]}, e.g. {self.examples[rule][0]}"
+            for rule, count in self.counts.items()
+            if rule not in LOSSES and (RULES[rule][0] == WARNING or rule in _UNUSED_IN_TRAINING)
+        ]
 
 
 def written(value):

@@ -125,7 +125,15 @@ class CocoInstances:
         breaches: `Breaches`.
     """
 
-    def __init__(self, path, breaches=None, categories=None, things_only=True, opens_images=True):
+    def __init__(
+        self,
+        path,
+        breaches=None,
+        categories=None,
+        things_only=True,
+        opens_images=True,
+        corrects=False,
+    ):
         """Reads the JSON without its masks.
 
         Args:
@@ -134,7 +142,10 @@ class CocoInstances:
             categories: `CategoryTable` in place of the file's.
             things_only: bool, leaves annotations of stuff alone.
             opens_images: bool, whether an image needs a `file_name`.
+            corrects: bool, keeps annotations whose box or `iscrowd` is wrong, or that have no mask
+                but a box.
         """
+        self._corrects = corrects
         self.path = path
         self.breaches = breaches or Breaches()
         self._quiet = Fields(path, Breaches(LIST))  # of what the scan has named already
@@ -166,8 +177,8 @@ class CocoInstances:
     def entries_of_image(self, image_id, needs_masks=True, breaches=None):
         """Yields `(entry, instance)`: what the JSON holds, and its `Instance` or None.
 
-        Unless it `needs_masks`, an instance with a box has no `rle`; nor has, for those who list,
-        one that has a box alone.
+        Unless it `needs_masks`, an instance with a box has no `rle`; nor has, for those who
+        correct the file, one that has a box alone.
 
         Raises:
             DataError: as `of_image`.
@@ -181,6 +192,13 @@ class CocoInstances:
         for row, entry in zip(rows, self._entries(image_id, rows), strict=True):
             fields.place = file_name, image_id, self._id(row)
             yield entry, self._instance(row, entry, size, fields, needs_masks)
+
+    def only_crowds(self):
+        """Returns the names of the categories of which every annotation is a crowd."""
+        category = np.array(self._columns["category"], int)
+        is_crowd = np.frombuffer(self._columns["is_crowd"], bool)
+        found = set(category[is_crowd].tolist()) - set(category[~is_crowd].tolist())
+        return [self.categories.by_id[self._category_ids[i]].name for i in sorted(found)]
 
     def _scan(self, is_json, things_only):
         """Finds the place of each annotation in the file, and checks all but the masks."""
@@ -209,7 +227,7 @@ class CocoInstances:
             else:
                 is_crowd, (_, is_good_box) = fields.is_crowd(entry), fields.box(entry)
                 fields.area(entry)
-                if (is_crowd is None or not is_good_box) and self.breaches.policy != LIST:
+                if (is_crowd is None or not is_good_box) and not self._corrects:
                     continue
                 columns["id"].append(self._read_id(entry, fields, len(columns["id"])))
                 columns["is_crowd"].append(bool(is_crowd))
@@ -282,7 +300,7 @@ class CocoInstances:
                 rle = _mask(entry, box, size, fields)
             except MaskError as error:
                 fields.add(error.rule, str(error))
-                if error.rule != "boxes_only" or fields.breaches.policy != LIST:
+                if error.rule != "boxes_only" or not self._corrects:
                     return None
             # Evaluation counts a well-formed mask without a pixel, as pycocotools does.
             if rle is not None and fields.breaches.policy != STOP and not mask_area(rle):

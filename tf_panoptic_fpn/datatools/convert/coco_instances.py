@@ -1,14 +1,18 @@
 """COCO instances JSON: polygons, RLE and crowds."""
 
+import collections
 import functools
 import os
 
+import numpy as np
+
 from tf_panoptic_fpn.datatools.convert.painting import Shape, paint_shapes
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage
-from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.coco_panoptic import category_table, images_by_id
-from tf_panoptic_fpn.formats.json_file import read_lists
-from tf_panoptic_fpn.formats.rle import segmentation_runs
+from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
+from tf_panoptic_fpn.formats.breaches import LIST, Breaches
+from tf_panoptic_fpn.formats.coco_instances import CocoInstances
+from tf_panoptic_fpn.formats.coco_json import category_table, images_by_id
+from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
+from tf_panoptic_fpn.formats.rle import runs_of
 
 
 def read_coco_instances(images_dir, instances_json, categories=None):
@@ -27,51 +31,47 @@ def read_coco_instances(images_dir, instances_json, categories=None):
         DataError: if the file is no such JSON, or one of its images or categories breaks a rule. An
             annotation that breaks one is left out.
     """
-    lists = read_lists(instances_json, ("images", "annotations", "categories"))
-    if categories is None:
-        categories = category_table(lists["categories"], instances_json)
-    images = images_by_id(lists["images"], instances_json)
-    annotations, left_out = {image_id: [] for image_id in images}, []
-    for position, annotation in enumerate(lists["annotations"]):
-        image_id = annotation.get("image_id")
-        if type(image_id) in (int, str) and image_id in annotations:
-            annotations[image_id].append(annotation)
-        else:
-            left_out.append(f"{_name(annotation, position)}: unknown image id {image_id!r:.40}")
-    reasons = {os.path.basename(instances_json): left_out} if left_out else {}
+    lists = read_lists(instances_json, ("images", "categories"))
+    own_categories = category_table(lists["categories"], instances_json)
+    images_by_id(lists["images"], instances_json)
+    for _ in list_entries(instances_json, "annotations"):
+        pass
+    breaches = Breaches(LIST)  # the file holds together; what else is wrong with it costs no more
+    file = CocoInstances(instances_json, breaches, categories or own_categories, things_only=False)
+    faults = collections.defaultdict(list)
+    for breach in breaches.left_out:
+        image, _, annotation = breach.place.partition(": ")
+        if not annotation:
+            image, annotation = os.path.basename(instances_json), breach.place
+        faults[image].append(f"{annotation}: {breach.text}")
+    images = tuple(
+        SourceImage(image_id, name, functools.partial(_draw, file, image_id, faults.pop(name, ())))
+        for image_id, (name, *_) in file.images.items()
+    )
+    notes = breaches.warnings()
+    notes += [
+        f"{name}: every annotation is a crowd, none is learned" for name in file.only_crowds()
+    ]
     return Source(
-        categories,
+        file.categories,
         os.fspath(images_dir),
-        tuple(
-            SourceImage(
-                image_id, name, functools.partial(_draw, stated_size, annotations[image_id])
-            )
-            for image_id, (name, *stated_size) in images.items()
-        ),
-        annotations_left_out=reasons,
+        images,
+        annotations_left_out=dict(faults),
+        notes=tuple(notes),
     )
 
 
-def _draw(stated_size, annotations, size, categories):
-    if stated_size != list(size):
-        stated, received = ("{}x{}".format(*s) for s in (stated_size, size))
-        raise DataError(f"the JSON says {stated} (HxW), the image is {received}")
-    shapes, faults = [], []
-    for position, annotation in enumerate(annotations):
-        name = _name(annotation, position)
-        category_id = annotation.get("category_id")
-        try:
-            if type(category_id) is not int or category_id not in categories.by_id:
-                raise DataError(f"unknown category id {category_id!r:.40}")
-            runs = segmentation_runs(annotation.get("segmentation"), size)
-        except DataError as error:
-            faults.append(f"{name}: {error}")
-            continue
-        name = f"{name} ({categories.by_id[category_id].name})"
-        shapes.append(Shape(runs, category_id, bool(annotation.get("iscrowd", 0)), name))
-    drawing = paint_shapes(shapes, size, categories)
-    return drawing.without(faults)
-
-
-def _name(annotation, position):
-    return f"annotation {annotation.get('id', f'at position {position}')!s:.40}"
+def _draw(file, image_id, faults, size, categories):
+    file_name, *stated_size = file.images[image_id]
+    check_size("the JSON", stated_size, size)
+    breaches, shapes = Breaches(LIST), []
+    for instance in file.of_image(image_id, breaches):
+        runs, _ = runs_of([instance.rle])
+        name = f"annotation {instance.id} ({categories.by_id[instance.category_id].name})"
+        shape = Shape(runs.astype(np.int64), instance.category_id, instance.is_crowd, name)
+        shapes.append(shape)
+    found = [
+        f"{breach.place.removeprefix(f'{file_name}: ')}: {breach.text}"
+        for breach in breaches.left_out
+    ]
+    return paint_shapes(shapes, size, categories).without([*faults, *found])

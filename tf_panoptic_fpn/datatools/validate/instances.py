@@ -39,7 +39,7 @@ def validate_instances(images_dir, instances_json):
     """
     validation = Validation()
     findings, changes = validation.findings, validation.changes
-    file = CocoInstances(instances_json, findings, things_only=False)
+    file = CocoInstances(instances_json, findings, things_only=False, corrects=True)
     validation.note_left_out(findings)
     if not file.images:
         return validation
