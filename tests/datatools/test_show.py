@@ -9,6 +9,7 @@ from PIL import Image
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import show_data
+from tf_panoptic_fpn.datatools import show
 from tf_panoptic_fpn.datatools.show import (
     GAP,
     SHEET_WIDTH,
@@ -161,7 +162,7 @@ def test_the_command(tiny, tmp_path, capsys, monkeypatch):
         sizes.extend(batch[schema.IMAGE_SIZES].tolist() for batch in batches)
         return contact_sheet(batches, *arguments)
 
-    monkeypatch.setattr(show_data, "contact_sheet", spy)
+    monkeypatch.setattr(show, "contact_sheet", spy)
     output = tmp_path / "sheet.png"
     run(f"--config={config}", f"--output={output}", "--split=validation", "--count=2")
     assert sizes == [[[24, 36]]] * 2

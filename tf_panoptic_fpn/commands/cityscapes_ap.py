@@ -18,7 +18,7 @@ def run(arguments):
 
     from tf_panoptic_fpn.evaluation.cityscapes_results import read_instance_results
     from tf_panoptic_fpn.evaluation.file_pairs import pair_cityscapes
-    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+    from tf_panoptic_fpn.evaluation.metric_tables import figures_file, format_figures
     from tf_panoptic_fpn.formats.images import read_label_map
     from tf_panoptic_fpn.metrics.cityscapes_ap import CityscapesAP
 
@@ -28,7 +28,6 @@ def run(arguments):
         predictions = read_instance_results(pred_path, arguments.pred_dir)
         metric.update(read_label_map(gt_path), predictions, image=str(pred_path))
     result = metric.result()
-    if arguments.json:
-        write_figures(result, arguments.json)
-    mean = {key: result[key] for key in ("AP", "AP50")}
-    print(format_figures("Class", {**result["per_class"], "Mean": mean}))
+    with figures_file(result, arguments.json):
+        mean = {key: result[key] for key in ("AP", "AP50")}
+        print(format_figures("Class", {**result["per_class"], "Mean": mean}))

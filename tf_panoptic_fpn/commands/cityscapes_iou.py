@@ -16,7 +16,7 @@ def run(arguments):
     from tqdm import tqdm
 
     from tf_panoptic_fpn.evaluation.file_pairs import pair_cityscapes
-    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+    from tf_panoptic_fpn.evaluation.metric_tables import figures_file, format_figures
     from tf_panoptic_fpn.formats.images import read_label_map
     from tf_panoptic_fpn.metrics.cityscapes_iou import CityscapesIoU
 
@@ -27,8 +27,7 @@ def run(arguments):
         maps = map(read_label_map, (gt_path, instances_path, pred_path))
         metric.update(*maps, image=str(pred_path))
     result = metric.result()
-    if arguments.json:
-        write_figures(result, arguments.json)
-    for title, group in (("Class", "classes"), ("Category", "categories")):
-        rows = {**result[f"per_{title.lower()}"], "Mean": result[group]}
-        print(format_figures(title, rows), end="\n\n")
+    with figures_file(result, arguments.json):
+        for title, group in (("Class", "classes"), ("Category", "categories")):
+            rows = {**result[f"per_{title.lower()}"], "Mean": result[group]}
+            print(format_figures(title, rows), end="\n\n")

@@ -20,7 +20,7 @@ def run(arguments):
         read_ground_truth,
         read_results,
     )
-    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, number_of, write_figures
+    from tf_panoptic_fpn.evaluation.metric_tables import figures_file, format_figures, number_of
     from tf_panoptic_fpn.metrics.instance_ap import (
         FIGURES,
         MAX_DETECTIONS,
@@ -42,16 +42,19 @@ def run(arguments):
         "images_without_results": num_images - num_found,
         "doubled_results": count_doubled(results),
     }
-    if arguments.json:
-        write_figures(figures, arguments.json)
-    for names in (METRICS, SIZE_RECALLS):
-        print(format_figures(FIGURES[iou_type], {"All": {name: figures[name] for name in names}}))
-        print()
-    per_class = figures["per_class"]
-    print(format_figures("Class", {name: {"AP": ap} for name, ap in per_class.items()}))
-    print(f"\n{number_of(num_images, 'image')}, {num_images - num_found} of them without a result")
-    if figures["doubled_results"]:
-        print(f"{figures['doubled_results']} results repeat another one in full, as false ones")
+    with figures_file(figures, arguments.json):
+        for names in (METRICS, SIZE_RECALLS):
+            print(
+                format_figures(FIGURES[iou_type], {"All": {name: figures[name] for name in names}})
+            )
+            print()
+        per_class = figures["per_class"]
+        print(format_figures("Class", {name: {"AP": ap} for name, ap in per_class.items()}))
+        print(
+            f"\n{number_of(num_images, 'image')}, {num_images - num_found} of them without a result"
+        )
+        if figures["doubled_results"]:
+            print(f"{figures['doubled_results']} results repeat another one in full, as false ones")
 
 
 def _warn_of_crowded_images(results, limit):

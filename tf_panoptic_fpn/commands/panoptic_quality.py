@@ -33,7 +33,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from tf_panoptic_fpn.evaluation.metric_tables import number_of, write_figures
+    from tf_panoptic_fpn.evaluation.metric_tables import figures_file, number_of
     from tf_panoptic_fpn.evaluation.panoptic_files import (
         default_dir,
         evaluate_panoptic_files,
@@ -53,16 +53,15 @@ def run(arguments):
             "JSON of the ground truth are not those of its PNG; --strict counts the PNG",
             file=sys.stderr,
         )
-    if arguments.json:
-        write_figures(result, arguments.json)
-    print("Evaluation panoptic segmentation metrics:")
-    for title, folder, file in (
-        ("Ground truth", gt_dir, arguments.gt_json),
-        ("Prediction", pred_dir, arguments.pred_json),
-    ):
-        print(f"{title}:\n\tSegmentation folder: {folder}\n\tJSON file: {file}")
-    print(format_pq_table(result))
-    print(f"Time elapsed: {time.perf_counter() - start:.2f} seconds")
+    with figures_file(result, arguments.json):
+        print("Evaluation panoptic segmentation metrics:")
+        for title, folder, file in (
+            ("Ground truth", gt_dir, arguments.gt_json),
+            ("Prediction", pred_dir, arguments.pred_json),
+        ):
+            print(f"{title}:\n\tSegmentation folder: {folder}\n\tJSON file: {file}")
+        print(format_pq_table(result))
+        print(f"Time elapsed: {time.perf_counter() - start:.2f} seconds")
 
 
 def _read_splits(texts):

@@ -27,7 +27,7 @@ def run(arguments):
 
     from tf_panoptic_fpn.evaluation import semantic_files
     from tf_panoptic_fpn.evaluation.file_pairs import pair_by_path
-    from tf_panoptic_fpn.evaluation.metric_tables import format_figures, write_figures
+    from tf_panoptic_fpn.evaluation.metric_tables import figures_file, format_figures
     from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU
     from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 
@@ -56,7 +56,6 @@ def run(arguments):
         figures["boundary_mIoU"] = boundary["boundary_mIoU"]
         for name, value in boundary["per_class"].items():
             rows[name]["boundary IoU"] = value
-    if arguments.json:
-        write_figures(result, arguments.json)
-    print(format_figures("Semantic", {"All": figures}), end="\n\n")
-    print(format_figures("Class", rows))
+    with figures_file(result, arguments.json):
+        print(format_figures("Semantic", {"All": figures}), end="\n\n")
+        print(format_figures("Class", rows))

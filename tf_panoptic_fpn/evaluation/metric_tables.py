@@ -1,5 +1,6 @@
 """Figures of one metric: as text for a terminal, and as a JSON file."""
 
+import contextlib
 import json
 import pathlib
 
@@ -33,15 +34,27 @@ def format_figures(title, rows):
     return "\n".join(lines)
 
 
-def write_figures(result, path):
+@contextlib.contextmanager
+def figures_file(result, path):
     """Writes a metric's result, fractions in full precision, as JSON; None stays null.
 
+    The file is written before the block, so that it is there whatever becomes of what the block
+    prints; that it cannot be written is said after the block, so that the figures are not lost.
+
+    Args:
+        result: dict for JSON.
+        path: of the file; None: nothing is written.
+
     Raises:
-        DataError: if the file cannot be written.
+        DataError: after the block, if the file cannot be written.
     """
-    path = pathlib.Path(path)
+    failure = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(result, indent=1))
+        if path:
+            pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(result, indent=1))
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        failure = DataError(f"{path}: cannot be written: {error.strerror}")
+    yield
+    if failure:
+        raise failure

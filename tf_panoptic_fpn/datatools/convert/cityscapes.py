@@ -3,11 +3,11 @@
 import concurrent.futures
 import json
 import os
-import pathlib
 
 import numpy as np
 from tqdm import tqdm
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.cityscapes import annotated, read_cityscapes
 from tf_panoptic_fpn.formats.images import read_label_png
@@ -44,9 +44,7 @@ def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
             "annotations": [annotation for _, annotation in pairs],
             "categories": split.categories.to_coco(),
         }
-        unfinished = f"{panoptic_json}.unfinished"
-        pathlib.Path(unfinished).write_text(json.dumps(tree))
-        os.replace(unfinished, panoptic_json)
+        write_text(panoptic_json, json.dumps(tree))
     except OSError as error:
         path = error.filename or panoptic_dir
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
