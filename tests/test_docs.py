@@ -1,0 +1,134 @@
+"""The documents are true: their Python runs, their commands exist, the notebook works."""
+
+import json
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from command_line import TINY
+from docs_commands import PAGES, ROOT, check_command_line, command_lines, python_blocks
+from PIL import Image
+from small_model import make_small_model
+
+from tf_panoptic_fpn import build_model, load_config
+from tf_panoptic_fpn.__main__ import COMMANDS
+from tf_panoptic_fpn.config import save_config
+from tf_panoptic_fpn.data.splits import load_split, resolve_data
+from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
+from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
+
+# What a document names is run by a test of this file.
+TESTED_BY = {
+    "train": "tests/test_end_to_end.py",
+    "evaluate": "tests/test_end_to_end.py",
+    "predict": "tests/test_end_to_end.py",
+    "export": "tests/export/test_export.py",
+    "config": "tests/config/test_recipes.py",
+    "convert-data": "tests/datatools/test_convert_sources.py",
+    "validate-data": "tests/datatools/test_validate.py",
+    "show-data": "tests/datatools/test_show.py",
+    "write-records": "tests/data/test_tfrecords.py",
+    "panoptic-quality": "tests/evaluation/test_panoptic_files.py",
+    "instance-ap": "tests/metrics/test_instance_ap.py",
+    "semantic-iou": "tests/metrics/test_semantic_iou.py",
+    "cityscapes-iou": "tests/metrics/test_cityscapes_iou.py",
+    "cityscapes-ap": "tests/metrics/test_cityscapes_ap.py",
+    "convert-cityscapes": "tests/formats/test_cityscapes.py",
+    "convert-weights": "tests/weights/test_convert_weights.py",
+    "train.py": "tests/test_end_to_end.py",
+    "export/export_saved_model.py": "tests/test_end_to_end.py",
+    "export/tf_serving/client.py": "tests/test_end_to_end.py",
+    "benchmarks/evaluate.py": "tests/test_benchmarks.py",
+    "benchmarks/index.py": "tests/test_benchmarks.py",
+    "benchmarks/inference.py": "tests/test_benchmarks.py",
+    "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",
+    "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
+    "benchmarks/train_step.py": "tests/test_benchmarks.py",
+}
+LINES = [line for line in command_lines() if line.name]
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.page}: {line.name}")
+def test_a_command_line_parses(line):
+    check_command_line(line)
+
+
+def test_a_wrong_flag_is_found():
+    line = next(line for line in LINES if line.name == "predict" and line.whole)
+    for words in ((*line.words, "--batchsize=2"), line.words[:2]):
+        with pytest.raises(AssertionError, match="predict"):
+            check_command_line(type(line)(line.page, words, whole=True))
+    with pytest.raises(AssertionError, match="no flag --batchsize"):
+        check_command_line(type(line)(line.page, (*line.words, "--batchsize=2"), whole=False))
+
+
+def test_every_documented_command_has_a_test():
+    documented = {line.name for line in LINES}
+    assert documented - set(TESTED_BY) == set()
+    assert set(COMMANDS) - documented == set()
+    for name, module in TESTED_BY.items():
+        text = (ROOT / module).read_text(encoding="utf-8")
+        assert name.rpartition("/")[2].removesuffix(".py") in text, (name, module)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what the documents speak of, of the tests' tiny model, untrained."""
+    folder = tmp_path_factory.mktemp("docs")
+    run = folder / "runs" / "quickstart"
+    run.mkdir(parents=True)
+    config = resolve_data(load_config(TINY), run)
+    save_config(config, run / "config.yaml")
+    table = load_split(config.data, "validation").categories
+    tree = {"categories": table.to_coco()}
+    (run / "categories.json").write_text(json.dumps(tree), encoding="utf-8")
+    keras.utils.set_random_seed(0)
+    model = build_model(config.model)
+    model.save(run / "model.keras")
+    line = {"step": 20, "loss": {"total": 1.0}}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    (folder / "my.yaml").write_bytes((ROOT / "tests" / "tiny.yaml").read_bytes())
+    image = next((run / "shapes" / "validation" / "images").glob("*.jpg"))
+    Image.open(image).save(folder / "street.jpg")
+    return folder
+
+
+@pytest.fixture
+def names(request, place, goldens_dir, monkeypatch):
+    """What the blocks of a page take as given, besides the files of `place`."""
+    monkeypatch.chdir(place)
+    return {"export": _exported, "weights": _weights, "metrics": _metrics}.get(
+        request.param, lambda *_: {}
+    )(place, goldens_dir, monkeypatch)
+
+
+def _exported(place, goldens_dir, monkeypatch):
+    from tf_panoptic_fpn.export.saved_model import export_run_model
+
+    export_run_model(place)
+    return {}
+
+
+def _metrics(*_):
+    maps = [(np.zeros((4, 4), int), np.eye(4, dtype=int))]
+    other = SemanticIoU(["road", "sky"])
+    other.update(*maps[0])
+    return {"maps": maps, "metric_of_another_worker": other}
+
+
+def _weights(place, goldens_dir, monkeypatch):
+    """The goldens' small model stands for the published one, which is not downloaded."""
+
+    def from_pretrained(name):
+        assert name in MODEL_ZOO
+        return make_small_model()
+
+    monkeypatch.setattr("tf_panoptic_fpn.from_pretrained", from_pretrained)
+    with np.load(goldens_dir / "weights_small.npz") as file:
+        arrays = dict(file)
+    (place / "model_final.pkl").write_bytes(pickle.dumps({"model": arrays}))
+    return {}
+
+
+WITH_PYTHON = [page for page in PAGES if python_blocks(page)]
