@@ -33,7 +33,13 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
 
-    config = load_config(arguments.config, arguments.set)
+    with tempfile.TemporaryDirectory() as folder:  # for drawn shapes
+        line = measure(arguments, folder)
+    print(json.dumps(line))
+
+
+def measure(arguments, folder):
+    config = resolve_data(load_config(arguments.config, arguments.set), folder)
     index = load_index(config.data, "train", config.model.semantic_things)
     strategy = build_strategy(1)
     with strategy.scope():
@@ -63,7 +69,7 @@ def main():
         for name, (start, end) in zip(times, itertools.pairwise(marks), strict=True):
             times[name].append(end - start)
     medians = {name: statistics.median(values[warm_up:]) for name, values in times.items()}
-    line = {
+    return {
         "benchmark": "train_step",
         "config": arguments.config,
         "batch_size": batch_size,
@@ -71,7 +77,6 @@ def main():
         "forward_share": round(medians["forward"] / medians["step"], 3),
         "wait_share": round(medians["wait"] / medians["step"], 3),
     }
-    print(json.dumps(line))
 
 
 if __name__ == "__main__":

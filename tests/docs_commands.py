@@ -126,7 +126,9 @@ def check_command_line(line):
 def _check_flags(parser, line):
     known = set(parser._option_string_actions)
     for action in parser._actions:
-        for subparser in (getattr(action, "choices", None) or {}) if action.dest == "command" else ():
+        for subparser in (
+            (getattr(action, "choices", None) or {}) if action.dest == "command" else ()
+        ):
             if subparser == line.name:
                 known |= set(action.choices[subparser]._option_string_actions)
     flags = {word.partition("=")[0] for word in line.words if re.match(r"--\w", word)}

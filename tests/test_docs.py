@@ -1,9 +1,13 @@
 """The documents are true: their Python runs, their commands exist, the notebook works."""
 
 import json
+import os
 import pickle
+import sys
 
 import keras
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from command_line import TINY
@@ -11,10 +15,14 @@ from docs_commands import PAGES, ROOT, check_command_line, command_lines, python
 from PIL import Image
 from small_model import make_small_model
 
+import tf_panoptic_fpn
 from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.__main__ import COMMANDS
 from tf_panoptic_fpn.config import save_config
 from tf_panoptic_fpn.data.splits import load_split, resolve_data
+from tf_panoptic_fpn.export.saved_model import export_model
+from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 
@@ -98,15 +106,40 @@ def place(tmp_path_factory):
 def names(request, place, goldens_dir, monkeypatch):
     """What the blocks of a page take as given, besides the files of `place`."""
     monkeypatch.chdir(place)
-    return {"export": _exported, "weights": _weights, "metrics": _metrics}.get(
-        request.param, lambda *_: {}
-    )(place, goldens_dir, monkeypatch)
+    make = {"export": _export, "metrics": _metrics, "panoptic_quality": _results}
+    make["weights"] = _weights
+    return make[request.param](place, goldens_dir, monkeypatch) if request.param in make else {}
 
 
-def _exported(place, goldens_dir, monkeypatch):
-    from tf_panoptic_fpn.export.saved_model import export_run_model
+def _export(place, *_):
+    """The SavedModel of the run; a published model is not exported twice."""
+    if not (place / "runs/quickstart/saved_model").exists():
+        export_model(find_model("runs/quickstart"))
+    return {}
 
-    export_run_model(place)
+
+def _results(place, *_):
+    """An image of a cat, 17, above a dog, 18, and a prediction that is right."""
+    tree = {
+        "categories": [{"id": i, "name": n, "isthing": 1} for i, n in ((17, "cat"), (18, "dog"))],
+        "annotations": [
+            {
+                "image_id": 1,
+                "file_name": "1.png",
+                "segments_info": [
+                    {"id": 1, "category_id": 17, "iscrowd": 0, "area": 8},
+                    {"id": 2, "category_id": 18, "iscrowd": 0, "area": 8},
+                ],
+            }
+        ],
+        "images": [{"id": 1, "file_name": "1.jpg", "height": 4, "width": 4}],
+    }
+    for kind in ("gt", "pred"):
+        (place / kind).mkdir()
+        write_panoptic_png(
+            np.repeat([[1], [2]], 2, 0) * np.ones((1, 4), int), place / kind / "1.png"
+        )
+        (place / f"{kind}.json").write_text(json.dumps(tree), encoding="utf-8")
     return {}
 
 
@@ -124,7 +157,7 @@ def _weights(place, goldens_dir, monkeypatch):
         assert name in MODEL_ZOO
         return make_small_model()
 
-    monkeypatch.setattr("tf_panoptic_fpn.from_pretrained", from_pretrained)
+    monkeypatch.setattr(tf_panoptic_fpn, "from_pretrained", from_pretrained, raising=False)
     with np.load(goldens_dir / "weights_small.npz") as file:
         arrays = dict(file)
     (place / "model_final.pkl").write_bytes(pickle.dumps({"model": arrays}))
@@ -132,3 +165,29 @@ def _weights(place, goldens_dir, monkeypatch):
 
 
 WITH_PYTHON = [page for page in PAGES if python_blocks(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page, names", [(p, p.stem) for p in WITH_PYTHON], indirect=["names"])
+def test_the_python_of_a_page_runs(page, names):
+    for block in python_blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_from_pictures_to_a_report(tmp_path, monkeypatch):
+    path = ROOT / "docs" / "notebooks" / "from_pictures_to_report.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbclient.NotebookClient(
+        notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert 0 < results["panoptic"]["All"]["PQ"] <= 1
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert notebook.cells[-1].outputs[-1].data["image/png"]
