@@ -1,4 +1,4 @@
-"""The code of the documents: Python blocks, and the command lines of console blocks and of texts."""
+"""The code of the documents: Python blocks, and command lines in blocks and in texts."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,8 @@ import shlex
 import sys
 from argparse import ArgumentParser
 from unittest import mock
+
+from tf_panoptic_fpn.__main__ import run_command
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -87,40 +89,46 @@ def check_command_line(line):
     Raises:
         AssertionError: if the parser refuses it, or does not know a flag.
     """
-    program, *arguments = line.words
-    if program == "tf-panoptic-fpn":
-        arguments = ["-m", "tf_panoptic_fpn", *arguments]
-    original, error = ArgumentParser.parse_args, ArgumentParser.error
-    refused = []
+    told = f"{line.page}: {' '.join(line.words)}"
+    arguments = list(line.words[1:])
+    of_package = line.words[0] == "tf-panoptic-fpn" or arguments[:1] == ["-m"]
+    if arguments[:1] == ["-m"]:
+        arguments = arguments[1:]
+    elif of_package:
+        arguments = ["tf-panoptic-fpn", *arguments]
+    elif "argparse" not in read(ROOT / line.name) and "__main__ import" not in read(
+        ROOT / line.name
+    ):
+        assert len(arguments) == 1, f"{told}: {line.name} takes no arguments"
+        return
+    parse_args, refused = ArgumentParser.parse_args, []
 
     def parse(parser, args=None, namespace=None):
         if line.whole:
-            original(parser, args, namespace)
+            parse_args(parser, args, namespace)
         raise _Parsed(parser)
 
-    def note(parser, message):
+    def refuse(parser, message):
         refused.append(message)
-        error(parser, message)
+        raise SystemExit(2)
 
-    is_module = arguments[0] == "-m"
-    argv = arguments[1:] if is_module else arguments
     with (
         mock.patch.object(ArgumentParser, "parse_args", parse),
-        mock.patch.object(ArgumentParser, "error", note),
-        mock.patch.object(sys, "argv", argv),
+        mock.patch.object(ArgumentParser, "error", refuse),
+        mock.patch.object(sys, "argv", arguments),
         mock.patch.object(sys, "path", [*sys.path]),
         contextlib.suppress(SystemExit),
     ):
         try:
-            if is_module:
-                runpy.run_module(argv[0], run_name="__main__", alter_sys=False)
+            if of_package:
+                run_command()
             else:
-                runpy.run_path(str(ROOT / argv[0]), run_name="__main__")
+                runpy.run_path(str(ROOT / line.name), run_name="__main__")
         except _Parsed as parsed:
             _check_flags(parsed.args[0], line)
             return
-    assert not refused, f"{line.page}: {' '.join(line.words)}: {refused[0]}"
-    assert "--help" in line.words, f"{line.page}: {' '.join(line.words)}: reads no arguments"
+    assert not refused, f"{told}: {refused[0]}"
+    assert "--help" in line.words, f"{told}: reads no arguments"
 
 
 def _check_flags(parser, line):
