@@ -21,7 +21,7 @@ from tf_panoptic_fpn.__main__ import COMMANDS
 from tf_panoptic_fpn.config import save_config
 from tf_panoptic_fpn.data.splits import load_split, resolve_data
 from tf_panoptic_fpn.export.saved_model import export_model
-from tf_panoptic_fpn.formats.images import write_panoptic_png
+from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
