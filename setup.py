@@ -22,6 +22,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
     # The recipes, in the wheel too.
     packages=[*find_packages(include=["tf_panoptic_fpn", "tf_panoptic_fpn.*"]), *CONFIGS],
     package_dir=CONFIGS,
@@ -51,12 +57,16 @@ setup(
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
         "convert": ["datumaro>=1.13"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "video": ["av>=14.0"],
         "test": [
             "av>=14.0",
             "cityscapesscripts>=2.3",
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
             "jsonschema>=4.20",
+            "mypy>=1.13",
+            "nbclient>=0.10",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.8",

@@ -7,10 +7,12 @@ keeps 100 detections an image: as much to score as any.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import resource
+import sys
 import tempfile
 import time
 
@@ -75,11 +77,13 @@ def main():
 
     folder = pathlib.Path(tempfile.mkdtemp())
     samples = pathlib.Path(arguments.samples)
-    write_ground_truth(COCO(samples / "instances.json"), arguments.images, folder)
+    with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints as it reads
+        coco = COCO(samples / "instances.json")
+    write_ground_truth(coco, arguments.images, folder)
     split = read_coco_panoptic(samples / "images", folder / "panoptic.json", folder)
     things = len(split.categories.things)
-    overrides = [f"model.num_thing_classes={things}", "model.score_threshold=0.0"]
-    config = load_config(arguments.config, overrides)
+    classes = [f"model.num_thing_classes={things}", f"model.num_stuff_classes={NUM_STUFF}"]
+    config = load_config(arguments.config, [*classes, "model.score_threshold=0.0"])
     keras.utils.set_random_seed(0)
     predictor = Predictor(
         build_model(config.model),

@@ -51,7 +51,9 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        categories, images = write_images(arguments.samples, folder)
+        categories, images = write_images(
+            arguments.samples, folder, min(arguments.images, NUM_FILES)
+        )
         table = CategoryTable.from_coco(categories)
         category_ids = {category["id"] for category in categories}
         write_json(folder, categories, images, arguments.images)
@@ -73,7 +75,7 @@ def main():
     print(json.dumps(line))
 
 
-def write_images(samples, folder):
+def write_images(samples, folder, count):
     """Writes PNGs of ground truth and predictions, made from the sample maps.
 
     Returns:
@@ -84,7 +86,7 @@ def write_images(samples, folder):
     (folder / "gt").mkdir()
     (folder / "pred").mkdir()
     images = []
-    while len(images) < NUM_FILES:
+    while len(images) < count:
         annotation = tree["annotations"][rng.integers(len(tree["annotations"]))]
         ids = read_panoptic_png(samples / "cocostuff_13" / "panoptic" / annotation["file_name"])
         gt_ids, pred_ids = warp_pair(ids, rng)

@@ -1,12 +1,16 @@
 """Seconds a training step, and the shares of the forward pass and of waiting for data, in one run.
 
 python benchmarks/train_step.py --config=configs/camvid.yaml [--set data.root=FOLDER] [--steps=20]
+
+A configuration with drawn shapes draws them to a temporary folder.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,7 +19,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
-from tf_panoptic_fpn.data.splits import load_index
+from tf_panoptic_fpn.data.splits import load_index, resolve_data
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.replicas import build_strategy
@@ -29,7 +33,13 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
 
-    config = load_config(arguments.config, arguments.set)
+    with tempfile.TemporaryDirectory() as folder:  # for drawn shapes
+        line = measure(arguments, folder)
+    print(json.dumps(line))
+
+
+def measure(arguments, folder):
+    config = resolve_data(load_config(arguments.config, arguments.set), folder)
     index = load_index(config.data, "train", config.model.semantic_things)
     strategy = build_strategy(1)
     with strategy.scope():
@@ -56,10 +66,10 @@ def main():
         marks.append(time.perf_counter())
         float(train_step(batch)["total"])
         marks.append(time.perf_counter())
-        for name, start, end in zip(times, marks, marks[1:], strict=True):
+        for name, (start, end) in zip(times, itertools.pairwise(marks), strict=True):
             times[name].append(end - start)
     medians = {name: statistics.median(values[warm_up:]) for name, values in times.items()}
-    line = {
+    return {
         "benchmark": "train_step",
         "config": arguments.config,
         "batch_size": batch_size,
@@ -67,7 +77,6 @@ def main():
         "forward_share": round(medians["forward"] / medians["step"], 3),
         "wait_share": round(medians["wait"] / medians["step"], 3),
     }
-    print(json.dumps(line))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ changes one more. A key that is unknown, a value of another type or out of its b
 that do not fit each other are errors: all of a file at once, a line each, with the line of the file
 and the value as written.
 
-```
-python -m tf_panoptic_fpn config --list
-python -m tf_panoptic_fpn config --config=quickstart --set train.batch_size=2
+```sh
+tf-panoptic-fpn config --list
+tf-panoptic-fpn config --config=quickstart --set train.batch_size=2
 ```
 
 `--list` names the recipes that are shipped; such a name stands for its file wherever a `--config`

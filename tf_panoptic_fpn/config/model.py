@@ -23,7 +23,7 @@ Deviations = tuple[Positive, Positive, Positive]
 
 
 class ModelConfig(Section):
-    """The arguments of `PanopticFPN`, one for one; `variants.md` says more of the choices."""
+    """The arguments of `PanopticFPN`, one for one; `paper.md` says more of the choices."""
 
     num_thing_classes: int = setting(80, "thing classes of the data", ge=0)
     num_stuff_classes: int = setting(53, "stuff classes of the data", ge=0)

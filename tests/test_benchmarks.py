@@ -1,0 +1,63 @@
+"""Each benchmark runs on its smallest input and prints its lines."""
+
+import json
+
+import pytest
+from command_line import TINY, run
+
+pytestmark = pytest.mark.slow
+
+
+def lines_of(script, *arguments):
+    done = run(f"benchmarks/{script}.py", *arguments)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["benchmark"] for line in lines} == {script}
+    return lines
+
+
+def shares(line):
+    return [value for key, value in line.items() if key.endswith("_share")]
+
+
+def test_train_step():
+    (line,) = lines_of("train_step", f"--config={TINY}", "--steps=1")
+    assert line["batch_size"] == 2
+    assert line["seconds"] > 0
+    assert min(shares(line)) > 0
+
+
+def test_inference():
+    (line,) = lines_of("inference", f"--config={TINY}", "--height=64", "--width=96")
+    assert line["image"] == [64, 96]
+    assert line["seconds"] > 0
+    assert min(shares(line)) > 0
+
+
+@pytest.mark.parametrize("panoptic", [False, True])
+def test_index(tmp_path, panoptic):
+    arguments = ["--images=8", "--instances=20", f"--folder={tmp_path}"]
+    (line,) = lines_of("index", *arguments, *["--panoptic"][: int(panoptic)])
+    assert line["images"] == 8
+    assert line["instances"] == 20
+    assert line["segments"] == (88 if panoptic else 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate(samples):
+    arguments = [f"--config={TINY}", f"--samples={samples / 'coco_instances'}"]
+    (line,) = lines_of("evaluate", *arguments, "--images=2", "--short-side=64")
+    assert line["images"] == 2
+    assert 0 < line["model_busy_share"] <= 1
+
+
+def test_input_pipeline(samples):
+    lines = lines_of("input_pipeline", f"--samples={samples}", "--images=10")
+    assert [line["samples"] for line in lines] == ["coco_instances", "camvid", "nuclei"]
+    assert all(line["ratio"] > 0 for line in lines[:2])
+    assert lines[2]["batch_bytes_375_to_10_instances"] > 1
+
+
+def test_panoptic_quality(samples):
+    (line,) = lines_of("panoptic_quality", f"--samples={samples}", "--images=2")
+    assert line["images"] == 2
+    assert {"decoded_ratio", "files_ratio", "peak_mib_of_2", "peak_mib_of_8"} <= set(line)
