@@ -108,7 +108,7 @@ def test_command(written, tmp_path, capsys):
         "both      |  72.5   73.3   98.8     2",
     ]
     assert lines[13].startswith("Time elapsed: ")
-    assert captured.err.startswith("warning: in 1 images the ids or areas in the JSON")
+    assert captured.err.startswith("warning: in 1 image the ids or areas in the JSON")
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["splits"]["both"] == result["All"]
     assert set(result["per_class"]) == {"17", "sky"}

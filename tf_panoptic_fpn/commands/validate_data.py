@@ -67,7 +67,7 @@ def _validate_config(path, overrides):
 
     Two splits of the same files are one.
     """
-    from tf_panoptic_fpn.data.splits import resolve_data  # which brings TensorFlow
+    from tf_panoptic_fpn.data.splits import resolve_data
 
     with tempfile.TemporaryDirectory() as folder:  # for the embedded data set
         data = resolve_data(load_config(path, overrides), folder).data

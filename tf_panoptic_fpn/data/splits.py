@@ -7,7 +7,6 @@ import pathlib
 from tf_panoptic_fpn.data import index_cache
 from tf_panoptic_fpn.data.index import index_of_columns
 from tf_panoptic_fpn.data.shapes import write_shapes
-from tf_panoptic_fpn.data.tfrecords import load_records_index, records_folder
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.formats.records import LazyRecords
@@ -127,6 +126,9 @@ def load_index(data, name, semantic_things="other"):
         DataError: if a file of the data set breaks a rule.
     """
     if getattr(data, name).records:
+        # Late, since it brings TensorFlow, which checks of a data set do without.
+        from tf_panoptic_fpn.data.tfrecords import load_records_index, records_folder
+
         return load_records_index(records_folder(data), semantic_things)
     split = getattr(data, name)
     _check_present(data, name)  # where the index is there as well

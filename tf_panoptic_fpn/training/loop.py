@@ -15,7 +15,6 @@ from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.data_problems import DataProblems
-from tf_panoptic_fpn.training.host_memory import keep_freed_memory
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
@@ -56,7 +55,6 @@ def train(config, workdir):
     index.categories.save(workdir.categories)
 
     settings = config.train
-    keep_freed_memory()
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
