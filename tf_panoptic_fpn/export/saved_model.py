@@ -13,7 +13,7 @@ from tf_panoptic_fpn.data.decode import decode_served_image
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
-from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
+from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL
 from tf_panoptic_fpn.workdir import Workdir
@@ -102,14 +102,18 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
         ConfigError: if the model cannot be loaded, is a SavedModel already, or the folder holds
             anything but an export.
     """
-    if source.kind == EXPORTED:
-        raise ConfigError(f"{source.name}: is a SavedModel already")
-    if output is None and source.workdir is None:
+    if output:
+        folder = pathlib.Path(output)
+    elif source.workdir:
+        folder = source.workdir.saved_model
+    else:
         raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
-    folder = pathlib.Path(output) if output else source.workdir.saved_model
     check_replaceable(folder)
     Workdir(folder.parent).create()
-    export_saved_model(predictor_of(source), folder)
+    predictor = predictor_of(source)
+    if not isinstance(predictor, Predictor):
+        raise ConfigError(f"{source.name}: is a SavedModel already")
+    export_saved_model(predictor, folder)
     return folder
 
 

@@ -37,7 +37,10 @@ _MAP_ENDING = "_gtFine_instanceIds.png"
 class CityscapesSplit(SplitConfig):
     """Cityscapes as published, or as cityscapesScripts convert it to COCO panoptic."""
 
-    alternatives = ({"images", "label_dir"}, {"images", "panoptic_json", "panoptic_dir"})
+    alternatives = (
+        frozenset({"images", "label_dir"}),
+        frozenset({"images", "panoptic_json", "panoptic_dir"}),
+    )
 
     format: Literal["cityscapes"] = "cityscapes"
     images: Path = setting("", "a split of leftImg8bit/")

@@ -28,8 +28,8 @@ class CocoPanopticSplit(SplitConfig):
     """COCO panoptic: a JSON of segments and a folder of PNGs whose colours are their ids."""
 
     alternatives = (
-        {"images", "panoptic_json", "panoptic_dir"},
-        {"images", "panoptic_json", "panoptic_dir", "instances_json"},
+        frozenset({"images", "panoptic_json", "panoptic_dir"}),
+        frozenset({"images", "panoptic_json", "panoptic_dir", "instances_json"}),
     )
 
     format: Literal["coco_panoptic"] = "coco_panoptic"

@@ -109,14 +109,14 @@ def used_range(path):
         return int(values.min()), int(values.max())
 
 
-def convert_image(image):
+def convert_image(image, pixel_range=FULL_RANGE):
     """As `read_image`, of an image that Pillow has opened.
 
     Raises:
         DamagedFileError: if it cannot be decoded.
     """
     with decoding(getattr(image, "filename", "") or "image", "image"):
-        return np.asarray(_to_rgb(image))
+        return np.asarray(_to_rgb(image, pixel_range))
 
 
 def is_plain_label_png(path):

@@ -141,8 +141,8 @@ def good_polygons(polygons, size, on_bad_part=None):
     if not good:
         raise errors[0]
     if on_bad_part is not None:
-        for error in errors:
-            on_bad_part(f"a part is left out: {error}")
+        for reason in errors:
+            on_bad_part(f"a part is left out: {reason}")
     return good
 
 

@@ -82,7 +82,7 @@ def load_predictors(
     categories: CategoryTable,
     tta: bool = False,
     class_shares: Sequence[float] | None = None,
-) -> list[Callable[[np.ndarray], Result]]:
+) -> Sequence[Callable[[np.ndarray], Result]]:
     """Loads a model once for each device, see `replica_devices`.
 
     Args:
@@ -136,13 +136,12 @@ def build_predictor(
     categories = categories or categories_of_model(model, source.name)
     _check_counts(model, categories, source)
     validation = config.data.validation
-    if tta:
-        predictor = AugmentedPredictor(
-            model, categories, config.merge, validation, config.tta, class_shares
-        )
-    else:
-        predictor = Predictor(model, categories, config.merge, validation, class_shares)
-    predictor.pixel_range = tuple(config.data.pixel_range)
+    predictor = (
+        AugmentedPredictor(model, categories, config.merge, validation, config.tta, class_shares)
+        if tta
+        else Predictor(model, categories, config.merge, validation, class_shares)
+    )
+    predictor.pixel_range = config.data.pixel_range
     return predictor
 
 
@@ -150,7 +149,7 @@ def load_source(source: ModelSource) -> PanopticFPN:
     """Loads the `PanopticFPN` of a `ModelSource` that is no SavedModel."""
     if source.kind == PUBLISHED:
         return _quietly(from_pretrained, source.name)
-    if source.kind == CHECKPOINT:
+    if source.kind == CHECKPOINT and source.path:
         given = open_source(source.path)
         model = infer_model(given)
         _quietly(set_weights, model, given)

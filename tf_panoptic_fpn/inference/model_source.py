@@ -47,7 +47,7 @@ class ModelSource:
     @property
     def workdir(self) -> Workdir | None:
         """The `Workdir` of a run, or None."""
-        return Workdir(self.path.parent) if self.kind == RUN else None
+        return Workdir(self.path.parent) if self.kind == RUN and self.path else None
 
     @property
     def has_data(self) -> bool:
@@ -106,19 +106,27 @@ def find_model(
     Raises:
         ConfigError: if it stands for nothing, or for a run that is not finished.
     """
-    options = {
-        "config": None if config is None else str(config),
-        "categories_file": None if categories is None else str(categories),
-        "overrides": tuple(overrides),
-    }
     name = str(model)
+    kind, path = _find(name)
+    return ModelSource(
+        name,
+        kind,
+        path,
+        None if config is None else str(config),
+        None if categories is None else str(categories),
+        tuple(overrides),
+    )
+
+
+def _find(name):
+    """Returns the kind and the path, or None, of what a name stands for."""
     if name in MODEL_ZOO:
-        return ModelSource(name, PUBLISHED, None, **options)
+        return PUBLISHED, None
     path = pathlib.Path(expand(name))
     if path.is_dir():
-        return ModelSource(name, *_find_in_folder(path), **options)
+        return _find_in_folder(path)
     if path.is_file():
-        return ModelSource(name, KERAS if is_keras_file(path) else CHECKPOINT, path, **options)
+        return (KERAS if is_keras_file(path) else CHECKPOINT), path
     raise ConfigError(
         f"{name}: no such file or folder, and no published model. Published: {', '.join(MODEL_ZOO)}"
     )

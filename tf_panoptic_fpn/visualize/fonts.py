@@ -22,7 +22,7 @@ _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
 _PACKAGES = {"CJK": "fonts-noto-cjk", "HIRAGANA": "fonts-noto-cjk", "HANGUL": "fonts-noto-cjk"}
 _TRY_SIZE = 16
 _logger = logging.getLogger(__name__)
-_found = []  # fonts that had a character; the next character is likely in one of them
+_found: list[str] = []  # fonts that had a character; the next character is likely in one of them
 
 
 def drawable_name(category):
