@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import tempfile
+import typing
 
 import keras
 import tensorflow as tf
@@ -102,6 +103,8 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
         ConfigError: if the model cannot be loaded, is a SavedModel already, or the folder holds
             anything but an export.
     """
+    if source.kind == EXPORTED:
+        raise ConfigError(f"{source.name}: is a SavedModel already")
     if output:
         folder = pathlib.Path(output)
     elif source.workdir:
@@ -110,10 +113,7 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
         raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
     check_replaceable(folder)
     Workdir(folder.parent).create()
-    predictor = predictor_of(source)
-    if not isinstance(predictor, Predictor):
-        raise ConfigError(f"{source.name}: is a SavedModel already")
-    export_saved_model(predictor, folder)
+    export_saved_model(typing.cast(Predictor, predictor_of(source)), folder)
     return folder
 
 
