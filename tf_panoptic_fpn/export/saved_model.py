@@ -14,7 +14,7 @@ from tf_panoptic_fpn.data.decode import decode_served_image
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
-from tf_panoptic_fpn.inference.model_source import ModelSource
+from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL
 from tf_panoptic_fpn.workdir import Workdir
