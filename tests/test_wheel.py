@@ -73,7 +73,9 @@ def test_train_predict_and_export_from_an_empty_folder(installed):
     done = run(program, "train", "--config=quickstart", *settings)
     assert "report.html" in done.stdout
     words = ("warning", "error", "cuda", "absl")
-    assert not [line for line in done.stderr.splitlines() if any(w in line.lower() for w in words)]
+    lines = [line for line in done.stderr.splitlines() if any(w in line.lower() for w in words)]
+    # Of so few drawn images some lack a class, and that is said.
+    assert all("there is no annotation of" in line for line in lines), lines
     workdir = empty / "runs" / "quickstart"
     assert json.loads((workdir / "results.json").read_text(encoding="utf-8"))["images"] == 1
 

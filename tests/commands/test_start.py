@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 
@@ -24,25 +23,16 @@ finally:
 """
 
 
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_takes_less_than_a_second_and_no_framework(command):
-    before = cpu_seconds()
+def test_help_needs_no_framework(command):
     done = run("-c", HELP.format(arguments=[command, "--help"], command=None))
-    assert cpu_seconds() - before < 1
     assert done.stdout.startswith(f"usage: tf-panoptic-fpn {command}")
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("program", ["train.py", "export/export_saved_model.py"])
 def test_help_of_the_programs(program):
-    before = cpu_seconds()
     done = run(program, "--help")
-    assert cpu_seconds() - before < 1
     assert done.stdout.startswith(f"usage: {pathlib.Path(program).name}")
     assert "--set a.b=value" in done.stdout
 

@@ -283,9 +283,9 @@ def test_few_images_are_held_at_a_time(tmp_path, monkeypatch, batch_size):
     files = [save(tmp_path / f"{k}.png", (8, 8 + k % 3)) for k in range(60)]
     read, held = [], []
 
-    def counted(path):
+    def counted(path, pixel_range):
         read.append(path)
-        return read_image(path)
+        return read_image(path, pixel_range)
 
     class Counting(Threshold):
         def predict_batch(self, images):

@@ -76,7 +76,8 @@ def test_close_to_float32(full, other):
     for name in (schema.SCORES, schema.MASK_PROBS):
         atol = LOGIT_ERROR[other["policy"]]
         np.testing.assert_allclose(received[name], expected[name], rtol=0, atol=atol, err_msg=name)
-    for name in ("class", "box", "mask", "semantic"):
+    # Which rois are drawn, and so the losses of boxes and masks, are decisions of the network.
+    for name in ("class", "semantic"):
         rtol = LOSS_ERROR[other["policy"]]
         np.testing.assert_allclose(other["losses"][name], full["losses"][name], rtol, err_msg=name)
 

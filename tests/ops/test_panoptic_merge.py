@@ -147,7 +147,7 @@ def test_overlap_threshold_is_an_option():
 def test_overlap_counts_what_was_painted_only():
     # The second is dropped (over the first by 3/4), so the third is free of it.
     result = merge(rows_of((0, 4), (1, 5), (4, 6)), [0.9, 0.8, 0.7], classes=[0, 1, 2])
-    np.testing.assert_array_equal(result["category_ids"][:3], [11, 13, 0])
+    np.testing.assert_array_equal(result["category_ids"][:3], [11, 13, -1])
 
 
 def test_fully_covered_instance_is_no_segment():
@@ -210,7 +210,7 @@ def test_stuff_area_is_4096_by_default():
 
 def test_absent_stuff_is_no_segment_without_a_limit():
     result = merge(rows_of((0, 2)), [0.1], semantic=np.full((10, 10), 2), stuff_area=0)
-    np.testing.assert_array_equal(result["category_ids"], [22, 0, 0])
+    np.testing.assert_array_equal(result["category_ids"], [22, -1, -1])
 
 
 def test_crowd_of_instances():

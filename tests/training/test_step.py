@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_line import run as run_program
 from float64 import float64
 from small_model import make_batch, make_tiny_model
 
@@ -55,6 +56,13 @@ def assert_same(run_a, run_b, tolerance, norm_tolerance, moved):
 
 @pytest.mark.slow
 def test_two_replicas_equal_one():
+    """In a process of its own: TensorFlow remembers the shapes that other strategies summed."""
+    folders = ["tests", "tests/training"]
+    program = f"import sys; sys.path[:0] = {folders}; import conftest, test_step; "
+    run_program("-c", program + "test_step.compare_two_replicas_with_one()")
+
+
+def compare_two_replicas_with_one():
     """Images with and without instances, so that the replicas' own counts differ.
 
     In float64: in float32 a ReLU on the brink turns with the last bit of a sum.

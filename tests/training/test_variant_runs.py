@@ -19,7 +19,6 @@ from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.training.loop import MetricsLog, train
-from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -137,7 +136,7 @@ def test_a_log_line_has_the_losses_of_its_steps(tmp_path):
     """Alternating steps give other losses each, and a line of the log the means of its steps."""
     workdir = Workdir(tmp_path)
     workdir.create()
-    log = MetricsLog(workdir, 0, SGD(0.1))
+    log = MetricsLog(workdir, 0, lambda step: 0.1)
     common = {"gradient_norm": 1.0, "is_finite": 1.0}
     rows = [{"box": 2.0, "total": 2.0, **common}, {"semantic": 3.0, "total": 3.0, **common}]
     bad = {"box": np.nan, "total": np.nan, "gradient_norm": np.inf, "is_finite": 0.0}
