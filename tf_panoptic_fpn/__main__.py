@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from typing import Any
 
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.paths import expand_arguments
@@ -27,7 +28,7 @@ COMMANDS = (
 )
 
 
-def main(command=None):
+def main(command: str | None = None) -> None:
     """Runs the command line; what a user can mend ends the process with one line.
 
     Args:
@@ -36,7 +37,7 @@ def main(command=None):
     exit_on_error(lambda: run_command(command))
 
 
-def run_command(command=None):
+def run_command(command: str | None = None) -> None:
     """Reads the command line and runs the command, whose module imports what it needs then."""
     if command:
         module = _module(command)
@@ -54,7 +55,7 @@ def run_command(command=None):
     _module(arguments.command).run(arguments)
 
 
-def _module(command):
+def _module(command: str) -> Any:
     return importlib.import_module(f"tf_panoptic_fpn.commands.{command.replace('-', '_')}")
 
 

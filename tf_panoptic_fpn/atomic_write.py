@@ -3,10 +3,11 @@
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a path in the same folder to write to, which takes the place of `path` at the end.
 
     The name there ends as that of `path` does, for writers that go by the suffix. After an error
@@ -35,7 +36,7 @@ def replacing(path):
         raise
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file in UTF-8, see `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")

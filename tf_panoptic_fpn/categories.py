@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import DataError
@@ -29,14 +32,16 @@ class CategoryTable:
     categories: tuple[Category, ...]
     semantic_things: str = "other"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ids = [category.id for category in self.categories]
         doubled = sorted({i for i in ids if ids.count(i) > 1})
         if doubled:
             raise DataError(f"Category ids must be unique. Received twice: {doubled}")
 
     @classmethod
-    def from_coco(cls, categories, file="categories"):
+    def from_coco(
+        cls, categories: Iterable[Mapping[str, Any]], file: str = "categories"
+    ) -> "CategoryTable":
         """Reads the `categories` list of a COCO (panoptic) JSON file.
 
         Args:
@@ -69,7 +74,7 @@ class CategoryTable:
         return cls(tuple(table))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> "CategoryTable":
         """Reads a table that `save` wrote, or the `categories` of another JSON file.
 
         Raises:
@@ -87,11 +92,11 @@ class CategoryTable:
             raise DataError(f"{path}: must list one category or more")
         return cls.from_coco(entries, file=str(path))
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes the table as the `categories` list of a COCO panoptic file."""
         write_text(path, json.dumps(self.to_coco(), indent=1))
 
-    def to_coco(self):
+    def to_coco(self) -> list[dict[str, Any]]:
         """Returns the `categories` list of a COCO panoptic file."""
         entries = []
         for category in self.categories:
@@ -102,41 +107,41 @@ class CategoryTable:
         return entries
 
     @property
-    def things(self):
+    def things(self) -> list[Category]:
         """Thing categories; the position is the thing class."""
         return sorted((c for c in self.categories if c.is_thing), key=lambda c: c.id)
 
     @property
-    def stuff(self):
+    def stuff(self) -> list[Category]:
         """Stuff categories; the position + 1 is the semantic class beside `other`."""
         return sorted((c for c in self.categories if not c.is_thing), key=lambda c: c.id)
 
     @property
-    def thing_ids(self):
+    def thing_ids(self) -> list[int]:
         """Dataset ids `[K]`, indexed by thing class."""
         return [category.id for category in self.things]
 
     @property
-    def stuff_ids(self):
+    def stuff_ids(self) -> list[int]:
         """Dataset ids `[S-1]`, indexed by semantic class - 1 beside `other`."""
         return [category.id for category in self.stuff]
 
     @property
-    def thing_class(self):
+    def thing_class(self) -> dict[int, int]:
         """Dict: dataset id -> thing class 0..K-1."""
         return {category_id: k for k, category_id in enumerate(self.thing_ids)}
 
-    def with_semantic_things(self, semantic_things):
+    def with_semantic_things(self, semantic_things: str) -> "CategoryTable":
         """Returns the same table for a semantic branch that predicts "other" or "all" things."""
         return dataclasses.replace(self, semantic_things=semantic_things)
 
     @property
-    def num_semantic_things(self):
+    def num_semantic_things(self) -> int:
         """Number of the semantic classes that stand for things; stuff follows them."""
         return len(self.things) if self.semantic_things == "all" else 1
 
     @property
-    def semantic_classes(self):
+    def semantic_classes(self) -> dict[int, int]:
         """Dict: dataset id -> semantic class."""
         every = self.semantic_things == "all"
         classes = {category_id: k if every else 0 for k, category_id in enumerate(self.thing_ids)}
@@ -145,12 +150,12 @@ class CategoryTable:
         return classes
 
     @property
-    def by_id(self):
+    def by_id(self) -> dict[int, Category]:
         """Dict: dataset id -> `Category`."""
         return {category.id: category for category in self.categories}
 
     @property
-    def unique_names(self):
+    def unique_names(self) -> dict[int, str]:
         """Dict: dataset id -> name, followed by the id where two categories share the name."""
         names = [category.name for category in self.categories]
         return {

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 
 class PanopticError(ValueError):
@@ -26,7 +27,7 @@ class TrainingError(PanopticError):
     """Training cannot go on."""
 
 
-def exit_on_error(main):
+def exit_on_error(main: Callable[[], object]) -> None:
     """Runs `main()`; an error that the user can mend becomes one line and exit status 2.
 
     Warnings, such as Pillow's about damaged images, go to the log, a line each.

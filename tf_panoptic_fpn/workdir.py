@@ -1,5 +1,6 @@
 """The folder of a run: which file is where."""
 
+import os
 import pathlib
 
 from tf_panoptic_fpn.errors import ConfigError
@@ -13,7 +14,7 @@ class Workdir:
         path: the folder.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(expand(path))
         self.config = self.path / "config.yaml"  # the resolved configuration
         self.categories = self.path / "categories.json"  # of the training data
@@ -26,7 +27,7 @@ class Workdir:
         self.predictions = self.path / "predictions"
         self.saved_model = self.path / "saved_model" / "1"
 
-    def create(self):
+    def create(self) -> None:
         """Makes the folder; raises ConfigError if it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ class Workdir:
                 f"{self.path}: the workdir cannot be written: {error.strerror}"
             ) from None
 
-    def check_trained(self):
+    def check_trained(self) -> None:
         """Raises ConfigError unless the folder holds a trained model."""
         for file in (self.config, self.categories, self.model):
             if not file.is_file():
