@@ -20,6 +20,9 @@ class Fault(NamedTuple):
         return f"`{self.key}` must be {self.rule}. Received: {as_lists(self.value)!r}"
 
 
+Broken = tuple[str, str] | None  # what a rule returns: the key and what its value must be
+
+
 def rule(method: Any) -> Any:
     """Marks a method of a `Section` that returns `(key, rule)` where several values do not fit.
 

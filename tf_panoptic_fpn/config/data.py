@@ -9,7 +9,7 @@ from tf_panoptic_fpn.formats.coco_instances import CocoInstancesSplit
 from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
 from tf_panoptic_fpn.formats.coco_stuff import CocoStuffSplit
 from tf_panoptic_fpn.formats.label_maps import LabelMapsSplit
-from tf_panoptic_fpn.section import Count, Path, Positive, Section, Share, rule, setting
+from tf_panoptic_fpn.section import Broken, Count, Path, Positive, Section, Share, rule, setting
 
 # A new format is a file in formats/ and a name here.
 AnySplit = Annotated[
@@ -64,26 +64,30 @@ class AugmentConfig(Section):
     )
 
     @rule
-    def two_scales(self):
+    def two_scales(self) -> Broken:
         if self.scale_range and not (
             len(self.scale_range) == 2 and self.scale_range[0] <= self.scale_range[1]
         ):
             return "scale_range", "two factors above 0 in ascending order, or empty"
+        return None
 
     @rule
-    def height_and_width(self):
+    def height_and_width(self) -> Broken:
         if len(self.crop_size) not in (0, 2):
             return "crop_size", "a height and a width above 0, or empty"
+        return None
 
     @rule
-    def crop_to_scale_to(self):
+    def crop_to_scale_to(self) -> Broken:
         if self.scale_relative_to == "crop" and not (self.scale_range and self.crop_size):
             return "scale_relative_to", "image without a scale_range and a crop_size"
+        return None
 
     @rule
-    def crop_to_choose(self):
+    def crop_to_choose(self) -> Broken:
         if self.crop_by_class_probability and not self.crop_size:
             return "crop_by_class_probability", "0 without a crop_size"
+        return None
 
 
 class DataConfig(Section):
@@ -115,17 +119,19 @@ class DataConfig(Section):
     )
 
     @rule
-    def range_ascends(self):
+    def range_ascends(self) -> Broken:
         if self.pixel_range[0] >= self.pixel_range[1]:
             return "pixel_range", "two values in ascending order"
+        return None
 
     @rule
-    def records_are_for_training(self):
+    def records_are_for_training(self) -> Broken:
         if self.validation.records:
             return "validation.records", "left out: records are for training"
+        return None
 
     @rule
-    def canvas_holds_the_images(self):
+    def canvas_holds_the_images(self) -> Broken:
         crop, sides, longest = (
             self.augment.crop_size,
             self.train.short_sides,

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -67,7 +67,7 @@ def format_config(config: Config) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
-def _read(path, overrides) -> Source:
+def _read(path: str | os.PathLike, overrides: Sequence[str]) -> Source:
     file = find_config(path)
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -78,7 +78,7 @@ def _read(path, overrides) -> Source:
     return Source(file, text, overrides)
 
 
-def _hint(path) -> str:
+def _hint(path: str | os.PathLike) -> str:
     name = str(path)
     if name.endswith((".yaml", ".yml")):
         return ""
@@ -86,7 +86,7 @@ def _hint(path) -> str:
     return f"; did you mean the recipe `{close[0]}`?" if close else "; no recipe has that name"
 
 
-def _validate(tree) -> tuple[Config, list[Problem], list[Problem]]:
+def _validate(tree: Any) -> tuple[Config, list[Problem], list[Problem]]:
     """Returns a `Config`, what is wrong with single values, and which rules between values break.
 
     What is wrong is taken out and the rest read again, until all is found; then the rules that do
@@ -127,7 +127,7 @@ def _take_out(section: Any, keys: tuple) -> None:
         section.__dict__.pop(keys[-1], None)
 
 
-def _broken_rules(section: Section, prefix: str, partial: bool):
+def _broken_rules(section: Section, prefix: str, partial: bool) -> Iterator[Problem]:
     for fault in section.own_faults(partial):
         key = prefix + fault.key
         yield Problem(key, f"`{key}` must be {fault.rule}", fault.value)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from tf_panoptic_fpn.section import (
+    Broken,
     Count,
     Float,
     NotNegative,
@@ -67,27 +68,32 @@ class ModelConfig(Section):
     lambda_semantic: NotNegative = setting(0.5, "weight of the semantic loss")
 
     @rule
-    def tasks_once(self):
+    def tasks_once(self) -> Broken:
         if len(set(self.tasks)) < len(self.tasks):
             return "tasks", "one or both of ('instance', 'semantic')"
+        return None
 
     @rule
-    def things_for_instances(self):
+    def things_for_instances(self) -> Broken:
         if "instance" in self.tasks and not self.num_thing_classes:
             return "num_thing_classes", "above 0 with the task instance"
+        return None
 
     @rule
-    def classes_for_the_semantic_branch(self):
+    def classes_for_the_semantic_branch(self) -> Broken:
         has_others = "semantic" in self.tasks and self.semantic_things == "other"
         if has_others and not self.num_stuff_classes:
             return "num_stuff_classes", "above 0 with the task semantic"
+        return None
 
     @rule
-    def groups_of_the_pyramid(self):
+    def groups_of_the_pyramid(self) -> Broken:
         if self.fpn_groups != 1 and not self.fpn_groups == len(self.tasks) == 2:
             return "fpn_groups", "1, or 2 with both tasks"
+        return None
 
     @rule
-    def channels_of_the_groups(self):
+    def channels_of_the_groups(self) -> Broken:
         if self.fpn_groups == 2 and self.fpn_channels % 2:
             return "fpn_channels", "a multiple of fpn_groups"
+        return None

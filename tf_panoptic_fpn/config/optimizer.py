@@ -2,7 +2,16 @@
 
 from typing import Literal
 
-from tf_panoptic_fpn.section import Count, NotNegative, Positive, Section, Share, rule, setting
+from tf_panoptic_fpn.section import (
+    Broken,
+    Count,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    rule,
+    setting,
+)
 
 
 class OptimizerConfig(Section):
@@ -19,6 +28,7 @@ class OptimizerConfig(Section):
     drop_factor: Positive = setting(0.1, "by which it is multiplied")
 
     @rule
-    def drops_ascend(self):
+    def drops_ascend(self) -> Broken:
         if list(self.drop_steps) != sorted(set(self.drop_steps)):
             return "drop_steps", "in ascending order, each once"
+        return None

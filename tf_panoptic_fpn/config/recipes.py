@@ -1,5 +1,6 @@
 """The recipes that are shipped, and the file that a name stands for."""
 
+import os
 import pathlib
 
 from tf_panoptic_fpn.paths import expand
@@ -20,7 +21,7 @@ def list_recipes() -> list[str]:
     return [file.relative_to(folder).with_suffix("").as_posix() for file in files]
 
 
-def find_config(path: str | pathlib.Path) -> pathlib.Path:
+def find_config(path: str | os.PathLike) -> pathlib.Path:
     """Returns the file that `--config` names: a path, or the name of a shipped recipe."""
     file = pathlib.Path(expand(path))
     shipped = recipes_folder() / f"{path}.yaml"

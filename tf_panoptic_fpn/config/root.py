@@ -10,7 +10,7 @@ from tf_panoptic_fpn.config.model import ModelConfig
 from tf_panoptic_fpn.config.optimizer import OptimizerConfig
 from tf_panoptic_fpn.config.train import TrainConfig
 from tf_panoptic_fpn.config.tta import TTAConfig
-from tf_panoptic_fpn.section import Section, rule
+from tf_panoptic_fpn.section import Broken, Section, rule
 
 _DEFAULT = OptimizerConfig()
 
@@ -28,41 +28,45 @@ class Config(Section):
     tta: TTAConfig = Field(default_factory=TTAConfig, description="test-time augmentation")
 
     @rule
-    def tasks_of_the_training_data(self):
+    def tasks_of_the_training_data(self) -> Broken:
         return self._tasks_of("train")
 
     @rule
-    def tasks_of_the_validation_data(self):
+    def tasks_of_the_validation_data(self) -> Broken:
         return self._tasks_of("validation")
 
-    def _tasks_of(self, name):
+    def _tasks_of(self, name: str) -> Broken:
         split = getattr(self.data, name)
         if split.tasks not in (None, self.model.tasks):
             return "model.tasks", f"{list(split.tasks)} with data.{name}.format: {split.format}"
         return None
 
     @rule
-    def alternation_needs_two_tasks(self):
+    def alternation_needs_two_tasks(self) -> Broken:
         if self.train.loss_schedule == "alternating" and len(self.model.tasks) < 2:
             return "train.loss_schedule", "combined where model.tasks has a single one"
+        return None
 
     @rule
-    def compiled_shapes_are_static(self):
+    def compiled_shapes_are_static(self) -> Broken:
         if self.train.jit_compile and not self.data.canvases:
             return "data.canvases", "given with train.jit_compile: XLA compiles static shapes"
+        return None
 
     # A shorter run of the defaults does no harm, so that only what is given is held to its steps.
     @rule
-    def drops_within_training(self):
+    def drops_within_training(self) -> Broken:
         drops = self.optimizer.drop_steps
         if drops and drops != _DEFAULT.drop_steps and max(drops) > self.train.steps:
             return "optimizer.drop_steps", f"at most train.steps ({self.train.steps})"
+        return None
 
     @rule
-    def warmup_within_training(self):
+    def warmup_within_training(self) -> Broken:
         steps = self.optimizer.warmup_steps
         if steps != _DEFAULT.warmup_steps and steps > self.train.steps:
             return "optimizer.warmup_steps", f"at most train.steps ({self.train.steps})"
+        return None
 
     def warnings(self) -> Iterator[str]:
         """Yields what is likely a slip, a line each."""

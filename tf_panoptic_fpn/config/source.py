@@ -1,5 +1,6 @@
 """A configuration as it is written: its tree, and the place and the text of each value."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class Source:
         ConfigError: if the text is not YAML, has a key twice, or an override is not `a.b=value`.
     """
 
-    def __init__(self, path, text: str, overrides: Sequence[str]):
+    def __init__(self, path: str | os.PathLike, text: str, overrides: Sequence[str]) -> None:
         self.path = path
         self._text = text
         self._nodes: dict[str, yaml.Node] = {}  # dotted key -> node
@@ -51,7 +52,7 @@ class Source:
             self.tree = _with_override(self.tree, key, value)
             self._overrides.append(key)
 
-    def _add_nodes(self, node, key, above):
+    def _add_nodes(self, node: Any, key: str, above: set[int]) -> None:
         """YAML takes the last of two equal keys without a word, and a value may hold itself."""
         if id(node) in above:
             raise ConfigError(f"{self.path}:{_line(node)}: `{key}` must not hold itself")
@@ -92,7 +93,7 @@ class Source:
             return line
         return f"{line}. Received: {self._as_written(node, problem.value)}"
 
-    def _as_written(self, node, value):
+    def _as_written(self, node: Any, value: Any) -> str:
         """Text is quoted; other values are shown as in the file, unless they are in a block."""
         in_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
         if isinstance(value, str) or node is None or in_block:
@@ -100,11 +101,11 @@ class Source:
         return " ".join(self._text[node.start_mark.index : node.end_mark.index].split())
 
 
-def _line(node):
+def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1
 
 
-def _with_override(tree, key, text):
+def _with_override(tree: Any, key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except _NOT_YAML:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tf_panoptic_fpn.section import Count, Path, Section, rule, setting
+from tf_panoptic_fpn.section import Broken, Count, Path, Section, rule, setting
 
 WeightSource = Literal[
     "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
@@ -27,6 +27,7 @@ class TrainConfig(Section):
     log_every: Count = setting(20, "steps between lines of the log")
 
     @rule
-    def batch_divides(self):
+    def batch_divides(self) -> Broken:
         if self.batch_size % self.replicas:
             return "batch_size", f"a multiple of train.replicas ({self.replicas})"
+        return None

@@ -3,12 +3,14 @@
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from tf_panoptic_fpn.config.root import Config
+from tf_panoptic_fpn.formats.split_config import SplitConfig
 from tf_panoptic_fpn.section import Section
 
 TYPES = {
@@ -52,7 +54,7 @@ class Place:
 
     keys: tuple
     indices: tuple
-    field: FieldInfo | None
+    field: Any  # its FieldInfo; None of the whole and of an unknown key
     section: type[Section]  # that has the last key
     arms: tuple[type[Section], ...]  # all that might have it
 
@@ -97,28 +99,30 @@ def _bounds(field: FieldInfo, context: dict[str, Any]) -> str:
     return f"at most {high:g}" if "le" in found else f"below {high:g}"
 
 
-def _place(loc):
-    keys, indices, field, section = [], [], None, Config
+def _place(loc: tuple[int | str, ...]) -> Place:
+    keys: list[int | str] = []
+    indices: list[int] = []
+    field, section = None, Config
     arms, below = (Config,), (Config,)
     for part in loc:
         if isinstance(part, int) and keys:
             indices.append(part)
-        elif len(below) > 1 and part in _by_format(below):
-            below = (_by_format(below)[part],)  # pydantic names the format, which is no key
+        elif len(below) > 1 and str(part) in _by_format(below):
+            below = (_by_format(below)[str(part)],)  # pydantic names the format, which is no key
         else:
             section = below[0] if below else section
             arms = sections_of(field.annotation) if field else below
-            field = section.model_fields.get(part)
+            field = section.model_fields.get(str(part))
             keys.append(part)
             below = sections_of(field.annotation) if field else ()
     return Place(tuple(keys), tuple(indices), field, section, arms)
 
 
-def _by_format(sections):
+def _by_format(sections: Iterable[type[Section]]) -> dict[str, type[Section]]:
     return {s.model_fields["format"].default: s for s in sections if "format" in s.model_fields}
 
 
-def _problems(found, place, tree):
+def _problems(found: Any, place: Place, tree: Any) -> list[Problem]:
     kind, context, value = found["type"], found.get("ctx", {}), found["input"]
     if kind == "extra_forbidden":
         return [_unknown_key(place, value)]
@@ -147,7 +151,7 @@ def _problems(found, place, tree):
     return [Problem(name, f"{where} must be {rule}", value, (place.keys,))]
 
 
-def _list_length(place, value):
+def _list_length(place: Place, value: Any) -> Problem:
     kind = place.field.annotation
     for _ in place.indices:
         kind = typing.get_args(kind)[0]
@@ -155,7 +159,7 @@ def _list_length(place, value):
     return Problem(place.name, text, value, (place.keys,))
 
 
-def _unknown_key(place, value):
+def _unknown_key(place: Place, value: Any) -> Problem:
     key, name = str(place.keys[-1]), place.name
     if any(key in arm.model_fields for arm in place.arms):
         kind = place.section.model_fields["format"].default
@@ -165,10 +169,10 @@ def _unknown_key(place, value):
     return Problem(name, f"unknown key `{name}`{hint}", value, (place.keys,), shows_value=False)
 
 
-def _unknown_format(place, tree):
+def _unknown_format(place: Place, tree: Any) -> list[Problem]:
     """An unknown format, which is taken out with the paths, that only a format has."""
     name = f"{place.name}.format"
-    arms = sections_of(place.field.annotation)
+    arms = [a for a in sections_of(place.field.annotation) if issubclass(a, SplitConfig)]
     rule = f"`{name}` must be one of {tuple(_by_format(arms))}"
     split = tree
     for key in place.keys:
