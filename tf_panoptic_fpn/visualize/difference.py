@@ -1,5 +1,8 @@
 """Pictures of where a prediction and the ground truth differ."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,7 +21,12 @@ CORRECT_TINT, ERROR_TINT = 0.35, 0.7  # errors stand out
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
-def difference_map(gt_ids, gt_segments, pred_ids, pred_segments):
+def difference_map(
+    gt_ids: np.ndarray,
+    gt_segments: Sequence[Mapping[str, Any]],
+    pred_ids: np.ndarray,
+    pred_segments: Sequence[Mapping[str, Any]],
+) -> np.ndarray:
     """Says of each pixel how the prediction does, by the matching of panoptic quality.
 
     - 1, correct: its segments match (one category, IoU above 0.5 without void).
@@ -65,7 +73,14 @@ def difference_map(gt_ids, gt_segments, pred_ids, pred_segments):
     return kinds.astype(np.uint8).ravel()[pairs]
 
 
-def draw_difference(image, gt_ids, gt_segments, pred_ids, pred_segments, legend=True):
+def draw_difference(
+    image: np.ndarray,
+    gt_ids: np.ndarray,
+    gt_segments: Sequence[Mapping[str, Any]],
+    pred_ids: np.ndarray,
+    pred_segments: Sequence[Mapping[str, Any]],
+    legend: bool = True,
+) -> np.ndarray:
     """Draws where a prediction is correct and where not, over the image in grey.
 
     Args:
@@ -92,7 +107,7 @@ def draw_difference(image, gt_ids, gt_segments, pred_ids, pred_segments, legend=
     return np.concatenate([picture, _legend(size[1])]) if legend else picture
 
 
-def _legend(width):
+def _legend(width: int) -> np.ndarray:
     """A white strip `[h, width, 3]` that names the colours, in as many lines as it takes."""
     font, line = ImageFont.load_default(15), 26
     places, x, y = [], 8, 0

@@ -8,8 +8,12 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from typing import Any
 
-from PIL import ImageFont, features
+from PIL import ImageDraw, ImageFont, features
+
+from tf_panoptic_fpn.categories import Category
+from tf_panoptic_fpn.visualize.colors import RGB
 
 FONT_VARIABLE = "TF_PANOPTIC_FPN_FONT"  # paths of fonts to take first, as in PATH
 _ABSENT = "\U0010ffff"  # a code point that is no character: fonts draw their box for it
@@ -25,7 +29,7 @@ _logger = logging.getLogger(__name__)
 _found: list[str] = []  # fonts that had a character; the next character is likely in one of them
 
 
-def drawable_name(category):
+def drawable_name(category: Category) -> str:
     """Returns what pictures call a category: its name, as far as fonts have its letters.
 
     Symbols that no font has, such as emoji, are left out. Where a letter has none, or letters from
@@ -49,17 +53,23 @@ def drawable_name(category):
     return f"category {category.id}"
 
 
-def text_length(text, size):
+def text_length(text: str, size: float) -> float:
     """Returns the width in pixels of a text at a font size."""
     return sum(font.getlength(part) for part, font in _runs(text, size))
 
 
-def text_metrics(size):
+def text_metrics(size: float) -> tuple[int, int]:
     """Returns the pixels above and below the base line at a font size."""
-    return ImageFont.load_default(size).getmetrics()
+    return _load("", size).getmetrics()
 
 
-def draw_text(draw, center, text, fill, size):
+def draw_text(
+    draw: ImageDraw.ImageDraw,
+    center: tuple[float, float],
+    text: str,
+    fill: RGB,
+    size: float,
+) -> None:
     """Draws a text, centred.
 
     Args:
@@ -79,13 +89,13 @@ def draw_text(draw, center, text, fill, size):
         x += font.getlength(part)
 
 
-def _runs(text, size):
+def _runs(text: str, size: float) -> list[tuple[str, Any]]:
     """A list of (part of the text, font)."""
     paths = [_font_path(c) or "" for c in text]
     for path in dict.fromkeys(paths):  # one font for all of it, if there is one
         if all(_is_blank(c) or _has(path, c) for c in text):
             return [(text, _load(path, size))]
-    parts = []
+    parts: list[list[str]] = []
     for c, path in zip(text, paths, strict=True):
         if parts and (parts[-1][1] == path or (_is_blank(c) and not c.isspace())):
             parts[-1][0] += c
@@ -94,14 +104,14 @@ def _runs(text, size):
     return [(part, _load(path, size)) for part, path in parts]
 
 
-def _is_blank(character):
+def _is_blank(character: str) -> bool:
     """Whether a character has no picture of its own: spaces, joiners, variation selectors."""
     is_selector = "\ufe00" <= character <= "\ufe0f"
     return character.isspace() or is_selector or unicodedata.category(character) == "Cf"
 
 
 @functools.cache
-def _font_path(character):
+def _font_path(character: str) -> str | None:
     """The first font that has a character; "" for Pillow's own, None where none has it."""
     given = [path for path in os.environ.get(FONT_VARIABLE, "").split(os.pathsep) if path]
     for path in (*given, "", *_found):
@@ -115,7 +125,7 @@ def _font_path(character):
 
 
 @functools.cache
-def _has(path, character):
+def _has(path: str, character: str) -> bool:
     try:
         font = _load(path, _TRY_SIZE)
         mask, absent = font.getmask(character), font.getmask(_ABSENT)
@@ -125,11 +135,11 @@ def _has(path, character):
 
 
 @functools.lru_cache(maxsize=64)
-def _load(path, size):
+def _load(path: str, size: float) -> Any:
     return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
 
 
-def _installed(character):
+def _installed(character: str) -> list[str]:
     """Paths of fonts: those that fontconfig has for a character, else all of the usual folders."""
     program = shutil.which("fc-list")
     if program:
@@ -145,18 +155,18 @@ def _installed(character):
     return sorted(fonts, key=_plainness)
 
 
-def _plainness(path):
+def _plainness(path: str) -> tuple[bool, bool, bool, int, str]:
     """Sorts upright sans-serif fonts of normal weight first."""
     name = os.path.basename(path).lower()
     return ("regular" not in name, "sans" not in name, "mono" in name, len(name), name)
 
 
-def _is_leftward(text):
+def _is_leftward(text: str) -> bool:
     return any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
 
 
 @functools.cache
-def _warn(what, install):
+def _warn(what: str, install: str) -> None:
     _logger.warning(
         "Category names are drawn as numbers, for want of %s: install %s, or name a font in the "
         "environment variable %s",

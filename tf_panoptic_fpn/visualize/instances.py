@@ -1,16 +1,26 @@
 """Pictures of instances: boxes, masks and scores."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.visualize.colors import segment_colors
+from tf_panoptic_fpn.visualize.colors import RGB, segment_colors
 from tf_panoptic_fpn.visualize.labels import Label, draw_labels, label_size, label_text
 from tf_panoptic_fpn.visualize.layout import enlarge, enlarged_size
 from tf_panoptic_fpn.visualize.tint import check_sizes, outlines, tinted
 
 
-def draw_instances(image, boxes, category_ids, categories, scores=None, masks=None):
+def draw_instances(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    category_ids: np.ndarray | Sequence[int],
+    categories: CategoryTable,
+    scores: np.ndarray | Sequence[float] | None = None,
+    masks: Iterable[np.ndarray] | None = None,
+) -> np.ndarray:
     """Draws instances over their image; they may overlap.
 
     Each has its box, a label and, where masks are given, a tint and the outline of its mask. Where
@@ -61,7 +71,9 @@ def draw_instances(image, boxes, category_ids, categories, scores=None, masks=No
     return np.array(canvas)
 
 
-def _draw_masks(picture, image, masks, colors):
+def _draw_masks(
+    picture: np.ndarray, image: np.ndarray, masks: Iterable[np.ndarray], colors: Sequence[RGB]
+) -> np.ndarray:
     owner = np.zeros(picture.shape[:2], np.int32)  # 1 + the instance that tints a pixel
     edges = np.zeros(owner.shape, np.int32)
     count = 0
@@ -70,7 +82,7 @@ def _draw_masks(picture, image, masks, colors):
             break
         mask = np.asarray(mask)
         check_sizes(image, mask)
-        mask = enlarge(mask, owner.shape) != 0
+        mask = enlarge(mask, picture.shape[:2]) != 0
         owner[mask & (owner == 0)] = count
         edges[outlines(mask) & (edges == 0)] = count
     if count != len(colors):

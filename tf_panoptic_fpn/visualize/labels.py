@@ -1,11 +1,13 @@
 """Labels that do not collide."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
-from tf_panoptic_fpn.visualize.colors import text_color
+from tf_panoptic_fpn.categories import Category
+from tf_panoptic_fpn.visualize.colors import RGB, text_color
 from tf_panoptic_fpn.visualize.fonts import draw_text, drawable_name, text_length, text_metrics
 
 LINE = (255, 255, 255)  # from a label that was moved away to what it names
@@ -18,11 +20,11 @@ class Label:
     """A text, the colour behind it and the point (y, x) in pixels that it belongs to."""
 
     text: str
-    color: tuple[int, int, int]
+    color: RGB
     anchor: tuple[float, float]
 
 
-def label_text(category, score=None, is_crowd=False):
+def label_text(category: Category, score: float | None = None, is_crowd: bool = False) -> str:
     """The text of a label: `cat 87%`, `person (crowd)`."""
     text = drawable_name(category)
     if is_crowd:
@@ -32,13 +34,13 @@ def label_text(category, score=None, is_crowd=False):
     return text
 
 
-def label_size(text, image_size):
+def label_size(text: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Size (height, width) in pixels of the label of a text in a picture of this size."""
     size, padding = _font_size(image_size)
     return sum(text_metrics(size)) + padding, round(text_length(text, size)) + 2 * padding
 
 
-def draw_labels(canvas, labels):
+def draw_labels(canvas: Image.Image, labels: Sequence[Label]) -> None:
     """Draws labels near their anchors, without any overlap; earlier labels have the choice.
 
     A label that finds no room is left out, and so are the last ones once labels hide a fifth of the
@@ -68,7 +70,11 @@ def draw_labels(canvas, labels):
         draw_text(draw, center, label.text, text_color(label.color), font_size)
 
 
-def place_labels(anchors, sizes, image_size):
+def place_labels(
+    anchors: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[int, int]],
+    image_size: tuple[int, int],
+) -> list[tuple[int, int, int, int] | None]:
     """Places labels near their anchors, inside the image, without any overlap.
 
     Earlier labels have the choice. A label is centred on its anchor if there is room, else moved by
@@ -82,7 +88,8 @@ def place_labels(anchors, sizes, image_size):
     Returns:
         list of N boxes (y1, x1, y2, x2), or None where there is no room.
     """
-    placed, result = np.zeros((0, 4)), []
+    placed = np.zeros((0, 4))
+    result: list[tuple[int, int, int, int] | None] = []
     steps_y, steps_x = np.linspace(-3, 3, 25), np.linspace(-1, 1, 17)
     for (anchor_y, anchor_x), (height, width) in zip(anchors, sizes, strict=True):
         shift_y, shift_x = np.meshgrid(steps_y * height, steps_x * width, indexing="ij")
@@ -101,13 +108,13 @@ def place_labels(anchors, sizes, image_size):
         if len(free) == 0:
             result.append(None)
             continue
-        box = boxes[free[0]]
-        placed = np.concatenate([placed, box[None]])
-        result.append(tuple(int(value) for value in box))
+        placed = np.concatenate([placed, boxes[free[:1]]])
+        top, left, bottom, right = boxes[free[0]].tolist()
+        result.append((int(top), int(left), int(bottom), int(right)))
     return result
 
 
-def deepest_points(rows, count):
+def deepest_points(rows: np.ndarray, count: int) -> list[tuple[int, int] | None]:
     """Finds the point of each segment that is deepest inside it, on a coarse grid.
 
     Args:
@@ -128,7 +135,7 @@ def deepest_points(rows, count):
             core &= inside[window] & (grid[window] == grid[1:-1, 1:-1])
         shrunk[1:-1, 1:-1] = core
         inside = shrunk
-    points = []
+    points: list[tuple[int, int] | None] = []
     for row in range(1, count + 1):
         ys, xs = np.nonzero(grid == row)
         if len(ys):
@@ -136,14 +143,14 @@ def deepest_points(rows, count):
             ys, xs = ys[deepest], xs[deepest]
             best = np.argmin(np.hypot(ys - ys.mean(), xs - xs.mean()))
             y, x = (np.array([ys[best], xs[best]]) - 1) * ANCHOR_CELL + ANCHOR_CELL // 2
+            points.append((int(y), int(x)))
         else:  # it slipped through the grid
             ys, xs = np.nonzero(rows == row)
-            y, x = (ys[0], xs[0]) if len(ys) else (None, None)
-        points.append(None if y is None else (int(y), int(x)))
+            points.append((int(ys[0]), int(xs[0])) if len(ys) else None)
     return points
 
 
-def _font_size(image_size):
+def _font_size(image_size: tuple[int, int]) -> tuple[int, int]:
     """The font size and the padding in pixels for a picture of this size."""
     font_size = max(13, round(min(image_size) / 40))
     return font_size, max(2, font_size // 5)

@@ -1,18 +1,20 @@
 """Pictures of a size to read, and pictures joined."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_SHORT_SIDE = 480  # smaller images are enlarged, or labels would hide them
 
 
-def enlarged_size(size):
+def enlarged_size(size: tuple[int, int]) -> tuple[int, int]:
     """Size at which an image of `size` (H, W) is drawn: a shorter side of 480 or more."""
     scale = max(MIN_SHORT_SIDE / min(size), 1)
-    return tuple(round(side * scale) for side in size)
+    return round(size[0] * scale), round(size[1] * scale)
 
 
-def enlarge(array, size):
+def enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes an image bicubically, or a map to the nearest value; as it is at the same size.
 
     Args:
@@ -31,7 +33,7 @@ def enlarge(array, size):
     return np.array(picture.resize((size[1], size[0]), method))
 
 
-def side_by_side(images, titles):
+def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
     """Joins pictures into one row, each under its title.
 
     Args:

@@ -1,11 +1,15 @@
 """Pictures of panoptic and semantic maps."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.visualize.colors import segment_colors
+from tf_panoptic_fpn.visualize.colors import RGB, segment_colors
 from tf_panoptic_fpn.visualize.fonts import drawable_name
 from tf_panoptic_fpn.visualize.labels import Label, deepest_points, draw_labels, label_text
 from tf_panoptic_fpn.visualize.layout import enlarge, enlarged_size
@@ -14,7 +18,12 @@ from tf_panoptic_fpn.visualize.tint import OUTLINE, check_sizes, outlines, rows_
 OTHER = (128, 128, 128)
 
 
-def draw_panoptic(image, panoptic_map, segments, categories):
+def draw_panoptic(
+    image: np.ndarray,
+    panoptic_map: np.ndarray,
+    segments: Sequence[Mapping[str, Any]],
+    categories: CategoryTable,
+) -> np.ndarray:
     """Draws the segments of a panoptic map over its image.
 
     Each segment is tinted with the colour of its category (things in a shade of their own), has a
@@ -40,11 +49,13 @@ def draw_panoptic(image, panoptic_map, segments, categories):
     for segment in segments:
         category = by_id[segment["category_id"]]
         score = segment.get("score") if category.is_thing else None
-        texts.append(label_text(category, score, segment.get("iscrowd")))
+        texts.append(label_text(category, score, bool(segment.get("iscrowd"))))
     return _draw_map(image, panoptic_map, [s["id"] for s in segments], colors, texts)
 
 
-def draw_semantic(image, semantic_map, categories):
+def draw_semantic(
+    image: np.ndarray, semantic_map: np.ndarray, categories: CategoryTable
+) -> np.ndarray:
     """Draws a semantic map over its image: one tint and one label a class.
 
     Args:
@@ -72,7 +83,13 @@ def draw_semantic(image, semantic_map, categories):
     return _draw_map(image, semantic_map, present, colors, texts)
 
 
-def _draw_map(image, id_map, ids, colors, texts):
+def _draw_map(
+    image: np.ndarray,
+    id_map: np.ndarray,
+    ids: Sequence[int],
+    colors: Sequence[RGB],
+    texts: Sequence[str],
+) -> np.ndarray:
     """Tints, outlines and labels the parts of a map that have one of `ids`."""
     image, id_map = np.asarray(image), np.asarray(id_map)
     check_sizes(image, id_map)

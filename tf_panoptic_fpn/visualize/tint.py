@@ -1,14 +1,17 @@
 """From maps of ids to tints and outlines."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.visualize.colors import RGB
 
 TINT = 0.5
 OUTLINE = (255, 255, 255)
 
 
-def check_sizes(image, *maps):
+def check_sizes(image: np.ndarray, *maps: np.ndarray) -> None:
     """Raises DataError unless the maps `[H, W]` have the size of the image."""
     for array in maps:
         if image.shape[:2] != array.shape:
@@ -17,7 +20,7 @@ def check_sizes(image, *maps):
             )
 
 
-def rows_of(id_map, ids):
+def rows_of(id_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Replaces each id of a map by 1 + its position in `ids`; by 0 where it is not among them.
 
     Args:
@@ -35,7 +38,7 @@ def rows_of(id_map, ids):
     return np.where(ids[nearest] == id_map, nearest + 1, 0)
 
 
-def outlines(rows):
+def outlines(rows: np.ndarray) -> np.ndarray:
     """Returns bool `[H, W]`: the pixels whose right or lower neighbour has another value."""
     edges = np.zeros(rows.shape, bool)
     edges[:, :-1] |= rows[:, 1:] != rows[:, :-1]
@@ -43,7 +46,9 @@ def outlines(rows):
     return edges
 
 
-def tinted(image, rows, colors, share=TINT):
+def tinted(
+    image: np.ndarray, rows: np.ndarray, colors: Sequence[RGB], share: float = TINT
+) -> np.ndarray:
     """Mixes colours into an image, and outlines them.
 
     Args:
