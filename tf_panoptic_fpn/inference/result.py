@@ -87,7 +87,7 @@ class Result:
         valid = slice(int(self.detections[schema.NUM_DETECTIONS]))
         thing_ids = np.asarray(self.categories.thing_ids, np.int64)
         results = instance_results(
-            None,
+            0,  # left out below
             self.detections[schema.BOXES][valid],
             self.detections[schema.SCORES][valid],
             thing_ids[self.detections[schema.CLASSES][valid]],

@@ -1,6 +1,8 @@
 """Boundary IoU: the overlap of the borders of masks, of instances and of semantic maps."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
@@ -12,7 +14,7 @@ from tf_panoptic_fpn.metrics.semantic_iou import check_semantic_maps
 DILATION_RATIO = 0.02  # of the image's diagonal
 
 
-def mask_boundary(mask):
+def mask_boundary(mask: np.ndarray) -> np.ndarray:
     """The part of a mask within a distance of its border, which the edge of the image is part of.
 
     The distance is 2 % of the image's diagonal, in pixels, at least 1; diagonal steps count 1.
@@ -56,13 +58,13 @@ class BoundaryIoU:
         ignored: int, the value of ground-truth pixels that do not count.
     """
 
-    def __init__(self, class_names, ignored=schema.IGNORED):
+    def __init__(self, class_names: Sequence[str], ignored: int = schema.IGNORED) -> None:
         self.class_names = list(class_names)
         self._ignored = ignored
         self._intersection = np.zeros(len(class_names), np.int64)
         self._gt, self._pred = self._intersection.copy(), self._intersection.copy()
 
-    def update(self, gt, pred, image=""):
+    def update(self, gt: np.ndarray, pred: np.ndarray, image: str = "") -> None:
         """Adds one image; see `SemanticIoU.update`."""
         gt, pred = check_semantic_maps(gt, pred, len(self.class_names), self._ignored, image)
         is_labelled = gt != self._ignored
@@ -74,7 +76,7 @@ class BoundaryIoU:
             self._pred[class_index] += np.count_nonzero(pred_boundary)
             self._intersection[class_index] += np.count_nonzero(gt_boundary & pred_boundary)
 
-    def merge(self, other):
+    def merge(self, other: "BoundaryIoU") -> None:
         """Adds the images of another `BoundaryIoU` over the same classes.
 
         Raises:
@@ -86,7 +88,7 @@ class BoundaryIoU:
         self._gt += other._gt
         self._pred += other._pred
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Returns the figures of all images so far, as fractions.
 
         Returns:
@@ -113,7 +115,7 @@ class BoundaryCOCOeval(COCOeval):
     Reference: the authors' `boundary_iou.coco_instance_api`.
     """
 
-    def computeIoU(self, imgId, catId):
+    def computeIoU(self, imgId: int | str, catId: int) -> np.ndarray:
         ious = super().computeIoU(imgId, catId)
         gt, detections = self._gts[imgId, catId], self._dts[imgId, catId]
         if not (gt and detections):
@@ -129,5 +131,5 @@ class BoundaryCOCOeval(COCOeval):
         return np.where(np.array(is_crowd, bool), ious, np.minimum(ious, boundary_ious))
 
 
-def _rle_boundary(rle):
+def _rle_boundary(rle: dict[str, Any]) -> dict[str, Any]:
     return mask_api.encode(np.asfortranarray(mask_boundary(mask_api.decode(rle))))

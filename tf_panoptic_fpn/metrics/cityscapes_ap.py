@@ -1,6 +1,8 @@
 """Average precision of instances by the rules of Cityscapes, which match otherwise than COCO's."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +27,18 @@ class CityscapesAP:
     Reference: The Cityscapes Dataset, arXiv:1604.01685, section 5.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         shape = (len(_classes()), len(IOU_THRESHOLDS))
         self._right = _empty_lists(shape)  # scores, by class and threshold
         self._wrong = _empty_lists(shape)
         self._missed = np.zeros(shape, np.int64)
 
-    def update(self, gt_instances, predictions, image=""):
+    def update(
+        self,
+        gt_instances: np.ndarray,
+        predictions: Iterable[tuple[np.ndarray, int, float]],
+        image: str = "",
+    ) -> None:
         """Adds one image.
 
         Args:
@@ -59,7 +66,7 @@ class CityscapesAP:
         positions[ids] = np.arange(len(ids))
         positions = positions[gt_instances]
         labels = np.where(ids < FIRST_INSTANCE_ID, ids, ids // FIRST_INSTANCE_ID)
-        found = {label_id: [] for label_id in _classes()}
+        found: dict[int, list[tuple[float, np.ndarray]]] = {i: [] for i in _classes()}
         for number, (mask, label_id, score) in enumerate(predictions):
             mask = _check_prediction(mask, label_id, score, gt_instances.shape, image, number)
             if label_id in found:
@@ -71,7 +78,15 @@ class CityscapesAP:
         for row, (label_id, detections) in enumerate(found.items()):
             self._match(row, labels == label_id, areas, is_void, is_group, detections)
 
-    def _match(self, row, is_class, areas, is_void, is_group, detections):
+    def _match(
+        self,
+        row: int,
+        is_class: np.ndarray,
+        areas: np.ndarray,
+        is_void: np.ndarray,
+        is_group: np.ndarray,
+        detections: Sequence[tuple[float, np.ndarray]],
+    ) -> None:
         """Adds one image's detections of one class; the arrays are by ground-truth region."""
         scores = np.array([score for score, _ in detections])
         overlaps = np.array([overlap for _, overlap in detections], np.int64)
@@ -94,7 +109,7 @@ class CityscapesAP:
             is_wrong = ~matches.any(axis=0) & (ignored / detection_areas <= threshold)
             self._wrong[row][column] += scores[is_wrong].tolist()
 
-    def merge(self, other):
+    def merge(self, other: "CityscapesAP") -> None:
         """Adds the images of another `CityscapesAP`."""
         self._missed += other._missed
         for mine, theirs in ((self._right, other._right), (self._wrong, other._wrong)):
@@ -102,7 +117,7 @@ class CityscapesAP:
                 for column, scores in enumerate(columns):
                     mine[row][column] += scores
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Returns the figures of all images so far, as fractions.
 
         Returns:
@@ -134,16 +149,18 @@ class CityscapesAP:
         }
 
 
-def _classes():
+def _classes() -> list[int]:
     """Label ids of the classes that are scored."""
     return label_ids(lambda label: label.has_instances and not label.is_ignored)
 
 
-def _empty_lists(shape):
+def _empty_lists(shape: tuple[int, int]) -> list[list[list[float]]]:
     return [[[] for _ in range(shape[1])] for _ in range(shape[0])]
 
 
-def _check_prediction(mask, label_id, score, size, image, number):
+def _check_prediction(
+    mask: np.ndarray, label_id: int, score: float, size: tuple[int, int], image: str, number: int
+) -> np.ndarray:
     """Returns the mask as bool `[H, W]`."""
     mask = np.asarray(mask) != 0
     if mask.shape != size:
@@ -158,7 +175,7 @@ def _check_prediction(mask, label_id, score, size, image, number):
     return mask
 
 
-def _average_precision(right, wrong, missed):
+def _average_precision(right: Sequence[float], wrong: Sequence[float], missed: int) -> float:
     """Area below precision over recall, each step from the middle of its neighbours."""
     num_instances = len(right) + missed
     if num_instances == 0:

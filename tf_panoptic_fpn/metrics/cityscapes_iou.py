@@ -1,5 +1,8 @@
 """Semantic scores of Cityscapes: IoU and instance-weighted IoU, by class and by category."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from tf_panoptic_fpn.errors import DataError
@@ -28,13 +31,19 @@ class CityscapesIoU:
     Reference: The Cityscapes Dataset, arXiv:1604.01685, section 4.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)  # gt, pred
         # Weighted pixels found and missed.
         self._found = dict.fromkeys([*AVERAGE_SIZES, *INSTANCE_CATEGORIES], 0.0)
         self._missed = dict(self._found)
 
-    def update(self, gt_labels, gt_instances, pred_labels, image=""):
+    def update(
+        self,
+        gt_labels: np.ndarray,
+        gt_instances: np.ndarray,
+        pred_labels: np.ndarray,
+        image: str = "",
+    ) -> None:
         """Adds one image.
 
         Args:
@@ -65,7 +74,7 @@ class CityscapesIoU:
         self._add_instances(gt_instances[is_instance], pred_labels[is_instance], image)
         self._confusion += counts.reshape(num_labels, num_labels)
 
-    def _add_instances(self, instance_ids, pred_labels, image):
+    def _add_instances(self, instance_ids: np.ndarray, pred_labels: np.ndarray, image: str) -> None:
         """Adds the pixels of instances, `[N]` each."""
         num_labels = len(LABELS)
         with_instances = label_ids(lambda label: label.has_instances)
@@ -86,20 +95,22 @@ class CityscapesIoU:
                 self._add_instance(label.name, predicted, [label_id], weight)
                 self._add_instance(label.category, predicted, _members(label.category), weight)
 
-    def _add_instance(self, name, predicted, members, weight):
+    def _add_instance(
+        self, name: str, predicted: np.ndarray, members: Sequence[int], weight: float
+    ) -> None:
         """Adds the pixels `predicted` as each label; those as one of `members` are found."""
         hits = int(predicted[members].sum())
         self._found[name] += hits * weight
         self._missed[name] += (int(predicted.sum()) - hits) * weight
 
-    def merge(self, other):
+    def merge(self, other: "CityscapesIoU") -> None:
         """Adds the images of another `CityscapesIoU`."""
         self._confusion += other._confusion
         for name in self._found:
             self._found[name] += other._found[name]
             self._missed[name] += other._missed[name]
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Returns the figures of all images so far, as fractions.
 
         Returns:
@@ -122,7 +133,9 @@ class CityscapesIoU:
             "per_category": per_category,
         }
 
-    def _scores(self, name, members, predicted):
+    def _scores(
+        self, name: str, members: Sequence[int], predicted: Sequence[int]
+    ) -> dict[str, float | None]:
         """IoU of the labels `members`; for the iIoU the labels `predicted` count as found."""
         others = label_ids(lambda label: not label.is_ignored)
         others = [i for i in others if i not in members]
@@ -136,12 +149,12 @@ class CityscapesIoU:
         return scores
 
 
-def _members(category):
+def _members(category: str) -> list[int]:
     """Label ids of a category, ignored ones too."""
     return label_ids(lambda label: label.category == category)
 
 
-def _check_labels(ids, where):
+def _check_labels(ids: np.ndarray, where: str) -> None:
     if ids.size and not 0 <= ids.min() <= ids.max() < len(LABELS):
         unknown = np.unique(ids[(ids < 0) | (ids >= len(LABELS))])[:5].tolist()
         raise DataError(
@@ -150,12 +163,12 @@ def _check_labels(ids, where):
         )
 
 
-def _iou(hits, false, misses):
+def _iou(hits: float, false: float, misses: float) -> float | None:
     union = hits + false + misses
     return hits / union if union else None
 
 
-def _mean(scores, key):
-    values = [score[key] for score in scores.values() if score[key] is not None]
+def _mean(scores: Mapping[str, Mapping[str, float | None]], key: str) -> float | None:
+    values = [v for score in scores.values() if (v := score[key]) is not None]
     # `cumsum` adds one after the other, as the official script does: equal to the last bit.
     return float(np.cumsum(values)[-1] / len(values)) if values else None

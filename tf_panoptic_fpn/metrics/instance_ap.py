@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
@@ -29,14 +31,22 @@ class InstanceAP:
         iou_types: any of "bbox", "segm" and "boundary" (see `coco_ap`).
     """
 
-    def __init__(self, categories, iou_types=("bbox", "segm")):
+    def __init__(
+        self, categories: CategoryTable, iou_types: Sequence[str] = ("bbox", "segm")
+    ) -> None:
         self.categories = categories
         self._iou_types = tuple(iou_types)
-        self._images = {}  # by image id
-        self._annotations = []
-        self._results = []
+        self._images: dict[int | str, dict[str, Any]] = {}  # by image id
+        self._annotations: list[dict[str, Any]] = []
+        self._results: list[Mapping[str, Any]] = []
 
-    def update(self, image_id, gt_ids, gt_segments, results):
+    def update(
+        self,
+        image_id: int | str,
+        gt_ids: np.ndarray,
+        gt_segments: Iterable[Mapping[str, Any]],
+        results: Sequence[Mapping[str, Any]],
+    ) -> None:
         """Adds one image, of which the things of a panoptic map are the instances.
 
         Masks, boxes and areas of the ground truth are those of the map, where segments do not
@@ -69,7 +79,13 @@ class InstanceAP:
                 )
         self.update_annotations(image_id, image_size, annotations, results)
 
-    def update_annotations(self, image_id, image_size, annotations, results):
+    def update_annotations(
+        self,
+        image_id: int | str,
+        image_size: tuple[int, int],
+        annotations: Sequence[Mapping[str, Any]],
+        results: Sequence[Mapping[str, Any]],
+    ) -> None:
         """Adds one image with the instances of a COCO instance file, which may overlap.
 
         Args:
@@ -102,7 +118,7 @@ class InstanceAP:
         self._annotations += [{**annotation, "image_id": image_id} for annotation in annotations]
         self._results += results
 
-    def merge(self, other):
+    def merge(self, other: "InstanceAP") -> None:
         """Adds the images of another `InstanceAP` over the same categories.
 
         Raises:
@@ -118,7 +134,7 @@ class InstanceAP:
         self._annotations += other._annotations
         self._results += other._results
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Returns the figures of all images so far.
 
         Returns:
@@ -142,7 +158,9 @@ class InstanceAP:
         return {**figures, "precision_recall": curves[chosen]}
 
 
-def coco_ap(ground_truth, results, iou_type):
+def coco_ap(
+    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], iou_type: str
+) -> dict[str, Any]:
     """Scores COCO results against COCO instance ground truth, with pycocotools.
 
     The figures are those of pycocotools, but for this: the size of a result is that of its mask
@@ -197,7 +215,7 @@ def coco_ap(ground_truth, results, iou_type):
     summary.eval = {"precision": precision, "recall": recall}
     with contextlib.redirect_stdout(io.StringIO()):
         summary.summarize()
-    figures = {
+    figures: dict[str, Any] = {
         name: float(value) if value >= 0 else None
         for name, value in zip(METRICS + SIZE_RECALLS, summary.stats, strict=True)
     }
@@ -211,14 +229,20 @@ def coco_ap(ground_truth, results, iou_type):
     return figures
 
 
-def _by_category(entries):
+def _by_category(entries: Iterable[Mapping[str, Any]]) -> collections.defaultdict[int, list]:
     groups = collections.defaultdict(list)
     for entry in entries:
         groups[entry["category_id"]].append(entry)
     return groups
 
 
-def _evaluate_category(images, category_id, annotations, detections, iou_type):
+def _evaluate_category(
+    images: Sequence[Mapping[str, Any]],
+    category_id: int,
+    annotations: list[Mapping[str, Any]],
+    detections: list[Mapping[str, Any]],
+    iou_type: str,
+) -> dict[str, Any]:
     """Precision and recall of one category; all at once would take many times the memory."""
     used = {entry["image_id"] for entry in annotations + detections}
     images = [image for image in images if image["id"] in used]
@@ -234,7 +258,7 @@ def _evaluate_category(images, category_id, annotations, detections, iou_type):
     return evaluation.eval
 
 
-def _detection(result, iou_type):
+def _detection(result: Mapping[str, Any], iou_type: str) -> dict[str, Any]:
     """A result with its size, which pycocotools' reader would take from a box for masks, too."""
     box, area = result.get("bbox"), None
     if "segmentation" in result and (iou_type != "bbox" or box is None):
@@ -244,20 +268,27 @@ def _detection(result, iou_type):
     return {**result, "bbox": box, "area": box[2] * box[3] if area is None else area, "iscrowd": 0}
 
 
-def _precision_recall(precision, params):
+def _precision_recall(precision: np.ndarray, params: Any) -> dict[str, Any]:
     """Precision over recall, mean over classes; `precision`: `[thresholds, recalls, classes]`."""
     occurs = precision[0, 0] > -1
-    curves = precision[:, :, occurs].mean(axis=2) if occurs.any() else [None] * len(precision)
+    curves = precision[:, :, occurs].mean(axis=2) if occurs.any() else None
     names = [f"AP{round(100 * threshold)}" for threshold in params.iouThrs]
     figures = {
-        name: None if curve is None else curve.tolist()
-        for name, curve in zip(names, curves, strict=True)
+        name: None if curves is None else curve.tolist()
+        for name, curve in zip(names, precision if curves is None else curves, strict=True)
     }
-    figures["AP"] = curves.mean(axis=0).tolist() if occurs.any() else None
+    figures["AP"] = None if curves is None else curves.mean(axis=0).tolist()
     return {"recall": params.recThrs.tolist(), **figures}
 
 
-def instance_results(image_id, boxes, scores, category_ids, mask_probs, image_size):
+def instance_results(
+    image_id: int | str,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    category_ids: np.ndarray,
+    mask_probs: np.ndarray,
+    image_size: tuple[int, int],
+) -> list[dict[str, Any]]:
     """Turns detections into COCO results.
 
     Args:
@@ -288,7 +319,7 @@ def instance_results(image_id, boxes, scores, category_ids, mask_probs, image_si
     return results
 
 
-def paste_mask(mask_prob, box, image_size):
+def paste_mask(mask_prob: np.ndarray, box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Pastes one mask into its box: `ops.masks.paste_masks` at 0.5, at the cost of the box alone.
 
     Args:
@@ -310,7 +341,7 @@ def paste_mask(mask_prob, box, image_size):
     return mask
 
 
-def _window(start, end, num_cells, extent):
+def _window(start: float, end: float, num_cells: int, extent: int) -> tuple[slice, np.ndarray]:
     """Returns the slice of pixels inside the box and float32 `[pixels, cells]` bilinear weights.
 
     Half a cell beyond the box a mask fades out, but below 0.5.
@@ -322,7 +353,9 @@ def _window(start, end, num_cells, extent):
     return slice(first, max(last, first)), np.maximum(1 - distances, 0)
 
 
-def _coco(images, category_id, annotations):
+def _coco(
+    images: Sequence[Mapping[str, Any]], category_id: int, annotations: Iterable[Mapping[str, Any]]
+) -> COCO:
     coco = COCO()
     coco.dataset = {
         "images": images,

@@ -1,9 +1,12 @@
 """Panoptic quality (PQ), by the rules of the official panopticapi."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 
 SIZES = ("small", "medium", "large")
@@ -39,7 +42,7 @@ class PanopticQuality:
     Reference: Panoptic Segmentation, arXiv:1801.00868, section 4.
     """
 
-    def __init__(self, categories, strict=True):
+    def __init__(self, categories: CategoryTable, strict: bool = True) -> None:
         self.categories = categories
         self.strict = strict
         self._class_of = {c.id: index for index, c in enumerate(categories.categories)}
@@ -48,7 +51,14 @@ class PanopticQuality:
         self._confusions = np.zeros((num_classes, num_classes), np.int64)  # [ground truth, pred]
         self.num_mismatched = 0
 
-    def update(self, gt_ids, gt_segments, pred_ids, pred_segments, image=""):
+    def update(
+        self,
+        gt_ids: np.ndarray,
+        gt_segments: Sequence[Mapping[str, Any]],
+        pred_ids: np.ndarray,
+        pred_segments: Sequence[Mapping[str, Any]],
+        image: str = "",
+    ) -> float | None:
         """Adds one image.
 
         Args:
@@ -121,7 +131,7 @@ class PanopticQuality:
         values, occurs = _qualities(counts.sum(axis=1))
         return float(values["PQ"][occurs].mean()) if occurs.any() else None
 
-    def merge(self, other):
+    def merge(self, other: "PanopticQuality") -> None:
         """Adds the images of another `PanopticQuality` over the same categories.
 
         Raises:
@@ -133,7 +143,7 @@ class PanopticQuality:
         self._confusions += other._confusions
         self.num_mismatched += other.num_mismatched
 
-    def result(self, splits=None):
+    def result(self, splits: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
         """Returns the figures of all images so far, as fractions.
 
         Args:
@@ -158,7 +168,7 @@ class PanopticQuality:
         totals = self._totals.sum(axis=1)
         values, occurs = _qualities(totals)
         is_thing = np.array([c.is_thing for c in self.categories.categories], bool)
-        result = {
+        result: dict[str, Any] = {
             "All": _means(values, occurs),
             "Things": _means(values, occurs & is_thing),
             "Stuff": _means(values, occurs & ~is_thing),
@@ -187,7 +197,7 @@ class PanopticQuality:
         ]
         return result
 
-    def _read_segments(self, segments, where):
+    def _read_segments(self, segments: Sequence[Mapping[str, Any]], where: str) -> "_Segments":
         """Returns the listed segments as arrays, by ascending id."""
         # Of the crowds of a category, panopticapi keeps the one listed last.
         last_crowd = {s["category_id"]: s["id"] for s in segments if s.get("iscrowd") == 1}
@@ -216,7 +226,9 @@ class PanopticQuality:
             listed_area=np.array([s.get("area", np.nan) for s in segments], np.float64),
         )
 
-    def _count_overlaps(self, gt_ids, gt, pred_ids, pred):
+    def _count_overlaps(
+        self, gt_ids: np.ndarray, gt: "_Segments", pred_ids: np.ndarray, pred: "_Segments"
+    ) -> np.ndarray:
         """Counts the pixels of each pair of segments.
 
         Returns:
@@ -238,15 +250,17 @@ class PanopticQuality:
             _check_ids(gt, overlap.sum(axis=1), gt_ids[rows == shape[0] - 1])
         return overlap[:, :-1]
 
-    def _bins(self, classes, areas):
+    def _bins(self, classes: np.ndarray, areas: np.ndarray) -> np.ndarray:
         """Positions in a flattened `[size, class]`."""
         return np.digitize(areas, _SIZE_LIMITS) * len(self._class_of) + classes
 
-    def _histogram(self, bins, weights=None):
+    def _histogram(self, bins: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         shape = self._totals.shape[1:]
         return np.bincount(bins, weights, shape[0] * shape[1]).reshape(shape)
 
-    def _add_confusions(self, intersection, gt_classes, pred_classes):
+    def _add_confusions(
+        self, intersection: np.ndarray, gt_classes: np.ndarray, pred_classes: np.ndarray
+    ) -> None:
         """Counts, for each missed segment, the class of the prediction that covers most of it."""
         if intersection.size:
             best = intersection.argmax(axis=1)
@@ -254,7 +268,7 @@ class PanopticQuality:
             pairs = gt_classes[is_covered], pred_classes[best[is_covered]]
             np.add.at(self._confusions, pairs, 1)
 
-    def _is_in_split(self, name, category_ids):
+    def _is_in_split(self, name: str, category_ids: Iterable[int]) -> np.ndarray:
         """bool `[C]`."""
         unknown = [c for c in category_ids if c not in self._class_of]
         if unknown:
@@ -276,7 +290,7 @@ class _Segments:
     listed_area: np.ndarray  # NaN where none is listed
 
 
-def _rows(ids, segments):
+def _rows(ids: np.ndarray, segments: _Segments) -> np.ndarray:
     """Returns 0 for void, 1 + the position among the listed segments, or 1 + their number."""
     listed = np.concatenate([[0], segments.ids, [np.iinfo(np.int64).max]])
     rows = np.searchsorted(listed, ids)
@@ -284,7 +298,7 @@ def _rows(ids, segments):
     return rows
 
 
-def _check_ids(segments, areas, unlisted):
+def _check_ids(segments: _Segments, areas: np.ndarray, unlisted: np.ndarray) -> None:
     """Demands that a map and its list hold the same ids."""
     if unlisted.size:
         raise DataError(
@@ -299,13 +313,13 @@ def _check_ids(segments, areas, unlisted):
         )
 
 
-def _few(ids):
+def _few(ids: np.ndarray) -> str:
     """The first ids as text, so that the message stays readable."""
     text = str(ids[:5].tolist())
     return text if len(ids) <= 5 else f"{text} and {len(ids) - 5} more"
 
 
-def _qualities(totals):
+def _qualities(totals: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """PQ, SQ and RQ `[C]` of totals `[4, C]`, and which classes occur."""
     iou_sum, tp, fp, fn = totals
     weight = tp + 0.5 * fp + 0.5 * fn
@@ -315,7 +329,7 @@ def _qualities(totals):
     return values, occurs
 
 
-def _means(values, group):
+def _means(values: Mapping[str, np.ndarray], group: np.ndarray) -> dict[str, float]:
     means = {
         key: float(value[group].mean()) if group.any() else 0.0 for key, value in values.items()
     }

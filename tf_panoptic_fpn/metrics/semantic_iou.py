@@ -1,5 +1,8 @@
 """Semantic segmentation: intersection over union and accuracy."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from tf_panoptic_fpn import schema
@@ -18,14 +21,14 @@ class SemanticIoU:
         ignored: int, the value of ground-truth pixels that do not count.
     """
 
-    def __init__(self, class_names, ignored=schema.IGNORED):
+    def __init__(self, class_names: Sequence[str], ignored: int = schema.IGNORED) -> None:
         if len(set(class_names)) != len(class_names):
             raise ValueError(f"`class_names` must be distinct. Received: {class_names}")
         self.class_names = list(class_names)
         self._ignored = ignored
         self._confusion = np.zeros((len(class_names), len(class_names)), np.int64)  # gt, pred
 
-    def update(self, gt, pred, image=""):
+    def update(self, gt: np.ndarray, pred: np.ndarray, image: str = "") -> None:
         """Adds one image.
 
         Args:
@@ -43,7 +46,7 @@ class SemanticIoU:
         counts = np.bincount(pairs, minlength=num_classes**2)
         self._confusion += counts.reshape(num_classes, num_classes)
 
-    def merge(self, other):
+    def merge(self, other: "SemanticIoU") -> None:
         """Adds the images of another `SemanticIoU` over the same classes.
 
         Raises:
@@ -53,7 +56,7 @@ class SemanticIoU:
             raise ValueError("`merge` needs two metrics over the same classes")
         self._confusion += other._confusion
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Returns the figures of all images so far, as fractions.
 
         Returns:
@@ -83,7 +86,9 @@ class SemanticIoU:
         return {**means, "per_class": per_class}
 
 
-def check_semantic_maps(gt, pred, num_classes, ignored, image):
+def check_semantic_maps(
+    gt: np.ndarray, pred: np.ndarray, num_classes: int, ignored: int, image: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Checks that two semantic maps fit each other and their classes.
 
     Args:
