@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_panoptic_fpn.errors import ConfigError
 
 
-def replica_devices(replicas):
+def replica_devices(replicas: int) -> list[str]:
     """Names all GPUs or, without any, logical CPU devices.
 
     Args:

@@ -6,14 +6,23 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import replacing
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, PanopticError
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
+from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
+from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.inference.sources import Input
 from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -31,7 +40,16 @@ class _Picture:
     image: np.ndarray
 
 
-def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "png", "json")):
+Write = Callable[[_Picture, Result], None]
+
+
+def predict_files(
+    predictor: ImagePredictor,
+    inputs: Sequence[Input],
+    output: str | os.PathLike,
+    batch_size: int = 1,
+    write: Sequence[str] = ("overlay", "png", "json"),
+) -> None:
     """Segments images and videos.
 
     Images of one size are run together. While the predictor works, one thread reads ahead and
@@ -55,7 +73,8 @@ def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "pn
     """
     folder = Workdir(output)
     folder.create()
-    failed, image_ids = [], itertools.count(1)
+    failed: list[str] = []
+    image_ids = itertools.count(1)
     images = [entry for entry in inputs if not entry.is_video]
     videos = [entry for entry in inputs if entry.is_video]
     try:
@@ -81,15 +100,21 @@ def predict_files(predictor, inputs, output, batch_size=1, write=("overlay", "pn
         raise PanopticError("; ".join(failed))
 
 
-def _run(predictor, pictures, batch_size, write, progress):
+def _run(
+    predictor: ImagePredictor,
+    pictures: Iterator[_Picture],
+    batch_size: int,
+    write: Write,
+    progress: tqdm,
+) -> None:
     """Calls `write(picture, result)` for each picture, in a second thread, in order."""
-    pending = collections.deque()
+    pending: collections.deque[concurrent.futures.Future] = collections.deque()
     with (
         concurrent.futures.ThreadPoolExecutor(1) as reader,
         concurrent.futures.ThreadPoolExecutor(1) as writer,
     ):
 
-        def write_batch(batch, results):
+        def write_batch(batch: list[_Picture], results: list[Result]) -> None:
             for picture, result in zip(batch, results, strict=True):
                 result.file_name = picture.file_name
                 write(picture, result)
@@ -104,7 +129,12 @@ def _run(predictor, pictures, batch_size, write, progress):
             future.result()
 
 
-def _read_images(inputs, pixel_range, image_ids, failed):
+def _read_images(
+    inputs: Iterable[Input],
+    pixel_range: tuple[int, int],
+    image_ids: Iterator[int],
+    failed: list[str],
+) -> Iterator[_Picture]:
     for entry in inputs:
         try:
             image = read_image(entry.path, pixel_range)
@@ -114,7 +144,9 @@ def _read_images(inputs, pixel_range, image_ids, failed):
         yield _Picture(next(image_ids), entry.file_name, entry.stem, image)
 
 
-def _read_frames(entry, reader, image_ids, failed):
+def _read_frames(
+    entry: Input, reader: VideoReader, image_ids: Iterator[int], failed: list[str]
+) -> Iterator[_Picture]:
     try:
         for number, image in enumerate(reader):
             name = f"{number:06d}"
@@ -124,7 +156,9 @@ def _read_frames(entry, reader, image_ids, failed):
         failed.append(str(error))
 
 
-def _read_ahead(pictures, reader, count):
+def _read_ahead(
+    pictures: Iterator[_Picture], reader: concurrent.futures.Executor, count: int
+) -> Iterator[_Picture]:
     """Yields the same, while a thread reads up to `count` ahead."""
     pending = collections.deque(reader.submit(next, pictures, None) for _ in range(count))
     while (picture := pending.popleft().result()) is not None:
@@ -132,9 +166,9 @@ def _read_ahead(pictures, reader, count):
         yield picture
 
 
-def _batches(pictures, batch_size):
+def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[list[_Picture]]:
     """Yields lists of up to `batch_size` pictures of one size, in order of reading."""
-    waiting = collections.defaultdict(list)  # size -> pictures
+    waiting: dict[tuple[int, ...], list[_Picture]] = collections.defaultdict(list)  # by size
     for picture in pictures:
         same = waiting[picture.image.shape]
         same.append(picture)
@@ -148,26 +182,28 @@ def _batches(pictures, batch_size):
 class _Files:
     """The folder that results are written to; a context manager."""
 
-    def __init__(self, folder, categories, write):
+    def __init__(
+        self, folder: pathlib.Path, categories: CategoryTable, write: Sequence[str]
+    ) -> None:
         self._folder = folder
         self._categories = categories
         self._write = write
-        self._coco = None
+        self._coco: _CocoResults | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if "coco" in self._write:
             self._coco = _CocoResults(self._folder, self._categories)
         return self
 
-    def __exit__(self, error_type, *_):
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if self._coco:
             self._coco.close(error_type is None)
 
-    def write_image(self, picture, result):
+    def write_image(self, picture: _Picture, result: Result) -> None:
         self._write_results(picture, result, self._write)
 
     @contextlib.contextmanager
-    def video(self, entry, rate):
+    def video(self, entry: Input, rate: Fraction) -> Iterator[Write]:
         """Opens the overlay of a video; yields what writes a frame of it."""
         others = [name for name in self._write if name != "overlay"]
         if others == [*self._write]:
@@ -177,13 +213,13 @@ class _Files:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, VideoWriter(partial, rate) as overlay:
 
-            def write_frame(picture, result):
+            def write_frame(picture: _Picture, result: Result) -> None:
                 self._write_results(picture, result, others)
                 overlay.write(np.asarray(result.draw()))
 
             yield write_frame
 
-    def _write_results(self, picture, result, write):
+    def _write_results(self, picture: _Picture, result: Result, write: Sequence[str]) -> None:
         result.save(self._folder, picture.stem, write)
         if self._coco:
             path = self._folder / "panoptic" / f"{picture.stem}.png"
@@ -195,20 +231,20 @@ class _Files:
 class _CocoResults:
     """`panoptic.json` and `instances.json`, whose long lists are written as they come."""
 
-    def __init__(self, folder, categories):
+    def __init__(self, folder: pathlib.Path, categories: CategoryTable) -> None:
         self._categories = categories
-        self._images = []
+        self._images: list[dict[str, Any]] = []
         self._panoptic = _JsonList(folder / "panoptic.json", '{"annotations": ')
         self._instances = _JsonList(folder / "instances.json", "")
 
-    def add(self, entries):
+    def add(self, entries: Mapping[str, Any]) -> None:
         """Adds what `Result.to_coco` returned."""
         self._images.append(entries["image"])
         self._panoptic.append(entries["annotation"])
         for instance in entries["instances"] or []:
             self._instances.append(instance)
 
-    def close(self, is_complete):
+    def close(self, is_complete: bool) -> None:
         """Gives the files their names, if `is_complete`; else they stay `NAME.partial`."""
         images = sorted(self._images, key=lambda image: image["id"])
         categories = self._categories.to_coco()
@@ -220,18 +256,18 @@ class _CocoResults:
 class _JsonList:
     """A JSON file with one long list, written entry by entry."""
 
-    def __init__(self, path, before):
+    def __init__(self, path: pathlib.Path, before: str) -> None:
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
         self._file = self._partial.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"
 
-    def append(self, entry):
+    def append(self, entry: Any) -> None:
         self._file.write(self._separator + json.dumps(entry))
         self._separator = ",\n"
 
-    def close(self, after, is_complete):
+    def close(self, after: str, is_complete: bool) -> None:
         self._file.write(f"]{after}")
         self._file.close()
         if is_complete:

@@ -46,7 +46,9 @@ class ImagePredictor(abc.ABC):
     @typing.overload
     def __call__(self, images: list[Picture] | tuple[Picture, ...]) -> list[Result]: ...
 
-    def __call__(self, images):
+    def __call__(
+        self, images: Picture | list[Picture] | tuple[Picture, ...]
+    ) -> Result | list[Result]:
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
         image, file_name = read_picture(images, self.pixel_range)

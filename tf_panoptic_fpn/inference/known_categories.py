@@ -2,6 +2,8 @@
 
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
@@ -60,11 +62,11 @@ def categories_of_model(model: PanopticFPN, name: str) -> CategoryTable:
     )
 
 
-def _fits(number, of_table):
+def _fits(number: int | None, of_table: int) -> bool:
     return number is None or number == of_table
 
 
-def _of_tasks(table, config):
+def _of_tasks(table: CategoryTable, config: Mapping[str, Any]) -> CategoryTable:
     """Without the categories of a task that the model does not have."""
     kinds = {"instance": True, "semantic": False}
     kept = {kinds[task] for task in config["tasks"]}
@@ -73,7 +75,7 @@ def _of_tasks(table, config):
     return CategoryTable(tuple(c for c in table.categories if c.is_thing in kept))
 
 
-def _coco_instances_with_gaps():
+def _coco_instances_with_gaps() -> CategoryTable:
     known = coco_categories().by_id
     return CategoryTable(
         tuple(

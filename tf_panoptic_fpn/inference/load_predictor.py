@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -99,8 +100,9 @@ def load_predictors(
         ConfigError: if the model cannot be loaded or does not fit the data set, or a SavedModel is
             to do what is not in it.
     """
-    if source.workdir:
-        _check_same_ids(source.known_categories(), categories, source)
+    trained = source.known_categories() if source.workdir else None
+    if trained:
+        _check_same_ids(trained, categories, source)
     predictors = []
     for device in replica_devices(config.train.replicas):
         with tf.device(device):
@@ -122,7 +124,7 @@ def build_predictor(
         categories: `CategoryTable`, or None: that of COCO or Cityscapes, by the model's classes.
     """
     fixed = [o for o in source.overrides if o.startswith(("merge.", "model.", "tta."))]
-    if source.kind == EXPORTED:
+    if source.kind == EXPORTED and source.path:
         if tta or class_shares is not None or fixed:
             raise ConfigError(
                 f"{source.path}: a SavedModel's merge is in its graph: no --tta, no "
@@ -157,7 +159,7 @@ def load_source(source: ModelSource) -> PanopticFPN:
     return load_model(source.path)
 
 
-def _quietly(load, *arguments):
+def _quietly(load: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function that prints the report of an import; its summary goes to stderr."""
     report = io.StringIO()
     with contextlib.redirect_stdout(report):
@@ -168,12 +170,12 @@ def _quietly(load, *arguments):
     return loaded
 
 
-def _predict_on(device, predictor, image):
+def _predict_on(device: str, predictor: ImagePredictor, image: np.ndarray) -> Result:
     with tf.device(device):
         return predictor(image)
 
 
-def _check_same_model(model, config, source):
+def _check_same_model(model: PanopticFPN, config: Config, source: ModelSource) -> None:
     """The classes of a configuration, and what is set by hand, must be those of the model."""
     set_by_hand = {
         o.removeprefix("model.").partition("=")[0]
@@ -190,11 +192,11 @@ def _check_same_model(model, config, source):
             )
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _check_counts(model, categories, source):
+def _check_counts(model: PanopticFPN, categories: CategoryTable, source: ModelSource) -> None:
     for name, count in (
         ("num_thing_classes", len(categories.things)),
         ("num_stuff_classes", len(categories.stuff)),
@@ -208,7 +210,7 @@ def _check_counts(model, categories, source):
             )
 
 
-def _check_same_ids(trained, categories, source):
+def _check_same_ids(trained: CategoryTable, categories: CategoryTable, source: ModelSource) -> None:
     for kind in ("thing_ids", "stuff_ids"):
         expected, received = getattr(trained, kind), getattr(categories, kind)
         if expected != received:

@@ -1,15 +1,18 @@
 """The panoptic merge of what a model predicts."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
 
 
-def balance_classes(logits, class_shares):
+def balance_classes(logits: tf.Tensor, class_shares: Sequence[float]) -> tf.Tensor:
     """Scales the probability of each class by the inverse of its share, in logits.
 
     Args:
@@ -26,7 +29,7 @@ def balance_classes(logits, class_shares):
     return logits - tf.constant(np.log(np.where(shares > 0, shares, np.inf)), logits.dtype)
 
 
-def no_instances(count):
+def no_instances(count: int) -> dict[str, tf.Tensor]:
     """Detections that are padding alone, for a model that does not detect."""
     return {
         schema.BOXES: tf.zeros([count, 4]),
@@ -36,7 +39,12 @@ def no_instances(count):
     }
 
 
-def merge_outputs(instances, semantic, categories, merge):
+def merge_outputs(
+    instances: Mapping[str, tf.Tensor],
+    semantic: tf.Tensor,
+    categories: CategoryTable,
+    merge: MergeConfig,
+) -> dict[str, tf.Tensor]:
     """`panoptic_merge` of one image's INSTANCES and SEMANTIC_MAP.
 
     Args:
@@ -71,8 +79,10 @@ class Merger:
     dict of arrays, the keys of the merge.
     """
 
-    def __init__(self, categories):
-        def merge(instances, semantic, *thresholds):
+    def __init__(self, categories: CategoryTable) -> None:
+        def merge(
+            instances: dict[str, tf.Tensor], semantic: tf.Tensor, *thresholds: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
             named = dict(zip(MergeConfig.model_fields, thresholds, strict=True))
             thresholds = MergeConfig.model_construct(**named)  # of tensors
             return merge_outputs(instances, semantic, categories, thresholds)
@@ -80,7 +90,13 @@ class Merger:
         # One graph for images of all sizes.
         self._merge = tf.function(merge, autograph=False, reduce_retracing=True)
 
-    def __call__(self, instances, semantic, image_size, merge):
+    def __call__(
+        self,
+        instances: Mapping[str, np.ndarray] | None,
+        semantic: np.ndarray | None,
+        image_size: tuple[int, int],
+        merge: MergeConfig,
+    ) -> dict[str, np.ndarray]:
         if instances is None:
             instances = no_instances(1)
         if semantic is None:

@@ -67,7 +67,7 @@ class ModelSource:
             return CategoryTable.load(self.categories_file)
         if self.workdir:
             return CategoryTable.load(self.workdir.categories)
-        return exported_categories(self.path) if self.kind == EXPORTED else None
+        return exported_categories(self.path) if self.kind == EXPORTED and self.path else None
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the model's files; of a published model, of its name."""
@@ -118,7 +118,7 @@ def find_model(
     )
 
 
-def _find(name):
+def _find(name: str) -> tuple[str, pathlib.Path | None]:
     """Returns the kind and the path, or None, of what a name stands for."""
     if name in MODEL_ZOO:
         return PUBLISHED, None
@@ -132,7 +132,7 @@ def _find(name):
     )
 
 
-def _find_in_folder(folder):
+def _find_in_folder(folder: pathlib.Path) -> tuple[str, pathlib.Path]:
     """Returns the kind and the path of the model in a folder."""
     if (folder / SAVED_MODEL).is_file():
         return EXPORTED, folder

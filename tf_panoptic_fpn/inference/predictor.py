@@ -1,11 +1,18 @@
 """Image in, panoptic segmentation out, as one TensorFlow graph."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.merge import balance_classes, merge_outputs, no_instances
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
@@ -23,7 +30,14 @@ class Predictor(ImagePredictor):
             `balance_classes`.
     """
 
-    def __init__(self, model, categories, merge, split, class_shares=None):
+    def __init__(
+        self,
+        model: PanopticFPN,
+        categories: CategoryTable,
+        merge: MergeConfig,
+        split: SplitConfig,
+        class_shares: Sequence[float] | None = None,
+    ) -> None:
         self.model = model
         self.categories = categories.with_semantic_things(model.config["semantic_things"])
         self.merge = merge
@@ -37,14 +51,14 @@ class Predictor(ImagePredictor):
             autograph=False,
         )
 
-    def run(self, images):
+    def run(self, images: np.ndarray) -> list[dict]:
         outputs = tf.nest.map_structure(lambda value: value.numpy(), self.traced(images))
         return [
             tf.nest.map_structure(lambda value, row=row: value[row], outputs)
             for row in range(len(images))
         ]
 
-    def predict_images(self, images):
+    def predict_images(self, images: tf.Tensor) -> dict[str, Any]:
         """The graph for images of one size.
 
         Args:
@@ -67,7 +81,7 @@ class Predictor(ImagePredictor):
         )
 
     @staticmethod
-    def resize(images, size):
+    def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """Pillow's bilinear resizing, antialiased, of a tensor `[B, H, W, 3]`."""
         x = tf.cast(images, tf.float32)
         # Pillow resizes the rows first and rounds to whole levels after each pass.
@@ -75,11 +89,11 @@ class Predictor(ImagePredictor):
             x = tf.floor(tf.image.resize(x, shape, antialias=True) + 0.5)
         return tf.clip_by_value(x, 0.0, 255.0)
 
-    def network_size(self, original):
+    def network_size(self, original: tf.Tensor) -> tf.Tensor:
         """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
         return network_size(original, self.short_side, self.max_long_side)
 
-    def _merge_image(self, logits, instances):
+    def _merge_image(self, logits: tf.Tensor, instances: dict[str, tf.Tensor]) -> dict[str, Any]:
         """One image's semantic logits and detections, both at its size -> its dict."""
         if self.class_shares is not None:
             logits = balance_classes(logits, self.class_shares)
@@ -92,17 +106,21 @@ class Predictor(ImagePredictor):
         return merged
 
     @property
-    def tasks(self):
+    def tasks(self) -> tuple[str, ...]:
         return self.model.config["tasks"]
 
-    def _semantic_logits(self, outputs, size, original):
+    def _semantic_logits(
+        self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
+    ) -> tf.Tensor:
         """Float `[H0, W0, S]`; one class alone, where nothing is stuff, without the task."""
         if "semantic" not in self.tasks:
             return tf.zeros([original[0], original[1], 1])
         logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
         return resize_bilinear(logits[:, : size[0], : size[1]], original)[0]
 
-    def _instances(self, outputs, size, original):
+    def _instances(
+        self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """The detections in pixels of the original image; padding alone without the task."""
         if "instance" not in self.tasks:
             return no_instances(self.model.config["max_detections"])
@@ -111,7 +129,7 @@ class Predictor(ImagePredictor):
         names = (schema.SCORES, schema.CLASSES, schema.MASK_PROBS, schema.NUM_DETECTIONS)
         return {schema.BOXES: boxes, **{name: outputs[name] for name in names}}
 
-    def merged_signature(self):
+    def merged_signature(self) -> dict[str, Any]:
         detections = self.model.config["max_detections"]
         segments = detections + len(self.categories.stuff)
         signature = {
@@ -137,7 +155,7 @@ class Predictor(ImagePredictor):
         return signature
 
 
-def network_size(original, short_side, max_long_side):
+def network_size(original: tf.Tensor, short_side: int, max_long_side: int) -> tf.Tensor:
     """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
     sides = tf.cast(original, tf.float64)
     scale = tf.minimum(short_side / tf.reduce_min(sides), max_long_side / tf.reduce_max(sides))

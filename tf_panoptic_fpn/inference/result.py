@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -49,7 +50,7 @@ class Result:
         instances: list[dict] | None = None,
         image: np.ndarray | None = None,
         file_name: str = "",
-    ):
+    ) -> None:
         self.panoptic_map = panoptic_map
         self.segments = segments
         self.categories = categories
@@ -183,7 +184,7 @@ class Result:
             else [{"image_id": image_id, **instance} for instance in instances],
         }
 
-    def _size(self):
+    def _size(self) -> dict[str, Any]:
         height, width = self.panoptic_map.shape
         return {"file_name": self.file_name, "height": height, "width": width}
 

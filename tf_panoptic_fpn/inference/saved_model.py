@@ -1,7 +1,10 @@
 """An exported SavedModel as a predictor."""
 
 import json
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -38,7 +41,7 @@ class SavedModelPredictor(ImagePredictor):
             categories.
     """
 
-    def __init__(self, folder, categories=None):
+    def __init__(self, folder: str | os.PathLike, categories: CategoryTable | None = None) -> None:
         self._folder = folder
         if not (pathlib.Path(folder) / SAVED_MODEL).is_file():
             raise ConfigError(f"{folder}: holds no {SAVED_MODEL}")
@@ -54,7 +57,7 @@ class SavedModelPredictor(ImagePredictor):
             names = list(self._loaded.signatures)
             raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")
 
-    def run(self, images):
+    def run(self, images: np.ndarray) -> list[dict]:
         outputs = self._loaded.signatures["tensor"](images=tf.constant(images))
         outputs = {name: value.numpy() for name, value in outputs.items()}
         return [
@@ -62,9 +65,9 @@ class SavedModelPredictor(ImagePredictor):
             for row in range(len(images))
         ]
 
-    def _by_schema(self, outputs):
+    def _by_schema(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The flat names that are served, as a `Predictor` nests them."""
-        prediction = {name: outputs[name] for name in MERGED}
+        prediction: dict[str, Any] = {name: outputs[name] for name in MERGED}
         if schema.SEMANTIC_MAP in outputs:
             prediction[schema.SEMANTIC_MAP] = outputs[schema.SEMANTIC_MAP]
         if schema.NUM_DETECTIONS in outputs:
@@ -72,14 +75,14 @@ class SavedModelPredictor(ImagePredictor):
                 schema.BOXES: outputs["detection_boxes"],
                 schema.SCORES: outputs["detection_scores"],
                 schema.CLASSES: self._classes(
-                    outputs["detection_category_ids"], outputs[schema.NUM_DETECTIONS]
+                    outputs["detection_category_ids"], int(outputs[schema.NUM_DETECTIONS])
                 ),
                 schema.MASK_PROBS: outputs["detection_mask_probs"],
                 schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
             }
         return prediction
 
-    def _classes(self, category_ids, count):
+    def _classes(self, category_ids: np.ndarray, count: int) -> np.ndarray:
         """Thing classes of the first `count` category ids, and -1."""
         found = category_ids[:count].tolist()
         unknown = set(found) - set(self._thing_class)
@@ -91,7 +94,7 @@ class SavedModelPredictor(ImagePredictor):
         return np.array([self._thing_class[i] for i in found] + padding, np.int32)
 
 
-def exported_categories(folder):
+def exported_categories(folder: str | os.PathLike) -> CategoryTable:
     """Reads the `CategoryTable` that was exported with a SavedModel."""
     file = pathlib.Path(folder) / CATEGORIES
     if not file.is_file():
@@ -99,7 +102,7 @@ def exported_categories(folder):
     return CategoryTable.load(file)
 
 
-def _exported_pixel_range(folder):
+def _exported_pixel_range(folder: str | os.PathLike) -> tuple[int, int]:
     file = pathlib.Path(folder) / PIXEL_RANGE
     if not file.is_file():
         return FULL_RANGE

@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 import pathlib
+from collections.abc import Iterable
 
 from PIL import Image
 
@@ -25,11 +26,11 @@ class Input:
     stem: str
 
     @property
-    def is_video(self):
+    def is_video(self) -> bool:
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(patterns, output):
+def find_inputs(patterns: Iterable[str | os.PathLike], output: str | os.PathLike) -> list[Input]:
     """Finds the files that are asked for.
 
     A folder stands for the images and videos in it and in its folders, without what lies in
@@ -47,7 +48,9 @@ def find_inputs(patterns, output):
     Raises:
         DataError: if a pattern stands for no file.
     """
-    roots = {}  # absolute path -> the folder that its name starts at
+    roots: dict[
+        pathlib.Path, pathlib.Path
+    ] = {}  # absolute path -> the folder that its name starts at
     for pattern in patterns:
         files, root = _expand(pattern, pathlib.Path(output).resolve())
         for file in files:
@@ -64,7 +67,9 @@ def find_inputs(patterns, output):
     return [Input(*entry) for entry in zip(roots, names, stems, strict=True)]
 
 
-def _expand(pattern, output):
+def _expand(
+    pattern: str | os.PathLike, output: pathlib.Path
+) -> tuple[list[pathlib.Path], pathlib.Path]:
     """Returns the files of a pattern, sorted, and the folder that their names start at."""
     path = pathlib.Path(os.path.abspath(pattern))
     if path.is_file():

@@ -1,11 +1,16 @@
 """Prediction from several sizes of an image, each also mirrored."""
 
 import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import MergeConfig, SplitConfig, TTAConfig
 from tf_panoptic_fpn.inference.predictor import Predictor, network_size
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.nms import nms
 
@@ -34,20 +39,28 @@ class AugmentedPredictor(Predictor):
     Reference: `GeneralizedRCNNWithTTA` of detectron2, whose rules these are for boxes and masks.
     """
 
-    def __init__(self, model, categories, merge, split, tta, class_shares=None):
+    def __init__(
+        self,
+        model: PanopticFPN,
+        categories: CategoryTable,
+        merge: MergeConfig,
+        split: SplitConfig,
+        tta: TTAConfig,
+        class_shares: Sequence[float] | None = None,
+    ) -> None:
         super().__init__(model, categories, merge, split, class_shares)
         self.tta = tta
 
-    def predict_images(self, images):
+    def predict_images(self, images: tf.Tensor) -> dict[str, Any]:
         return tf.map_fn(self._predict_image, images, fn_output_signature=self.merged_signature())
 
-    def _predict_image(self, image):
+    def _predict_image(self, image: tf.Tensor) -> dict[str, Any]:
         original = tf.shape(image)[:2]
         views = list(self._views(image, original))
         instances = self._instances_of_views(views, original)
         return self._merge_image(self._log_probs(views, original), instances)
 
-    def _views(self, image, original):
+    def _views(self, image: tf.Tensor, original: tf.Tensor) -> Iterator[View]:
         for short_side in self.tta.short_sides:
             size = network_size(original, short_side, self.tta.max_long_side)
             x = self.resize(image[None], size)
@@ -56,7 +69,7 @@ class AugmentedPredictor(Predictor):
                 dense = self.model.dense_outputs(pixels, size[None], training=False)
                 yield View(dense, size, is_flipped)
 
-    def _log_probs(self, views, original):
+    def _log_probs(self, views: Sequence[View], original: tf.Tensor) -> tf.Tensor:
         """Float `[H0, W0, S]`, logarithms of the mean probabilities."""
         probs = []
         for view in views:
@@ -66,7 +79,9 @@ class AugmentedPredictor(Predictor):
             probs.append(tf.reverse(view_probs, [1]) if view.is_flipped else view_probs)
         return tf.math.log(tf.add_n(probs) / len(probs))
 
-    def _instances_of_views(self, views, original):
+    def _instances_of_views(
+        self, views: Sequence[View], original: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """The detections of one image, in its pixels; padding alone without the task."""
         if "instance" not in self.tasks:
             return self._instances({}, views[0].size, original)
@@ -87,7 +102,7 @@ class AugmentedPredictor(Predictor):
             schema.NUM_DETECTIONS: count,
         }
 
-    def _detect(self, view, original):
+    def _detect(self, view: View, original: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Boxes `[1, D, 4]` in pixels of the image, scores (-inf is padding) and classes."""
         model, dense = self.model, view.dense
         sizes = view.size[None]
@@ -101,7 +116,14 @@ class AugmentedPredictor(Predictor):
             boxes = _flip_boxes(boxes, original[1])
         return boxes, tf.where(classes >= 0, scores, NO_SCORE), classes
 
-    def _mean_masks(self, views, original, boxes, classes, count):
+    def _mean_masks(
+        self,
+        views: Sequence[View],
+        original: tf.Tensor,
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        count: tf.Tensor,
+    ) -> tf.Tensor:
         """Mask probabilities `[D, 28, 28]`, the mean over the views."""
         probs = []
         for view in views:
@@ -115,16 +137,16 @@ class AugmentedPredictor(Predictor):
         return tf.add_n(probs) / len(probs)
 
 
-def _roi_features(dense):
+def _roi_features(dense: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     return {name: dense["features"][name] for name in ("P2", "P3", "P4", "P5")}
 
 
-def _scale(size, other):
+def _scale(size: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """Factors of y and x from pixels of an image of `size` to those of one of the size `other`."""
     return tf.cast(other, tf.float32) / tf.cast(size, tf.float32)
 
 
-def _flip_boxes(boxes, width):
+def _flip_boxes(boxes: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     top, left, bottom, right = tf.unstack(boxes, axis=-1)
     width = tf.cast(width, boxes.dtype)
     return tf.stack([top, width - right, bottom, width - left], axis=-1)

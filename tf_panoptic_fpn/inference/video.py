@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,7 +26,7 @@ class VideoReader:
         DamagedFileError: if the file cannot be opened or has no pictures.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self._path = path
         self._av = _import_av(path)
         with self._decoding():
@@ -36,7 +39,7 @@ class VideoReader:
         self.rate = self._stream.average_rate or self._stream.guessed_rate
         self.num_frames = self._stream.frames
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         """Yields each frame as uint8 `[H, W, 3]`, RGB, upright.
 
         Raises:
@@ -47,14 +50,14 @@ class VideoReader:
                 image = frame.to_ndarray(format="rgb24")
                 yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
     @contextlib.contextmanager
-    def _decoding(self):
+    def _decoding(self) -> Iterator[None]:
         try:
             yield
         except self._av.error.FFmpegError as error:
@@ -70,14 +73,14 @@ class VideoWriter:
         rate: frames a second, an int or a fraction.
     """
 
-    def __init__(self, path, rate):
+    def __init__(self, path: str | os.PathLike, rate: Fraction | int) -> None:
         self._av = _import_av(path)
         self._container = self._av.open(os.fspath(path), "w")
         self._stream = self._container.add_stream("h264", rate=rate)
         self._stream.pix_fmt = "yuv420p"
         self._is_empty = True
 
-    def write(self, image):
+    def write(self, image: np.ndarray) -> None:
         """Adds a frame, uint8 `[H, W, 3]`, RGB, of the size of the first; the format has even
         sides, so an odd last row or column is left out."""
         height, width = (side - side % 2 for side in image.shape[:2])
@@ -88,16 +91,16 @@ class VideoWriter:
         frame = self._av.VideoFrame.from_ndarray(picture, format="rgb24")
         self._container.mux(self._stream.encode(frame))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if not self._is_empty:
             self._container.mux(self._stream.encode())
         self._container.close()
 
 
-def _import_av(path):
+def _import_av(path: str | os.PathLike) -> Any:
     try:
         import av
     except ImportError:
