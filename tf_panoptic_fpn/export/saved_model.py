@@ -5,6 +5,8 @@ import os
 import pathlib
 import tempfile
 import typing
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,10 +35,10 @@ class ServedGraph:
         predictor: a `Predictor`.
     """
 
-    def __init__(self, predictor):
+    def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
 
-    def serve_images(self, images):
+    def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
         outputs = self.predictor.traced(images)
         instances = outputs.pop(schema.INSTANCES, None)
@@ -52,7 +54,7 @@ class ServedGraph:
             outputs.update(_served_detections(instances))
         return outputs
 
-    def serve_bytes(self, image_bytes):
+    def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Endpoint `serving_default`: encoded images, string `[B]` -> as `serve_images`.
 
         JPEGs are turned upright by their EXIF orientation. Images may differ in size; each is run
@@ -64,7 +66,7 @@ class ServedGraph:
         for name in maps:
             signature[name] = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
 
-        def serve_one(encoded):
+        def serve_one(encoded: tf.Tensor) -> dict[str, Any]:
             image = decode_served_image(encoded, self.predictor.pixel_range)
             outputs = self.serve_images(image[None])
             row = {name: value[0] for name, value in outputs.items()}
@@ -77,7 +79,7 @@ class ServedGraph:
             name: value.to_tensor() if name in maps else value for name, value in outputs.items()
         }
 
-    def _served_signature(self):
+    def _served_signature(self) -> dict[str, Any]:
         signature = self.predictor.merged_signature()
         instances = signature.pop(schema.INSTANCES, None)
         signature[PANOPTIC_PNG] = tf.TensorSpec([], tf.string)
@@ -175,7 +177,7 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
         written.rename(output)
 
 
-def _served_detections(instances):
+def _served_detections(instances: Mapping[str, Any]) -> dict[str, Any]:
     """The flat names under which detections are served."""
     names = {
         "detection_category_ids": schema.CATEGORY_IDS,
@@ -187,6 +189,6 @@ def _served_detections(instances):
     return {served: instances[name] for served, name in names.items()}
 
 
-def _encode_ids(panoptic_map):
+def _encode_ids(panoptic_map: tf.Tensor) -> tf.Tensor:
     channels = [panoptic_map % 256, panoptic_map // 256 % 256, panoptic_map // 65536]
     return tf.io.encode_png(tf.cast(tf.stack(channels, axis=-1), tf.uint8))
