@@ -1,9 +1,11 @@
 """`cityscapes-ap`: scores instance results in the layout of Cityscapes."""
 
+import argparse
+
 SUMMARY = "AP of Cityscapes instance results"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gt-dir", required=True, help="folder of *_instanceIds.png, e.g. gtFine/val"
     )
@@ -13,7 +15,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from tf_panoptic_fpn.evaluation.cityscapes_results import read_instance_results

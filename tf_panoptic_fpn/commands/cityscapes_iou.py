@@ -1,10 +1,12 @@
 """`cityscapes-iou`: scores semantic results in the layout of Cityscapes."""
 
+import argparse
+
 SUMMARY = "IoU and iIoU of Cityscapes semantic results"
 LABELS, INSTANCES = "_labelIds.png", "_instanceIds.png"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gt-dir", required=True, help=f"folder of *{LABELS} and *{INSTANCES}, e.g. gtFine/val"
     )
@@ -12,7 +14,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from tf_panoptic_fpn.evaluation.file_pairs import pair_cityscapes
@@ -24,8 +26,8 @@ def run(arguments):
     pairs = pair_cityscapes(arguments.gt_dir, arguments.pred_dir, LABELS, ".png")
     for gt_path, pred_path in tqdm(pairs, "cityscapes-iou", unit="image"):
         instances_path = gt_path.with_name(gt_path.name.replace(LABELS, INSTANCES))
-        maps = map(read_label_map, (gt_path, instances_path, pred_path))
-        metric.update(*maps, image=str(pred_path))
+        gt, instances, pred = map(read_label_map, (gt_path, instances_path, pred_path))
+        metric.update(gt, instances, pred, image=str(pred_path))
     result = metric.result()
     with figures_file(result, arguments.json):
         for title, group in (("Class", "classes"), ("Category", "categories")):

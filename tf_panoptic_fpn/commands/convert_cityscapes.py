@@ -1,5 +1,6 @@
 """`convert-cityscapes`: writes Cityscapes in COCO's panoptic format."""
 
+import argparse
 import pathlib
 
 from tf_panoptic_fpn.errors import DataError
@@ -8,13 +9,13 @@ SUMMARY = "write Cityscapes in COCO's panoptic format"
 _SPLITS = ("train", "val")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", required=True, help="folder of leftImg8bit/ and gtFine/")
     parser.add_argument("--splits", nargs="+", metavar="NAME", help="by default train and val")
     parser.add_argument("--output", help="folder to write to, by default gtFine/")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Converts the splits; one that is done already, by a run that went no further, stays."""
     from tf_panoptic_fpn.datatools.convert.cityscapes import convert_cityscapes
 

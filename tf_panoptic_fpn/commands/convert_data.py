@@ -1,17 +1,25 @@
 """`convert-data`: makes a COCO panoptic data set from other annotations."""
 
+import argparse
 import dataclasses
 import pathlib
+from collections.abc import Callable, Sequence
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
 from tf_panoptic_fpn.datatools.convert.datumaro_bridge import read_datumaro
 from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
 from tf_panoptic_fpn.datatools.convert.png_pairs import read_png_pairs
 from tf_panoptic_fpn.datatools.convert.recognise import recognise
 from tf_panoptic_fpn.datatools.convert.roboflow import read_roboflow
-from tf_panoptic_fpn.datatools.convert.source import declare_stuff, read_categories
+from tf_panoptic_fpn.datatools.convert.source import Source, declare_stuff, read_categories
 from tf_panoptic_fpn.datatools.convert.voc import read_voc
-from tf_panoptic_fpn.datatools.convert.writer import IMAGE_FILES, NO_VALIDATION, write_panoptic
+from tf_panoptic_fpn.datatools.convert.writer import (
+    IMAGE_FILES,
+    NO_VALIDATION,
+    Conversion,
+    write_panoptic,
+)
 from tf_panoptic_fpn.datatools.convert.yolo import read_yolo
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.folders import plural
@@ -19,7 +27,7 @@ from tf_panoptic_fpn.formats.folders import plural
 SUMMARY = "make a COCO panoptic data set from other annotations"
 
 # Source: its reader and the arguments that it takes.
-SOURCES = {
+SOURCES: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
     "coco": (read_coco_instances, ("images", "instances_json")),
     "datumaro": (read_datumaro, ("input",)),
     "labelme": (read_labelme, ("input",)),
@@ -32,7 +40,7 @@ _SHOWN = 10
 _PART = "a part is left out"  # the rest of the mask is kept
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=sorted(SOURCES), help="found by the layout of --input")
     parser.add_argument("--output", required=True, help="new folder to write")
     parser.add_argument("--input", help="folder of the data set, e.g. VOC2012 or LabelMe's files")
@@ -52,7 +60,7 @@ def add_arguments(parser):
     parser.add_argument("--image-files", choices=IMAGE_FILES, default="link")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     source = _read_source(arguments)
     if not 0 <= arguments.validation_share < 1:
         received = arguments.validation_share
@@ -71,7 +79,7 @@ def run(arguments):
     _print_summary(conversion, categories, arguments.output)
 
 
-def _read_source(arguments):
+def _read_source(arguments: argparse.Namespace) -> Source:
     name = arguments.source or _recognised(arguments.input)
     read, needed = SOURCES[name]
     inputs = sorted({name for _, names in SOURCES.values() for name in names})
@@ -94,7 +102,7 @@ def _read_source(arguments):
     return read(*paths, categories, (255,) if arguments.void is None else tuple(arguments.void))
 
 
-def _recognised(folder):
+def _recognised(folder: str | None) -> str:
     if folder is None:
         raise ConfigError("Either --input, a folder, or --source must be given")
     source = recognise(folder)
@@ -102,7 +110,7 @@ def _recognised(folder):
     return source
 
 
-def _only_named(source, names_file):
+def _only_named(source: Source, names_file: str) -> Source:
     """The images whose name or stem is in a text file."""
     try:
         lines = pathlib.Path(names_file).read_text(encoding="utf-8-sig").splitlines()
@@ -129,7 +137,7 @@ def _only_named(source, names_file):
     return dataclasses.replace(source, images=tuple(images))
 
 
-def _print_summary(conversion, categories, output):
+def _print_summary(conversion: Conversion, categories: CategoryTable, output: str) -> None:
     for note in conversion.notes:
         print(_printable(note))
     print(
@@ -150,7 +158,7 @@ def _print_summary(conversion, categories, output):
         print(f"  {NO_VALIDATION}")
 
 
-def _print_left_out(what, pairs):
+def _print_left_out(what: str, pairs: Sequence[tuple[str, str]]) -> None:
     """Prints the first of the pairs of file name and reason."""
     if pairs:
         noun, _, rest = what.partition(" ")
@@ -161,6 +169,6 @@ def _print_left_out(what, pairs):
         print(f"  and {len(pairs) - _SHOWN} more, see conversion.json")
 
 
-def _printable(text):
+def _printable(text: str) -> str:
     """A file name may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in text)

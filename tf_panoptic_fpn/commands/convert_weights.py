@@ -1,6 +1,12 @@
 """`convert-weights`: imports another framework's weights, or writes ours for others."""
 
+import argparse
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 SUMMARY = "import another framework's weights"
 
@@ -10,7 +16,7 @@ CHANNEL_ORDERS = ("bgr", "rgb")
 STYLES = ("pytorch", "caffe")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=SOURCES, help="by default told by the file's names")
     parser.add_argument("--config", help="the model, where the file does not hold a whole one")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
@@ -26,7 +32,7 @@ def add_arguments(parser):
     parser.add_argument("output", metavar="OUTPUT", help=".keras or .safetensors")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from tf_panoptic_fpn.weights import PREDICTORS
     from tf_panoptic_fpn.weights.convert import OPTIONS, convert_weights
 
@@ -44,12 +50,12 @@ def run(arguments):
     )
 
 
-def _model(config, changes):
+def _model(config: str, changes: Sequence[str]) -> "PanopticFPN":
     from tf_panoptic_fpn.config import load_config
     from tf_panoptic_fpn.models.build_model import build_model
 
     return build_model(load_config(config, changes).model)
 
 
-def _expanded(path):
+def _expanded(path: str) -> str:
     return os.path.expanduser(os.path.expandvars(path))

@@ -1,5 +1,7 @@
 """`evaluate`: scores a model on its validation data."""
 
+import argparse
+
 from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
@@ -7,7 +9,7 @@ from tf_panoptic_fpn.errors import ConfigError
 SUMMARY = "score a model on its validation data"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--output", help="folder for the results, by default that of the run")
     parser.add_argument(
@@ -33,7 +35,7 @@ def add_arguments(parser):
     )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     if arguments.trials:
         _summarize(arguments)
         return
@@ -59,10 +61,11 @@ def run(arguments):
         classes = number_of(len(absent), "class")
         print(f"{classes} {verb} not occur in the ground truth: {', '.join(absent)}")
     files = Workdir(arguments.output) if arguments.output else source.workdir
-    print(f"report       {files.report}")
+    if files:
+        print(f"report       {files.report}")
 
 
-def _summarize(arguments):
+def _summarize(arguments: argparse.Namespace) -> None:
     if arguments.models or arguments.config:
         raise ConfigError("--trials takes no model: it reads results.json of each folder")
     import json

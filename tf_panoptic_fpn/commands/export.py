@@ -1,12 +1,14 @@
 """`export`: writes a model as a SavedModel, for TF Serving."""
 
+import argparse
+
 from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 
 SUMMARY = "write a model as a SavedModel, for TF Serving"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--output",
@@ -15,7 +17,7 @@ def add_arguments(parser):
     )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from tf_panoptic_fpn.export.saved_model import export_model
 

@@ -1,20 +1,23 @@
 """`instance-ap`: scores COCO instance results."""
 
+import argparse
 import collections
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 SUMMARY = "box, mask or boundary AP of COCO instance results"
 IOU_TYPES = ("bbox", "segm", "boundary")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt-json", required=True, help="COCO instance file of the ground truth")
     parser.add_argument("--results", required=True, help="COCO results, a JSON list")
     parser.add_argument("--iou-type", choices=IOU_TYPES, default="segm")
     parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from tf_panoptic_fpn.evaluation.instance_files import (
         count_doubled,
         read_ground_truth,
@@ -57,7 +60,7 @@ def run(arguments):
             print(f"{figures['doubled_results']} results repeat another one in full, as false ones")
 
 
-def _warn_of_crowded_images(results, limit):
+def _warn_of_crowded_images(results: Iterable[Mapping[str, Any]], limit: int) -> None:
     """COCO's AP takes the best results of each image and category, and leaves the others out."""
     counts = collections.Counter((r["image_id"], r["category_id"]) for r in results)
     over = {key: count for key, count in counts.items() if count > limit}

@@ -1,9 +1,15 @@
 """The arguments by which `predict`, `evaluate` and `export` are given a model."""
 
+import argparse
+from typing import TYPE_CHECKING
+
 from tf_panoptic_fpn.errors import ConfigError
 
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.inference.model_source import ModelSource
 
-def add_model_arguments(parser):
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--model", "--workdir", "--weights", "--saved-model"),
         dest="models",
@@ -22,7 +28,7 @@ def add_model_arguments(parser):
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
 
 
-def model_source(arguments):
+def model_source(arguments: argparse.Namespace) -> "ModelSource":
     """Returns the `ModelSource` that is asked for."""
     from tf_panoptic_fpn.inference.model_source import find_model
 

@@ -1,14 +1,16 @@
 """`panoptic-quality`: scores COCO panoptic results as panopticapi does."""
 
+import argparse
 import sys
 import time
+from collections.abc import Iterable
 
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "score COCO panoptic results, as panopticapi does"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     # The names with underscores are panopticapi's.
     parser.add_argument("--gt-json", "--gt_json_file", required=True, help="ground truth")
     parser.add_argument("--pred-json", "--pred_json_file", required=True, help="predictions")
@@ -32,7 +34,7 @@ def add_arguments(parser):
     )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from tf_panoptic_fpn.evaluation.metric_tables import figures_file, number_of
     from tf_panoptic_fpn.evaluation.panoptic_files import (
         default_dir,
@@ -64,7 +66,7 @@ def run(arguments):
         print(f"Time elapsed: {time.perf_counter() - start:.2f} seconds")
 
 
-def _read_splits(texts):
+def _read_splits(texts: Iterable[str]) -> dict[str, list[int]]:
     """Dict name -> category ids of `NAME=ID,ID` texts."""
     splits = {}
     for text in texts:

@@ -1,5 +1,7 @@
 """`predict`: segments images and videos."""
 
+import argparse
+
 from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
@@ -8,7 +10,7 @@ SUMMARY = "segment images and videos"
 OUTPUTS = ("overlay", "png", "json", "coco")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--batch-size", type=int, default=1, help="images of one size run at once")
@@ -24,7 +26,7 @@ def add_arguments(parser):
     )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     write = arguments.write.split(",")
     unknown = sorted(set(write) - set(OUTPUTS))
     if unknown:

@@ -14,7 +14,7 @@ _START = re.compile(
 )
 
 
-def import_tensorflow():
+def import_tensorflow() -> None:
     """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:

@@ -1,11 +1,13 @@
 """`semantic-iou`: scores semantic label maps."""
 
+import argparse
+
 from tf_panoptic_fpn.errors import DataError
 
 SUMMARY = "IoU and accuracy of semantic label maps"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt-dir", required=True, help="folder of PNGs, category id of each pixel")
     parser.add_argument("--pred-dir", required=True, help="folder of PNGs of the same names")
     parser.add_argument(
@@ -22,7 +24,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from tf_panoptic_fpn.evaluation import semantic_files
@@ -38,7 +40,7 @@ def run(arguments):
         raise DataError(
             f"--ignored must name no category of {arguments.categories}. Received: {both}"
         )
-    metrics = [SemanticIoU(names, semantic_files.IGNORED)]
+    metrics: list[SemanticIoU | BoundaryIoU] = [SemanticIoU(names, semantic_files.IGNORED)]
     if arguments.boundary:
         metrics.append(BoundaryIoU(names, semantic_files.IGNORED))
     pairs = pair_by_path(arguments.gt_dir, arguments.pred_dir)

@@ -1,15 +1,22 @@
 """`show-data`: draws augmented training samples."""
 
+import argparse
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING
 
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tf_panoptic_fpn.config import Config
+
 SUMMARY = "draw augmented training samples"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument("--output", required=True, help="picture to write, e.g. sheet.png")
     parser.add_argument("--split", choices=("train", "validation"), default="train")
@@ -17,7 +24,7 @@ def add_arguments(parser):
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     if arguments.count < 1:
         raise ConfigError(f"--count must be above 0. Received: {arguments.count}")
     extension = pathlib.Path(arguments.output).suffix.lower()
@@ -41,7 +48,7 @@ def run(arguments):
     print(f"{arguments.output}: {sheet.shape[1]}x{sheet.shape[0]} pixels")
 
 
-def draw_split(config, name, count):
+def draw_split(config: "Config", name: str, count: int) -> "np.ndarray":
     """Draws the first samples that a run would train on.
 
     Args:

@@ -1,5 +1,6 @@
 """`train`: trains, evaluates and exports a Panoptic FPN."""
 
+import argparse
 import pathlib
 
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
@@ -7,7 +8,7 @@ from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 SUMMARY = "train, evaluate and export a model; an interrupted run goes on where it stopped"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", required=True, help="YAML file, or the name of one of the shipped recipes"
     )
@@ -21,7 +22,7 @@ def add_arguments(parser):
     )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from tf_panoptic_fpn.config import load_config
     from tf_panoptic_fpn.config.recipes import find_config

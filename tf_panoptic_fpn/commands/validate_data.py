@@ -1,17 +1,21 @@
 """`validate-data`: checks a data set before it is trained on."""
 
+import argparse
 import json
 import pathlib
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from PIL import Image
 
-from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config import DataConfig, load_config
 from tf_panoptic_fpn.datatools.validate.instances import validate_instances
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.datatools.validate.split import validate_split
+from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.breaches import ERROR
 from tf_panoptic_fpn.formats.images import FULL_RANGE
@@ -19,7 +23,7 @@ from tf_panoptic_fpn.formats.images import FULL_RANGE
 SUMMARY = "check a data set before it is trained on"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="YAML file: both splits of its data")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
     parser.add_argument("--images", help="folder of the images")
@@ -29,7 +33,7 @@ def add_arguments(parser):
     parser.add_argument("--fix", metavar="OUT.json", help="write a corrected JSON")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Prints what was found; exits with status 1 if there are errors."""
     given = [
         name
@@ -62,7 +66,7 @@ def run(arguments):
         sys.exit(1)
 
 
-def _validate_config(path, overrides):
+def _validate_config(path: str, overrides: Sequence[str]) -> dict[str, Validation]:
     """Dict: title -> `Validation`; images in both splits count as errors of the second.
 
     Two splits of the same files are one.
@@ -82,7 +86,7 @@ def _validate_config(path, overrides):
     return validations
 
 
-def _validate_split(data, name):
+def _validate_split(data: DataConfig, name: str) -> dict[str, Validation]:
     """Dict: title -> `Validation` of each JSON of a split, or of what its reader makes of it."""
     split = getattr(data, name)
     given = split.paths(data.root)
@@ -103,20 +107,20 @@ def _validate_split(data, name):
     return validations
 
 
-def _files(data, name):
+def _files(data: DataConfig, name: str) -> tuple[str, dict[str, pathlib.Path]]:
     """What the configuration of a split says of files, and not of their use."""
     split = getattr(data, name)
     return split.format, split.paths(data.root)
 
 
-def _checking(validate, *arguments):
+def _checking(validate: Callable[..., Validation], *arguments: Any) -> Validation:
     """Calls one of the checks, which report large images themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return validate(*arguments)
 
 
-def _write_corrected(validation, arguments):
+def _write_corrected(validation: Validation, arguments: argparse.Namespace) -> None:
     """Writes the corrected JSON and lists the changes."""
     source = arguments.panoptic_json or arguments.instances_json
     corrected = validation.corrected or {}

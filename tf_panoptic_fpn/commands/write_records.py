@@ -1,12 +1,14 @@
 """`python -m tf_panoptic_fpn write-records`: a split as TFRecord shards."""
 
+import argparse
+
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "write a split as TFRecord shards, for `data.train.records`"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument("--split", default="train", choices=("train", "validation"))
     parser.add_argument("--output", required=True, metavar="DIR", help="folder, or a remote path")
@@ -14,7 +16,7 @@ def add_arguments(parser):
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     if arguments.shards < 1:
         raise ConfigError(f"--shards must be 1 or above. Received: {arguments.shards}")
     import_tensorflow()
