@@ -19,6 +19,7 @@ from tf_panoptic_fpn.data.class_shares import class_shares
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.evaluation import evaluate_run, evaluator
+from tf_panoptic_fpn.evaluation.result_files import ResultFiles
 from tf_panoptic_fpn.inference import load_predictor as load_predictor_module
 from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.model_source import find_model
@@ -196,6 +197,21 @@ def test_shares_are_of_the_areas_or_of_the_maps(workdir):
         class_shares(dataclasses.replace(train, images=()))
 
 
+def test_an_image_that_changes_while_it_is_evaluated(split, tmp_path):
+    image = tmp_path / "image.jpg"
+    shutil.copy(split.images[0].image_path, image)
+    record = dataclasses.replace(split.images[0], image_path=str(image))
+    result = Result(np.zeros((record.height, record.width), np.int32), [], split.categories)
+    with ResultFiles(tmp_path / "predictions", split.categories, {}) as files:
+        stem = files.unique_stem(record)
+        files.write(stem, result)
+        files.append(record, stem, result, 0.5)
+    os.utime(image, (0, 0))
+    alone = dataclasses.replace(split, images=[record])
+    with pytest.raises(DataError, match=r"image\.jpg: has changed while it was evaluated"):
+        evaluate_run._gallery(alone, [1.0], tmp_path / "predictions", {})
+
+
 def test_trials_of_two_runs(workdir, model, tmp_path, capsys):
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
@@ -218,6 +234,10 @@ def test_trials_of_two_runs(workdir, model, tmp_path, capsys):
         (["--weights", "a.keras"], r"a\.keras: no such file or folder, and no published model"),
         (["--config", TINY, "--weights", "a", "--saved-model", "b"], "One .*Received: a, b"),
         (["--config", TINY, "--weights", __file__], "--output must be given: .* is not the folder"),
+        (
+            ["--config", TINY, "--weights", __file__, "--output", ""],
+            "--output must be given: .* is not the folder",
+        ),
         (["--weights", __file__, "--output", "x"], "--config must name the data set: .* not a run"),
         (["--workdir", ROOT / "tests"], r"tests: holds no model: neither config\.yaml of a run"),
     ],

@@ -1,19 +1,25 @@
 """Results as Cityscapes' server and scripts take them: writing and reading."""
 
 import math
+import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_api
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import open_map
+from tf_panoptic_fpn.inference.result import Result
 
 IMAGE_SUFFIX = "_leftImg8bit"
 
 
-def write_cityscapes(folder, file_name, result, categories):
+def write_cityscapes(
+    folder: str | os.PathLike, file_name: str, result: Result, categories: CategoryTable
+) -> None:
     """Writes the semantic and the instance results of one image.
 
     `semantic/CITY_SEQUENCE_FRAME_pred_labelIds.png` has the label id of each pixel;
@@ -42,7 +48,7 @@ def write_cityscapes(folder, file_name, result, categories):
         (folder / "instances" / f"{name}_pred.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _label_ids(result, categories):
+def _label_ids(result: Result, categories: CategoryTable) -> np.ndarray:
     """uint8 `[H, W]`: the semantic branch's label, or else that of the panoptic map."""
     category_ids = np.zeros(result.panoptic_map.max() + 1, np.uint8)
     for segment in result.segments:
@@ -58,12 +64,14 @@ def _label_ids(result, categories):
     return np.where(semantic > 0, semantic, labels)
 
 
-def _save(array, path):
+def _save(array: np.ndarray, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
 
 
-def read_instance_results(path, root):
+def read_instance_results(
+    path: str | os.PathLike, root: str | os.PathLike
+) -> Iterator[tuple[np.ndarray, int, float]]:
     """Reads the instances of one image, one at a time.
 
     Args:
@@ -98,7 +106,7 @@ def read_instance_results(path, root):
         yield open_map(mask_path, _mask), label_id, score
 
 
-def _split(line, where):
+def _split(line: str, where: str) -> tuple[str, int, float]:
     parts = line.split()
     if len(parts) != 3:
         raise DataError(f"{where}: must be `mask label_id score`. Received: {line!r}")
@@ -111,6 +119,6 @@ def _split(line, where):
     return parts[0], int(label_id), score
 
 
-def _mask(image):
+def _mask(image: Image.Image) -> np.ndarray:
     # `convert` would clip or drop the low bits of 16-bit images.
     return np.asarray(image if image.mode.startswith("I") else image.convert("L")) != 0

@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import write_text
-from tf_panoptic_fpn.config import format_config
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import Config, MergeConfig, format_config
 from tf_panoptic_fpn.data.class_shares import class_shares, class_shares_of_records
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split, resolve_data
 from tf_panoptic_fpn.data.tfrecords import records_folder
-from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, write_report
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles, write_submission
@@ -21,16 +26,24 @@ from tf_panoptic_fpn.evaluation.running_metrics import (
     occurring_categories,
 )
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
+from tf_panoptic_fpn.formats.records import PanopticSplit
 from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.merge import Merger
+from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.workdir import Workdir
 
 GALLERY_IMAGES = 3  # of each kind
 
 
 def evaluate_run(
-    source, output=None, *, tta=False, balance_classes=False, sweep=(), submission=None
-):
+    source: ModelSource,
+    output: str | os.PathLike | None = None,
+    *,
+    tta: bool = False,
+    balance_classes: bool = False,
+    sweep: Sequence[str] = (),
+    submission: str | None = None,
+) -> dict[str, Any]:
     """Evaluates a model on the validation split of its configuration.
 
     Writes `results.json`, `report.html` and `predictions/` in `output`. Killed half-way, the same
@@ -52,7 +65,8 @@ def evaluate_run(
         ConfigError: if the model cannot be loaded or does not fit, or a setting breaks a rule.
         DataError: if the data set breaks a rule or has no ground truth.
     """
-    if output is None and source.workdir is None:
+    files = Workdir(output) if output else source.workdir
+    if files is None:
         raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
     if not source.has_data:
         raise ConfigError(f"--config must name the data set: {source.name} is not a run")
@@ -60,7 +74,6 @@ def evaluate_run(
         raise ConfigError("--categories cannot be given: those of the data set are taken")
     config = source.load_config()
     settings = [source.load_config(overrides).merge for overrides in sweep_overrides(sweep)]
-    files = Workdir(output) if output else source.workdir
     files.create()
     if source.config:
         config = resolve_data(config, files.path)
@@ -74,10 +87,10 @@ def evaluate_run(
         shares = _class_shares(config).tolist()
     predictors = load_predictors(source, config, split.categories, tta, shares)
     identity = _identity(source, config, split, tta, shares)
-    qualities = []
+    qualities: list[float | None] = []
     with tqdm(desc="evaluate", total=len(split.images), unit="image") as progress:
 
-        def count(quality):
+        def count(quality: float | None) -> None:
             qualities.append(quality)
             progress.update()
 
@@ -100,13 +113,13 @@ def evaluate_run(
     return results
 
 
-def _sweep(settings, categories):
+def _sweep(settings: Sequence[MergeConfig], categories: CategoryTable) -> ThresholdSweep | None:
     if not settings:
         return None
     return ThresholdSweep(Merger(categories), settings, categories)
 
 
-def _class_shares(config):
+def _class_shares(config: Config) -> np.ndarray:
     """Shares of the training data, of its files or, where it has records alone, of these."""
     semantic_things = config.model.semantic_things
     if config.data.train.paths(""):
@@ -115,7 +128,13 @@ def _class_shares(config):
     return class_shares_of_records(index, records_folder(config.data))
 
 
-def _identity(source, config, split, tta, shares):
+def _identity(
+    source: ModelSource,
+    config: Config,
+    split: PanopticSplit,
+    tta: bool,
+    shares: Sequence[float] | None,
+) -> dict[str, Any]:
     """What the predictions depend on beside the images; the ground truth is read each time."""
     validation = config.data.validation
     return {
@@ -129,27 +148,33 @@ def _identity(source, config, split, tta, shares):
     }
 
 
-def _gallery(split, qualities, predictions, identity):
+def _gallery(
+    split: PanopticSplit,
+    qualities: Sequence[float | None],
+    predictions: str | os.PathLike,
+    identity: dict[str, Any],
+) -> list[GalleryEntry]:
     """Reads the images of the best, the median and the worst PQ."""
-    kinds = _choose(qualities)
+    known = {position: pq for position, pq in enumerate(qualities) if pq is not None}
+    kinds = _choose(known)
     samples = evaluation_samples(
         dataclasses.replace(split, images=[split.images[position] for position in kinds])
     )
     entries = []
     with ResultFiles(predictions, split.categories, identity) as files:
         for (position, kind), (record, image, ids) in zip(kinds.items(), samples, strict=True):
-            result = files.read(files.finished(record))
+            line = files.finished(record)
+            if line is None:
+                raise DataError(f"{record.image_path}: has changed while it was evaluated")
+            result = files.read(line)
             result.image = image
-            entries.append(
-                GalleryEntry(kind, qualities[position], ids, coco_segments(record), result)
-            )
+            entries.append(GalleryEntry(kind, known[position], ids, coco_segments(record), result))
     return entries
 
 
-def _choose(qualities):
+def _choose(qualities: Mapping[int, float]) -> dict[int, str]:
     """Dict: position of an image -> "best", "median" or "worst"; none is listed twice."""
-    known = [position for position, quality in enumerate(qualities) if quality is not None]
-    ranked = sorted(known, key=lambda position: -qualities[position])
+    ranked = sorted(qualities, key=lambda position: -qualities[position])
     middle = max((len(ranked) - GALLERY_IMAGES) // 2, 0)
     kinds = {
         **dict.fromkeys(ranked[middle : middle + GALLERY_IMAGES], "median"),

@@ -3,36 +3,46 @@
 import collections
 import concurrent.futures
 import contextlib
+import os
+import pathlib
 import statistics
 import time
 import typing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.cityscapes_results import write_cityscapes
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles
 from tf_panoptic_fpn.evaluation.running_metrics import RunningMetrics, coco_segments
+from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
+from tf_panoptic_fpn.formats.records import ImageRecord
+from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
 
 SCORING_THREADS = 4
 IMAGES_AHEAD = 2  # that wait for each predictor
+Predict = Callable[[np.ndarray], Result]
+Sample = tuple[ImageRecord, np.ndarray, np.ndarray]  # see `evaluate`
 
 
 def evaluate(
-    predictor,
-    samples,
-    categories,
-    output_dir=None,
-    num_overlays=8,
+    predictor: Predict | Sequence[Predict],
+    samples: Iterable[Sample],
+    categories: CategoryTable,
+    output_dir: str | os.PathLike | None = None,
+    num_overlays: int = 8,
     *,
-    has_panoptic=True,
-    sweep=None,
-    identity=None,
-    cityscapes=False,
-    on_image=None,
-):
+    has_panoptic: bool = True,
+    sweep: ThresholdSweep | None = None,
+    identity: dict[str, Any] | None = None,
+    cityscapes: bool = False,
+    on_image: Callable[[float | None], None] | None = None,
+) -> dict[str, Any]:
     """Scores a predictor at the size of the images.
 
     Each predictor works in a thread of its own, threads behind it encode and write what it
@@ -70,7 +80,7 @@ def evaluate(
         DataError: if there is no sample, none has ground truth, or a sample and its prediction
             differ in size.
     """
-    predictors = predictor if isinstance(predictor, (list, tuple)) else [predictor]
+    predictors: Sequence[Predict] = [predictor] if callable(predictor) else predictor
     scores = RunningMetrics(categories, has_panoptic, sweep)
     seconds = []
     with contextlib.ExitStack() as stack:
@@ -84,7 +94,7 @@ def evaluate(
         for image in stack.enter_context(contextlib.closing(images)):
             result, spent, swept = image.prepared.result()
             quality = scores.update(image.record, image.ids, result, swept)
-            if image.line:
+            if files and image.line:
                 files.keep(image.line)
             elif files:
                 files.append(image.record, image.stem, result, spent)
@@ -103,16 +113,21 @@ def evaluate(
 class _Image(typing.NamedTuple):
     """One image under way."""
 
-    record: typing.Any
+    record: ImageRecord
     ids: np.ndarray
-    stem: str | None  # of its files
+    stem: str  # of its files; "" where none are written
     line: dict | None  # in the files, if it was finished before
     prepared: concurrent.futures.Future  # of what `_Preparation` returns
 
 
-def _predicted_images(samples, predictors, prepare, num_overlays):
+def _predicted_images(
+    samples: Iterable[Sample],
+    predictors: Sequence[Predict],
+    prepare: "_Preparation",
+    num_overlays: int,
+) -> Generator[_Image, None, None]:
     """Yields an `_Image` for each sample, in order, while threads work on some of the next."""
-    pending = collections.deque()
+    pending: collections.deque[_Image] = collections.deque()
     num_predicted = 0
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(_threads(1)) for _ in predictors]
@@ -135,31 +150,45 @@ def _predicted_images(samples, predictors, prepare, num_overlays):
 class _Preparation:
     """What is done with a prediction in any order, by several threads: encode, write, draw."""
 
-    def __init__(self, files, scores, categories, cityscapes):
+    def __init__(
+        self,
+        files: ResultFiles | None,
+        scores: RunningMetrics,
+        categories: CategoryTable,
+        cityscapes: bool,
+    ) -> None:
         self._files = files
         self._scores = scores
         self._categories = categories
         self._cityscapes = cityscapes
 
-    def known(self, record):
+    def known(self, record: ImageRecord) -> tuple[str, dict | None]:
         """Returns the stem of an image's files, and its line if it is finished, or None."""
         if not self._files:
-            return None, None
+            return "", None
         return self._files.unique_stem(record), self._files.finished(record)
 
-    def __call__(self, record, ids, stem, line, predicted, drawn):
+    def __call__(
+        self,
+        record: ImageRecord,
+        ids: np.ndarray,
+        stem: str,
+        line: dict | None,
+        predicted: concurrent.futures.Future | None,
+        drawn: np.ndarray | None,
+    ) -> tuple[Result, float, list | None]:
         """Returns the `Result`, its seconds, and what `RunningMetrics.sweep` makes of it.
 
         Args:
             record, ids: the image's and its ground truth.
-            stem: name of its files, or None.
+            stem: name of its files, or "".
             line: its line in the files, or None if a predictor was asked.
             predicted: future of what `_timed` returns, or None.
             drawn: the image, to write its overlay, or None.
         """
-        if line:
+        if self._files and line:
             result, seconds = self._files.read(line), line["seconds"]
-        else:
+        elif predicted is not None:
             result, seconds = predicted.result()
         if result.panoptic_map.shape != ids.shape:
             raise DataError(
@@ -177,21 +206,28 @@ class _Preparation:
                 self._categories,
             )
         if self._files and drawn is not None:
-            self._draw(record, drawn, ids, stem, result)
+            path = self._files.folder / "overlays" / f"{stem}.jpg"
+            self._draw(path, record, drawn, ids, result)
         return result, seconds, self._scores.sweep(record, ids, result)
 
-    def _draw(self, record, image, ids, stem, result):
+    def _draw(
+        self,
+        path: pathlib.Path,
+        record: ImageRecord,
+        image: np.ndarray,
+        ids: np.ndarray,
+        result: Result,
+    ) -> None:
         pictures = [
-            draw_panoptic(image, *drawn, self._categories)
-            for drawn in ((result.panoptic_map, result.segments), (ids, coco_segments(record)))
+            draw_panoptic(image, result.panoptic_map, result.segments, self._categories),
+            draw_panoptic(image, ids, coco_segments(record), self._categories),
         ]
         picture = side_by_side(pictures, [f"prediction: {record.file_name}", "ground truth"])
-        path = self._files.folder / "overlays" / f"{stem}.jpg"
         Image.fromarray(picture).save(path, quality=92)
 
 
 @contextlib.contextmanager
-def _threads(count):
+def _threads(count: int) -> Iterator[concurrent.futures.Executor]:
     """Threads that, after an error, begin nothing more."""
     pool = concurrent.futures.ThreadPoolExecutor(count)
     try:
@@ -200,7 +236,7 @@ def _threads(count):
         pool.shutdown(cancel_futures=True)
 
 
-def _timed(predictor, image):
+def _timed(predictor: Predict, image: np.ndarray) -> tuple[Result, float]:
     """Returns what the predictor returns, and the seconds that it took."""
     start = time.perf_counter()
     result = predictor(image)

@@ -1,11 +1,15 @@
 """Finding the prediction of each ground truth among files."""
 
+import os
 import pathlib
+from collections.abc import Sequence
 
 from tf_panoptic_fpn.errors import DataError
 
 
-def pair_by_path(gt_dir, pred_dir):
+def pair_by_path(
+    gt_dir: str | os.PathLike, pred_dir: str | os.PathLike
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """Finds the prediction of each ground-truth PNG, of the same path within its folder.
 
     Args:
@@ -24,7 +28,9 @@ def pair_by_path(gt_dir, pred_dir):
     return pairs
 
 
-def pair_cityscapes(gt_dir, pred_dir, gt_ending, pred_ending):
+def pair_cityscapes(
+    gt_dir: str | os.PathLike, pred_dir: str | os.PathLike, gt_ending: str, pred_ending: str
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """Finds the prediction of each ground truth of Cityscapes, by city, sequence and frame.
 
     Args:
@@ -54,13 +60,13 @@ def pair_cityscapes(gt_dir, pred_dir, gt_ending, pred_ending):
     return pairs
 
 
-def _find(folder, pattern):
+def _find(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
     paths = sorted(folder.rglob(pattern))
     if not paths:
         raise DataError(f"{folder}: holds no file {pattern}")
     return paths
 
 
-def _check_none_missing(missing, total):
+def _check_none_missing(missing: Sequence[pathlib.Path], total: int) -> None:
     if missing:
         raise DataError(f"{missing[0]}: the prediction is missing ({len(missing)} of {total})")

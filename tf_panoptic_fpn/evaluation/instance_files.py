@@ -1,5 +1,9 @@
 """Reading COCO instance files for the metrics: ground truth and results."""
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.breaches import written
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
@@ -8,7 +12,7 @@ from tf_panoptic_fpn.formats.json_file import read_json
 from tf_panoptic_fpn.formats.rle import MaskError, encode_segmentation, mask_area, mask_box
 
 
-def read_ground_truth(path, needs_masks):
+def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, list]:
     """Reads and checks a COCO instance file.
 
     Args:
@@ -58,7 +62,9 @@ def read_ground_truth(path, needs_masks):
     }
 
 
-def read_results(path, ground_truth, needs_masks):
+def read_results(
+    path: str | os.PathLike, ground_truth: Mapping[str, list], needs_masks: bool
+) -> list[dict[str, Any]]:
     """Reads and checks COCO instance results.
 
     Args:
@@ -98,7 +104,7 @@ def read_results(path, ground_truth, needs_masks):
     return results
 
 
-def count_doubled(results):
+def count_doubled(results: Sequence[Mapping[str, Any]]) -> int:
     """Counts the results that repeat another one of the list in full.
 
     Args:
@@ -120,7 +126,7 @@ def count_doubled(results):
     return len(results) - len(distinct)
 
 
-def _score(entry, fields):
+def _score(entry: Mapping[str, Any], fields: Fields) -> float:
     if "score" not in entry:
         fields.add("entry", f"the key `score` is missing. Received: {written(sorted(entry))}")
     if not is_number(entry["score"]):
@@ -129,7 +135,7 @@ def _score(entry, fields):
     return entry["score"]
 
 
-def _mask(entry, size, fields):
+def _mask(entry: Mapping[str, Any], size: tuple[int, int], fields: Fields) -> dict[str, Any] | None:
     if "segmentation" not in entry:
         text = f"the key `segmentation` is missing. Received: {written(sorted(entry))}"
         fields.add("entry", text)
@@ -138,4 +144,5 @@ def _mask(entry, size, fields):
             entry["segmentation"], size, lambda text: fields.add("part", text)
         )
     except MaskError as error:
-        return fields.add(error.rule, str(error))
+        fields.add(error.rule, str(error))
+        return None

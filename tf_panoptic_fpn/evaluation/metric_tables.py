@@ -2,19 +2,22 @@
 
 import contextlib
 import json
+import os
 import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import DataError
 
 
-def number_of(count, noun):
+def number_of(count: int, noun: str) -> str:
     """Returns "1 image", "2 images", "2 classes"."""
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
     return f"{count} {noun}{ending}"
 
 
-def format_figures(title, rows):
+def format_figures(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> str:
     """Formats figures as a table, in per cent.
 
     Args:
@@ -35,7 +38,7 @@ def format_figures(title, rows):
 
 
 @contextlib.contextmanager
-def figures_file(result, path):
+def figures_file(result: Mapping[str, Any], path: str | os.PathLike | None) -> Iterator[None]:
     """Writes a metric's result, fractions in full precision, as JSON; None stays null.
 
     The file is written before the block, so that it is there whatever becomes of what the block

@@ -5,23 +5,33 @@ import functools
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.breaches import Breaches, written
 from tf_panoptic_fpn.formats.coco_json import category_table, matching_id
-from tf_panoptic_fpn.formats.coco_panoptic import panoptic_annotations
+from tf_panoptic_fpn.formats.coco_panoptic import PanopticAnnotation, panoptic_annotations
 from tf_panoptic_fpn.formats.json_file import read_lists
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_ids
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 _CHUNK = 16  # images that a worker scores before it reports
+Listed = tuple[int | str, str, list[dict[str, Any]]]  # see `_plain`
 
 
 def evaluate_panoptic_files(
-    gt_json, pred_json, gt_dir=None, pred_dir=None, strict=False, splits=None
-):
+    gt_json: str | os.PathLike,
+    pred_json: str | os.PathLike,
+    gt_dir: str | os.PathLike | None = None,
+    pred_dir: str | os.PathLike | None = None,
+    strict: bool = False,
+    splits: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:
     """Scores COCO panoptic results against their ground truth.
 
     A worker for each core reads and scores the images, so that no more maps are in memory than two
@@ -64,9 +74,11 @@ def evaluate_panoptic_files(
     return {**total.result(splits), "num_mismatched": total.num_mismatched}
 
 
-def _worker_pool(num_tasks):
+def _worker_pool(num_tasks: int) -> concurrent.futures.Executor:
     """An executor with a worker for each core, but not more than tasks."""
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     num_workers = min(num_cores, num_tasks)
     if sys.platform == "linux" and num_workers > 1:
         # The workers run neither TensorFlow nor BLAS, so that forking beside their threads is safe.
@@ -76,7 +88,13 @@ def _worker_pool(num_tasks):
     return concurrent.futures.ThreadPoolExecutor(num_workers)
 
 
-def _score(categories, strict, gt_dir, pred_dir, pairs):
+def _score(
+    categories: CategoryTable,
+    strict: bool,
+    gt_dir: str | os.PathLike,
+    pred_dir: str | os.PathLike,
+    pairs: Sequence[tuple[Listed, Listed]],
+) -> PanopticQuality:
     """A `PanopticQuality` of pairs of annotations."""
     quality = PanopticQuality(categories, strict)
     for (image_id, gt_name, gt_segments), (_, pred_name, pred_segments) in pairs:
@@ -90,12 +108,12 @@ def _score(categories, strict, gt_dir, pred_dir, pairs):
     return quality
 
 
-def default_dir(json_path):
+def default_dir(json_path: str | os.PathLike) -> str:
     """Folder of the PNGs of a COCO panoptic file: `X` for `X.json`."""
     return str(json_path).removesuffix(".json")
 
 
-def format_pq_table(result):
+def format_pq_table(result: Mapping[str, Any]) -> str:
     """The table that panopticapi prints, with a row for each further split.
 
     Args:
@@ -114,7 +132,7 @@ def format_pq_table(result):
     return "\n".join(lines)
 
 
-def _read_categories(path):
+def _read_categories(path: str | os.PathLike) -> CategoryTable:
     entries = read_lists(path, ("categories",))["categories"]
     for entry in entries:
         if "isthing" not in entry:
@@ -123,7 +141,9 @@ def _read_categories(path):
     return category_table([{"name": str(e.get("id")), **e} for e in entries], path)
 
 
-def _pair_annotations(gt_json, pred_json, categories):
+def _pair_annotations(
+    gt_json: str | os.PathLike, pred_json: str | os.PathLike, categories: CategoryTable
+) -> list[tuple[Listed, Listed]]:
     """Pairs each annotation of the ground truth with the prediction of the same image."""
     gt = {a.image_id: a for a in panoptic_annotations(gt_json, categories, Breaches())}
     if not gt:
@@ -144,7 +164,7 @@ def _pair_annotations(gt_json, pred_json, categories):
     return [(_plain(annotation), _plain(pred[image_id])) for image_id, annotation in gt.items()]
 
 
-def _plain(annotation):
+def _plain(annotation: PanopticAnnotation) -> Listed:
     """Id of the image, file name of the map, and the segments as `PanopticQuality` takes them."""
     segments = [
         {"id": s.id, "category_id": s.category_id, "iscrowd": int(s.is_crowd)}
@@ -154,7 +174,7 @@ def _plain(annotation):
     return annotation.image_id, annotation.file_name, segments
 
 
-def _read_map(folder, image_id, file_name):
+def _read_map(folder: str | os.PathLike, image_id: int | str, file_name: str) -> np.ndarray:
     try:
         return read_panoptic_ids(os.path.join(folder, file_name))
     except DataError as error:

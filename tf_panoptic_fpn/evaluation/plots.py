@@ -1,12 +1,22 @@
 """Line charts, laid out for the template of the report to draw as SVG."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 44
+Point = tuple[float, float]
+Range = tuple[float, float]
 
 
-def line_chart(series, x_label, y_label, x_range=None, y_range=None):
+def line_chart(
+    series: Mapping[str, Sequence[Point]],
+    x_label: str,
+    y_label: str,
+    x_range: Range | None = None,
+    y_range: Range | None = None,
+) -> dict[str, Any]:
     """Lays out a line chart.
 
     Args:
@@ -23,10 +33,10 @@ def line_chart(series, x_label, y_label, x_range=None, y_range=None):
     x_ticks = _ticks(*(x_range or _extent([x for x, _ in points])))
     y_ticks = _ticks(*(y_range or _extent([y for _, y in points])))
 
-    def x_at(x):
+    def x_at(x: float) -> float:
         return LEFT + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (WIDTH - LEFT - RIGHT)
 
-    def y_at(y):
+    def y_at(y: float) -> float:
         return (
             HEIGHT
             - BOTTOM
@@ -50,12 +60,12 @@ def line_chart(series, x_label, y_label, x_range=None, y_range=None):
     }
 
 
-def _extent(values):
+def _extent(values: Iterable[float]) -> Range:
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 1, high + 1)
 
 
-def _ticks(low, high):
+def _ticks(low: float, high: float) -> list[float]:
     """About five round numbers from at or below `low` to at or above `high`."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))

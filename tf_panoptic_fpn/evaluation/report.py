@@ -3,12 +3,16 @@
 import base64
 import dataclasses
 import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.atomic_write import write_text
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import PanopticError
 from tf_panoptic_fpn.evaluation.metric_tables import number_of
 from tf_panoptic_fpn.evaluation.plots import line_chart
@@ -43,7 +47,13 @@ class GalleryEntry:
     result: Result  # with its image and the name of its file
 
 
-def write_report(path, results, gallery, config_text, categories):
+def write_report(
+    path: str | os.PathLike,
+    results: Mapping[str, Any],
+    gallery: Sequence[GalleryEntry],
+    config_text: str,
+    categories: CategoryTable,
+) -> None:
     """Writes the results of an evaluation as one HTML page that needs no other file.
 
     A part that `results` lacks (a task that the model does not have, no sweep) has no section.
@@ -108,7 +118,7 @@ def write_report(path, results, gallery, config_text, categories):
         raise PanopticError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def format_table(results):
+def format_table(results: Mapping[str, Any]) -> str:
     """Formats the results of `evaluate` for a terminal.
 
     Args:
@@ -135,7 +145,7 @@ def format_table(results):
     return "\n\n".join(blocks)
 
 
-def _instance_rows(results):
+def _instance_rows(results: Mapping[str, Any]) -> list[list[str]]:
     """The table of AP with its header, or none without instances."""
     rows = [
         [title, *(_percent(results[key][name]) for name in METRICS)]
@@ -145,7 +155,7 @@ def _instance_rows(results):
     return [["Instances", *METRICS], *rows] if rows else []
 
 
-def _semantic_rows(results):
+def _semantic_rows(results: Mapping[str, Any]) -> list[list[str]]:
     """The table of semantic segmentation with its header, or none without the task."""
     semantic = results.get("semantic")
     if semantic is None:
@@ -154,12 +164,12 @@ def _semantic_rows(results):
     return [["Semantic", *known], ["All", *map(_percent, known.values())]]
 
 
-def _group_row(name, group):
+def _group_row(name: str, group: Mapping[str, Any]) -> list[str]:
     shares = (group[key] if group["n"] else None for key in ("PQ", "SQ", "RQ"))
     return [name, *map(_percent, shares), str(group["n"])]
 
 
-def _class_rows(per_class):
+def _class_rows(per_class: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     counts = ("tp", "fp", "fn")
     occurring = [item for item in per_class.items() if any(item[1][key] for key in counts)]
     return [
@@ -168,7 +178,7 @@ def _class_rows(per_class):
     ]
 
 
-def _tiles(results):
+def _tiles(results: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     """The headline: (name, fraction or None)."""
     tiles = []
     if "panoptic" in results:
@@ -185,7 +195,9 @@ def _tiles(results):
     return tiles
 
 
-def _class_table(results, categories):
+def _class_table(
+    results: Mapping[str, Any], categories: CategoryTable
+) -> tuple[str | None, list[str], list[dict[str, Any]]]:
     """The figures of each class.
 
     Returns:
@@ -223,7 +235,7 @@ def _class_table(results, categories):
     return bar_column, ["class", "kind", *columns], rows
 
 
-def _precision_recall(curves):
+def _precision_recall(curves: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The chart of precision against recall, or None without a value."""
     if not curves:
         return None
@@ -236,11 +248,11 @@ def _precision_recall(curves):
     return line_chart(series, "recall", "precision", (0, 1), (0, 1)) if series else None
 
 
-def _sweep_charts(sweep):
+def _sweep_charts(sweep: Sequence[Mapping[str, float]]) -> list[tuple[str, dict[str, Any]]]:
     """Charts (title, layout) of the highest PQ at each value of each threshold that varies."""
     charts = []
     for key, title in THRESHOLDS.items():
-        best = {}
+        best: dict[float, float] = {}
         for row in sweep:
             best[row[key]] = max(best.get(row[key], 0), 100 * row["PQ"])
         if len(best) > 1:
@@ -248,19 +260,20 @@ def _sweep_charts(sweep):
     return charts
 
 
-def _gallery(gallery, categories):
+def _gallery(gallery: Sequence[GalleryEntry], categories: CategoryTable) -> list[dict[str, Any]]:
     """The entries with their pictures as data URLs."""
     budget = GALLERY_BYTES // (4 * max(len(gallery), 1))
     entries = []
     for entry in gallery:
         result = entry.result
+        image = np.asarray(result.image)  # a gallery's results have theirs
         predicted = result.panoptic_map, result.segments
         truth = entry.gt_ids, entry.gt_segments
         pictures = {
-            "image": result.image,
-            "prediction": _panoptic_picture(result.image, *predicted, categories),
-            "ground truth": _panoptic_picture(result.image, *truth, categories),
-            "errors": draw_difference(result.image, *truth, *predicted, legend=False),
+            "image": image,
+            "prediction": _panoptic_picture(image, *predicted, categories),
+            "ground truth": _panoptic_picture(image, *truth, categories),
+            "errors": draw_difference(image, *truth, *predicted, legend=False),
         }
         entries.append(
             {
@@ -273,7 +286,12 @@ def _gallery(gallery, categories):
     return entries
 
 
-def _panoptic_picture(image, ids, segments, categories):
+def _panoptic_picture(
+    image: np.ndarray,
+    ids: np.ndarray,
+    segments: Sequence[Mapping[str, Any]],
+    categories: CategoryTable,
+) -> np.ndarray:
     """Draws at the size of the page, so that labels can be read there."""
     size = _thumbnail_size(ids.shape[1], ids.shape[0], PICTURE_SIDES[0])
     image = Image.fromarray(image).resize(size, Image.Resampling.BOX)
@@ -281,13 +299,13 @@ def _panoptic_picture(image, ids, segments, categories):
     return draw_panoptic(np.array(image), np.array(ids), segments, categories)
 
 
-def _thumbnail_size(width, height, side):
+def _thumbnail_size(width: int, height: int, side: int) -> tuple[int, int]:
     """(width, height) with a longer side of at most `side`."""
     scale = min(side / max(width, height), 1)
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _data_url(picture, budget):
+def _data_url(picture: np.ndarray, budget: int) -> str:
     """A JPEG of at most `budget` bytes, or the smallest that is tried."""
     picture = Image.fromarray(picture)
     for side in PICTURE_SIDES:
@@ -299,11 +317,11 @@ def _data_url(picture, budget):
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _percent(share):
+def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _table(header, rows):
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligns the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(

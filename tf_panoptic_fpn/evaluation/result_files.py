@@ -7,12 +7,16 @@ import pathlib
 import shutil
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.atomic_write import replacing, write_text
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.formats.records import ImageRecord
 from tf_panoptic_fpn.inference.result import Result
 
 FOLDERS = ("panoptic", "semantic", "detections", "overlays", "cityscapes")
@@ -33,7 +37,13 @@ class ResultFiles:
         keeps_detections: bool, whether the detections are to be merged again.
     """
 
-    def __init__(self, folder, categories, identity=None, keeps_detections=False):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        categories: CategoryTable,
+        identity: dict[str, Any] | None = None,
+        keeps_detections: bool = False,
+    ) -> None:
         self.folder = pathlib.Path(folder)
         self._categories = categories
         self._keeps_detections = keeps_detections
@@ -41,19 +51,19 @@ class ResultFiles:
         self._keep_or_delete(identity)
         for name in ("panoptic", "semantic", "detections", "overlays"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self._offsets = {}  # image id -> where its line starts
-        self._stems = {}  # stem -> image id
+        self._offsets: dict[int | str, int] = {}  # image id -> where its line starts
+        self._stems: dict[str, int | str] = {}  # stem -> image id
         self._scan()
-        self._image_ids = []  # of this evaluation, in its order
+        self._image_ids: list[int | str] = []  # of this evaluation, in its order
         self._file = self._path.open("ab")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _keep_or_delete(self, identity):
+    def _keep_or_delete(self, identity: dict[str, Any] | None) -> None:
         path = self.folder / "identity.json"
         identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
         if self._path.exists():
@@ -64,7 +74,7 @@ class ResultFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(identity, indent=1))
 
-    def _delete(self, identity, known):
+    def _delete(self, identity: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         changed = [key for key, value in identity.items() if known.get(key) != value]
         reason = f" of another {', '.join(changed)}" if changed else ""
         print(f"{self.folder}: deleted the results{reason}, evaluating anew", file=sys.stderr)
@@ -72,7 +82,7 @@ class ResultFiles:
         for name in FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def _scan(self):
+    def _scan(self) -> None:
         """Finds the lines; cuts off one that a kill left unfinished."""
         end = 0
         self._path.touch()
@@ -86,7 +96,7 @@ class ResultFiles:
                 end += len(text)
             file.truncate(end)
 
-    def finished(self, record):
+    def finished(self, record: ImageRecord) -> dict[str, Any] | None:
         """Returns the line of an image, a dict, if all that is needed of it is there, or None."""
         if record.image_id not in self._offsets:
             return None
@@ -98,17 +108,17 @@ class ResultFiles:
             return None
         return line if all(path.exists() for path in self._paths(line).values()) else None
 
-    def lines(self):
+    def lines(self) -> Iterator[dict[str, Any]]:
         """Yields the lines of the images of this evaluation, in its order."""
         for image_id in self._image_ids:
             yield self._line(image_id)
 
-    def _line(self, image_id):
+    def _line(self, image_id: int | str) -> dict[str, Any]:
         with self._path.open("rb") as file:
             file.seek(self._offsets[image_id])
             return json.loads(file.readline())
 
-    def unique_stem(self, record):
+    def unique_stem(self, record: ImageRecord) -> str:
         """Flattens `folder/name.jpg` to `folder_name`, so that nothing lands outside the folder.
 
         Where that is another image's, the id is added, and if need be a number.
@@ -122,18 +132,19 @@ class ResultFiles:
             if self._stems.setdefault(stem, record.image_id) == record.image_id
         )
 
-    def write(self, stem, result):
+    def write(self, stem: str, result: Result) -> None:
         """Writes the arrays of a `Result`; several threads may."""
         paths = self._paths(self._contents(stem, result))
         write_panoptic_png(result.panoptic_map, paths["panoptic"])
-        if "semantic" in paths:
+        if result.semantic_map is not None:
             num_classes = len(self._categories.categories) + 1
             dtype = np.uint8 if num_classes <= 256 else np.uint16
             Image.fromarray(result.semantic_map.astype(dtype)).save(paths["semantic"])
-        if "detections" in paths:
-            np.savez(paths["detections"], **result.detections)
+        detections: dict[str, Any] | None = result.detections
+        if "detections" in paths and detections is not None:
+            np.savez(paths["detections"], **detections)
 
-    def _contents(self, stem, result):
+    def _contents(self, stem: str, result: Result) -> dict[str, Any]:
         """The part of an image's line that says which files it has."""
         return {
             "stem": stem,
@@ -141,7 +152,7 @@ class ResultFiles:
             "has_detections": self._keeps_detections and result.detections is not None,
         }
 
-    def _paths(self, line):
+    def _paths(self, line: Mapping[str, Any]) -> dict[str, pathlib.Path]:
         """The files of an image, by folder."""
         endings = {"panoptic": "png"}
         if line["has_semantic"]:
@@ -153,11 +164,11 @@ class ResultFiles:
             for name, ending in endings.items()
         }
 
-    def keep(self, line):
+    def keep(self, line: Mapping[str, Any]) -> None:
         """Counts an image that is finished to this evaluation."""
         self._image_ids.append(line["image_id"])
 
-    def append(self, record, stem, result, seconds):
+    def append(self, record: ImageRecord, stem: str, result: Result, seconds: float) -> None:
         """Writes the line of an image whose arrays are written.
 
         Args:
@@ -182,7 +193,7 @@ class ResultFiles:
         self._file.flush()
         self.keep(line)
 
-    def read(self, line):
+    def read(self, line: Mapping[str, Any]) -> Result:
         """Reads the `Result` of a line; the inverse of `write` and `append`."""
         paths = self._paths(line)
         semantic = detections = None
@@ -201,7 +212,7 @@ class ResultFiles:
             file_name=line["file_name"],
         )
 
-    def write_coco(self):
+    def write_coco(self) -> None:
         """Writes `panoptic.json` and `instances.json`, COCO's result formats."""
         images, annotations, separator = [], [], ""
         with (
@@ -235,13 +246,13 @@ class ResultFiles:
         write_text(self.folder / "panoptic.json", json.dumps(panoptic))
 
 
-def _stamp(path):
+def _stamp(path: str | os.PathLike) -> list[int]:
     """Tells whether a file has changed."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]
 
 
-def write_submission(folder, name):
+def write_submission(folder: str | os.PathLike, name: str) -> tuple[pathlib.Path, pathlib.Path]:
     """Packs the COCO results of an evaluation as COCO's server takes them.
 
     `panoptic_NAME_results.zip` holds `panoptic_NAME_results.json` and the folder of that name with

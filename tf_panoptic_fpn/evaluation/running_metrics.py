@@ -1,9 +1,16 @@
 """All metrics of an evaluation, fed image by image."""
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from pycocotools import mask as mask_api
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
+from tf_panoptic_fpn.formats.records import ImageRecord
+from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.instance_ap import InstanceAP
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
@@ -20,7 +27,12 @@ class RunningMetrics:
         sweep: a `ThresholdSweep`, or None.
     """
 
-    def __init__(self, categories, has_panoptic=True, sweep=None):
+    def __init__(
+        self,
+        categories: CategoryTable,
+        has_panoptic: bool = True,
+        sweep: ThresholdSweep | None = None,
+    ) -> None:
         self._categories = categories
         self._panoptic = PanopticQuality(categories) if has_panoptic else None
         self._instances = InstanceAP(categories)
@@ -31,20 +43,28 @@ class RunningMetrics:
         self._semantic = SemanticIoU([names[s] for s in sorted(names)], IGNORED)
         self._sweep = sweep if has_panoptic else None
         self._has_instances = self._has_semantic = False
-        self._present = set()  # categories of the ground truth
+        self._present: set[int] = set()  # categories of the ground truth
 
     @property
-    def needs_detections(self):
+    def needs_detections(self) -> bool:
         """Whether `sweep` reads the detections of a `Result`."""
         return self._sweep is not None
 
-    def sweep(self, record, ids, result):
+    def sweep(
+        self, record: ImageRecord, ids: np.ndarray, result: Result
+    ) -> list[PanopticQuality] | None:
         """The costly part of `update`, which several threads may do ahead of it."""
         if self._sweep is None:
             return None
         return self._sweep.score(ids, coco_segments(record), result, record.file_name)
 
-    def update(self, record, ids, result, swept=None):
+    def update(
+        self,
+        record: ImageRecord,
+        ids: np.ndarray,
+        result: Result,
+        swept: list[PanopticQuality] | None = None,
+    ) -> float | None:
         """Adds one image.
 
         Args:
@@ -66,7 +86,7 @@ class RunningMetrics:
             pq = self._panoptic.update(
                 ids, gt_segments, result.panoptic_map, result.segments, image=record.file_name
             )
-        if swept is not None:
+        if swept is not None and self._sweep is not None:
             self._sweep.add(swept)
         if result.semantic_map is not None and gt_segments:
             self._has_semantic = True
@@ -78,7 +98,13 @@ class RunningMetrics:
             self._update_instances(record, ids, gt_segments, instances)
         return pq
 
-    def _update_instances(self, record, ids, gt_segments, results):
+    def _update_instances(
+        self,
+        record: ImageRecord,
+        ids: np.ndarray,
+        gt_segments: Sequence[Mapping[str, Any]],
+        results: Sequence[Mapping[str, Any]],
+    ) -> None:
         if record.instances is None:
             self._instances.update(record.image_id, ids, gt_segments, results)
             return
@@ -94,7 +120,7 @@ class RunningMetrics:
         ]
         self._instances.update_annotations(record.image_id, ids.shape, annotations, results)
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Returns the part of the results that the metrics make up, see `evaluator.evaluate`."""
         check_occurring(self._present)
         names = self._categories.unique_names
@@ -107,7 +133,7 @@ class RunningMetrics:
         }
 
 
-def coco_segments(record):
+def coco_segments(record: ImageRecord) -> list[dict[str, Any]]:
     """Lists the segments of a record as COCO panoptic files do."""
     return [
         {"id": s.id, "category_id": s.category_id, "iscrowd": int(s.is_crowd)}
@@ -115,18 +141,21 @@ def coco_segments(record):
     ]
 
 
-def occurring_categories(record):
+def occurring_categories(record: ImageRecord) -> set[int]:
     """Returns the set of the category ids in the ground truth of an image."""
-    return {segment.category_id for segment in (*record.segments, *(record.instances or ()))}
+    of_segments = {segment.category_id for segment in record.segments}
+    return of_segments | {instance.category_id for instance in record.instances or ()}
 
 
-def check_occurring(category_ids):
+def check_occurring(category_ids: Collection[int] | bool) -> None:
     """Raises DataError if nothing occurs in the ground truth: no figure would mean anything."""
     if not category_ids:
         raise DataError("The ground truth must hold a segment. Received: images of void alone")
 
 
-def _semantic_map(ids, segments, semantic_class):
+def _semantic_map(
+    ids: np.ndarray, segments: Sequence[Mapping[str, Any]], semantic_class: Mapping[int, int]
+) -> np.ndarray:
     """Semantic classes `[H, W]` of a panoptic map; void, the id 0, is ignored."""
     classes = {0: IGNORED, **{s["id"]: semantic_class[s["category_id"]] for s in segments}}
     keys = np.array(sorted(classes))

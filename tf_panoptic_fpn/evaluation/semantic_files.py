@@ -1,5 +1,8 @@
 """Reading folders of semantic label maps."""
 
+import os
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
@@ -10,7 +13,7 @@ from tf_panoptic_fpn.formats.json_file import read_json
 IGNORED = -1  # no file can hold it, so that the number of classes has no limit
 
 
-def read_categories(path):
+def read_categories(path: str | os.PathLike) -> CategoryTable:
     """Reads the categories of a COCO file, or the `categories.json` of a run.
 
     Args:
@@ -29,7 +32,12 @@ def read_categories(path):
     return CategoryTable.from_coco(entries, file=str(path))
 
 
-def read_semantic_pair(gt_path, pred_path, category_ids, ignored):
+def read_semantic_pair(
+    gt_path: str | os.PathLike,
+    pred_path: str | os.PathLike,
+    category_ids: Sequence[int],
+    ignored: Collection[int],
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads a ground truth and its prediction as classes.
 
     Args:
@@ -59,7 +67,9 @@ def read_semantic_pair(gt_path, pred_path, category_ids, ignored):
     return gt, pred
 
 
-def _to_classes(ids, category_ids, path):
+def _to_classes(
+    ids: np.ndarray, category_ids: Sequence[int], path: str | os.PathLike
+) -> np.ndarray:
     order = np.argsort(category_ids)
     sorted_ids = np.asarray(category_ids)[order]
     positions = np.minimum(np.searchsorted(sorted_ids, ids), len(order) - 1)

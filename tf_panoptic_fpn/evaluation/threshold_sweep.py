@@ -1,10 +1,17 @@
 """Panoptic quality at several thresholds of the merge, from one run of the model."""
 
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.result import segments_info
+from tf_panoptic_fpn.inference.merge import Merger
+from tf_panoptic_fpn.inference.result import Result, segments_info
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 
@@ -18,13 +25,21 @@ class ThresholdSweep:
         categories: `CategoryTable`.
     """
 
-    def __init__(self, merge, settings, categories):
+    def __init__(
+        self, merge: Merger, settings: Iterable[MergeConfig], categories: CategoryTable
+    ) -> None:
         self._merge = merge
         self._categories = categories
         self.settings = list(settings)
         self._qualities = [PanopticQuality(categories) for _ in self.settings]
 
-    def score(self, gt_ids, gt_segments, result, image=""):
+    def score(
+        self,
+        gt_ids: np.ndarray,
+        gt_segments: Sequence[Mapping[str, Any]],
+        result: Result,
+        image: str = "",
+    ) -> list[PanopticQuality]:
         """Scores one image; several threads may.
 
         Args:
@@ -45,12 +60,12 @@ class ThresholdSweep:
             qualities.append(quality)
         return qualities
 
-    def add(self, qualities):
+    def add(self, qualities: Sequence[PanopticQuality]) -> None:
         """Adds an image that `score` scored."""
         for total, quality in zip(self._qualities, qualities, strict=True):
             total.merge(quality)
 
-    def result(self):
+    def result(self) -> list[dict[str, float]]:
         """Returns a list of dicts, in the order of the settings.
 
         Each has `score_threshold`, `overlap_threshold`, `stuff_area`, and `PQ`, `SQ`, `RQ` over all
@@ -65,7 +80,7 @@ class ThresholdSweep:
         return rows
 
 
-def sweep_overrides(flags):
+def sweep_overrides(flags: Sequence[str]) -> list[list[str]]:
     """Reads `merge.KEY=VALUE,VALUE...`, repeated for a product.
 
     Args:

@@ -1,8 +1,11 @@
 """Median and spread of the results of several runs."""
 
 import json
+import os
 import pathlib
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tf_panoptic_fpn.errors import DataError
 
@@ -21,7 +24,7 @@ HEADLINES = (
 )
 
 
-def summarize_trials(folders):
+def summarize_trials(folders: Sequence[str | os.PathLike]) -> dict[str, Any]:
     """Takes the median and the spread of every figure over several evaluations.
 
     Args:
@@ -51,7 +54,7 @@ def summarize_trials(folders):
     return {"trials": [str(folder) for folder in folders], "figures": _summarize(trials)}
 
 
-def format_trials(summary):
+def format_trials(summary: Mapping[str, Any]) -> str:
     """Formats what `summarize_trials` returns as a table, in per cent."""
     rows = []
     for title, path in HEADLINES:
@@ -65,7 +68,7 @@ def format_trials(summary):
     return "\n".join([header, *rows])
 
 
-def _summarize(trees):
+def _summarize(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     summary = {}
     for key in dict.fromkeys(key for tree in trees for key in tree):
         found = [tree[key] for tree in trees if tree.get(key) is not None]

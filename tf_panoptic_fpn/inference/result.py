@@ -144,7 +144,7 @@ class Result:
         """
         stem = stem or pathlib.PurePath(self.file_name).stem or "image"
 
-        def path_of(ending):
+        def path_of(ending: str) -> pathlib.Path:
             path = pathlib.Path(folder) / f"{stem}{ending}"
             path.parent.mkdir(parents=True, exist_ok=True)
             return path
