@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from tf_panoptic_fpn.weights.trainer_wrapping import (
     without_wrappers,
 )
 from tf_panoptic_fpn.weights.unpickle import (
-    Pending,
     PendingArray,
     PendingTensor,
     check_admitted,
@@ -88,7 +88,7 @@ def read_checkpoint(source: str | os.PathLike | dict) -> Checkpoint:
         raise WeightsError(f"{source}: truncated, or not a file of weights: {text}") from None
 
 
-def _read_file(path):
+def _read_file(path: str | os.PathLike) -> Checkpoint:
     if is_safetensors_file(path):
         return _read_safetensors(path)
     tree = _read_tree(path)
@@ -106,7 +106,7 @@ def _read_file(path):
     return Checkpoint(arrays, author if isinstance(author, str) else "", notes)
 
 
-def _is_weight(value):
+def _is_weight(value: object) -> bool:
     """Whether a value is an array of one axis or more; a single number may be a counter."""
     if isinstance(value, PendingTensor):
         return len(value.shape) > 0
@@ -114,7 +114,7 @@ def _is_weight(value):
     return isinstance(value, np.ndarray) and value.ndim > 0
 
 
-def _read_tree(path):
+def _read_tree(path: str | os.PathLike) -> Any:
     with open(path, "rb") as file:
         start = file.read(8)
         file.seek(0)
@@ -140,19 +140,21 @@ def _read_tree(path):
     )
 
 
-def _check_size(path, size):
+def _check_size(path: str | os.PathLike, size: int) -> None:
     """Raises `WeightsError` before a small file takes all memory."""
     if size > max(EXPANDED_LIMIT, EXPANSION_LIMIT * os.path.getsize(path)):
         raise WeightsError(f"says that it holds {size / 2**30:.2g} GiB, which no weights would")
 
 
-def _read_hdf5(path):
+def _read_hdf5(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Datasets by their last two names, such as "conv1_conv/kernel"."""
     import h5py  # comes with Keras, which imports it only when it reads HDF5
 
     arrays, size = {}, 0
 
-    def visit(name, node):  # is not called for links, which may lead to other files
+    def visit(
+        name: str, node: Any
+    ) -> None:  # is not called for links, which may lead to other files
         nonlocal size
         if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiub":
             return
@@ -182,7 +184,7 @@ def is_safetensors_file(path: str | os.PathLike) -> bool:
         return False
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: str | os.PathLike) -> Checkpoint:
     import safetensors  # its functions for numpy know no bfloat16
 
     with safetensors.safe_open(path, framework="np") as file:
@@ -202,12 +204,13 @@ def _read_safetensors(path):
     return Checkpoint(arrays, notes=notes, metadata=metadata)
 
 
-def _arrays(state):
+def _arrays(state: dict) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays of a state dict without the parts that `WRAPPERS` are, and notes about those."""
     check_admitted(state.values())
-    arrays, wrapped = {}, collections.Counter()
+    arrays: dict[str, np.ndarray] = {}
+    wrapped: collections.Counter[str] = collections.Counter()
     for key, value in state.items():
-        value = value.to_array() if isinstance(value, Pending) else value
+        value = value.to_array() if isinstance(value, (PendingArray, PendingTensor)) else value
         if hasattr(value, "__array__"):
             name = without_wrappers(str(key))
             if name in arrays:

@@ -4,8 +4,8 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from tf_panoptic_fpn.weights import detectron2, keras_applications, mmdet, torchvision
 from tf_panoptic_fpn.weights.checkpoint_files import (
@@ -49,7 +49,7 @@ def convert_weights(
     output_path: str | os.PathLike,
     model: "PanopticFPN | None" = None,
     options: dict | None = None,
-    **allowed,
+    **allowed: str | Iterable[str],
 ) -> ImportReport:
     """Reads a checkpoint, prints the report and writes the model.
 
@@ -109,7 +109,7 @@ def open_source(
     return _with_options(source, checkpoint, options)
 
 
-def _with_options(source, checkpoint, options):
+def _with_options(source: str, checkpoint: Any, options: dict | None) -> Source:
     options = options or {}
     for name in set(options) - {OPTIONS.get(source)}:
         raise WeightsError(f"{source} has no option `{name}`")
@@ -154,11 +154,11 @@ def write_model(model: "PanopticFPN", path: pathlib.Path) -> None:
         raise WeightsError(f"{path}: cannot be written: {error}") from None
 
 
-def _write_keras(model, path):
+def _write_keras(model: "PanopticFPN", path: pathlib.Path) -> None:
     model.save(path)
 
 
-def _write_safetensors(model, path):
+def _write_safetensors(model: "PanopticFPN", path: pathlib.Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 

@@ -1,6 +1,7 @@
 """Weights of detectron2: Panoptic FPN, Mask R-CNN FPN, and backbones in its or Caffe2's names."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +57,7 @@ def load_detectron2(
     model: "PanopticFPN",
     source: str | os.PathLike | dict,
     channel_order: str | None = None,
-    **allowed,
+    **allowed: str | Iterable[str],
 ) -> ImportReport:
     """Sets a model's weights from a checkpoint of detectron2.
 
@@ -115,7 +116,7 @@ def detectron2_source(checkpoint: Checkpoint, channel_order: str | None = None) 
     return source
 
 
-def _fill_frozen_statistics(source):
+def _fill_frozen_statistics(source: Source) -> None:
     """Gives a normalisation that is folded already, `bn_s` and `bn_b`, mean 0 and variance 1."""
     for name, origins in list(source.origins.items()):
         folded = origins[0].endswith("_bn_s")

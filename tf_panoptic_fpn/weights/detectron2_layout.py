@@ -5,6 +5,7 @@ tensor; this package has HWIO, yx, RGB and NHWC. The importers rename their file
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,11 +18,11 @@ from tf_panoptic_fpn.weights.report import WeightsError
 from tf_panoptic_fpn.weights.source import BOTTOM_UP, NORM_EPSILON
 
 _SWAP_XY = [1, 0, 3, 2]  # (dx, dy, dw, dh) <-> (dy, dx, dh, dw)
+Convert = Callable[..., np.ndarray]
+Plan = Iterator[tuple[keras.Variable, list[str], Convert]]
 
 
-def weight_plan(
-    model: PanopticFPN,
-) -> Iterator[tuple[keras.Variable, list[str], Callable[..., np.ndarray]]]:
+def weight_plan(model: PanopticFPN) -> Plan:
     """Yields (variable of the model, names in the checkpoint, function of their arrays).
 
     Args:
@@ -77,7 +78,7 @@ def detectron2_arrays(model: PanopticFPN) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _backbone_plan(backbone):
+def _backbone_plan(backbone: ResNet) -> Plan:
     yield from _conv_norm(backbone.stem, f"{BOTTOM_UP}.stem.conv1", _stem_kernel)
     for stage in ("res2", "res3", "res4", "res5"):
         for i, block in enumerate(getattr(backbone, stage)):
@@ -88,7 +89,7 @@ def _backbone_plan(backbone):
                 yield from _conv_norm(block.shortcut, f"{prefix}.shortcut")
 
 
-def _instance_plan(model):
+def _instance_plan(model: PanopticFPN) -> Plan:
     rpn, prefix = model.rpn_head, "proposal_generator.rpn_head"
     yield from _layer(rpn.conv, f"{prefix}.conv", _kernel)
     yield from _layer(rpn.objectness, f"{prefix}.objectness_logits", _kernel)
@@ -108,13 +109,13 @@ def _instance_plan(model):
     yield from _layer(head.predictor, f"{prefix}.predictor", _kernel)
 
 
-def _layer(layer, name, convert):
+def _layer(layer: Any, name: str, convert: Convert) -> Plan:
     yield layer.kernel, [f"{name}.weight"], convert
     swaps = name.endswith(("anchor_deltas", "bbox_pred"))
     yield layer.bias, [f"{name}.bias"], _swap_xy if swaps else np.asarray
 
 
-def _conv_norm(layer, name, convert=None):
+def _conv_norm(layer: Any, name: str, convert: Convert | None = None) -> Plan:
     yield layer.conv.kernel, [f"{name}.weight"], convert or _kernel
     norm = layer.norm
     keys = [f"{name}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")]
@@ -129,41 +130,41 @@ def _conv_norm(layer, name, convert=None):
         yield norm.moving_variance, keys[3:], np.asarray
 
 
-def _kernel(weight):
+def _kernel(weight: np.ndarray) -> np.ndarray:
     """OIHW -> HWIO; a deconvolution's IOHW -> HWOI, as Keras wants it, is the same."""
     return np.transpose(weight, (2, 3, 1, 0))
 
 
-def _kernel_inverse(kernel):
+def _kernel_inverse(kernel: np.ndarray) -> np.ndarray:
     return np.transpose(kernel, (3, 2, 0, 1))
 
 
-def _stem_kernel(weight):
+def _stem_kernel(weight: np.ndarray) -> np.ndarray:
     return _kernel(weight)[:, :, ::-1]  # BGR -> RGB
 
 
-def _swap_xy(weight):
+def _swap_xy(weight: np.ndarray) -> np.ndarray:
     """Reorders the box deltas in the first axis, which holds groups of four; its own inverse."""
     groups = weight.reshape(-1, 4, *weight.shape[1:])
     return groups[:, _SWAP_XY].reshape(weight.shape)
 
 
-def _deltas_kernel(weight):
+def _deltas_kernel(weight: np.ndarray) -> np.ndarray:
     return _kernel(_swap_xy(weight))
 
 
-def _deltas_dense(weight):
+def _deltas_dense(weight: np.ndarray) -> np.ndarray:
     return np.transpose(_swap_xy(weight))
 
 
-def _first_dense(weight):
+def _first_dense(weight: np.ndarray) -> np.ndarray:
     """[out, C 7 7] -> [7 7 C, out]."""
     outputs = weight.shape[0]
     grid = weight.reshape(outputs, -1, 7, 7)
     return np.transpose(grid, (2, 3, 1, 0)).reshape(-1, outputs)
 
 
-def _first_dense_inverse(kernel):
+def _first_dense_inverse(kernel: np.ndarray) -> np.ndarray:
     grid = kernel.reshape(7, 7, -1, kernel.shape[1])
     return np.transpose(grid, (3, 2, 0, 1)).reshape(kernel.shape[1], -1)
 
@@ -180,10 +181,12 @@ _INVERSES: dict[Callable, Callable] = {
 }
 
 
-def _affine_scale(weight, variance):
+def _affine_scale(weight: np.ndarray, variance: np.ndarray) -> np.ndarray:
     # In float64, so that the only rounding is that of the result.
     return weight / np.sqrt(np.asarray(variance, "float64") + NORM_EPSILON)
 
 
-def _affine_shift(weight, bias, mean, variance):
+def _affine_shift(
+    weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> np.ndarray:
     return bias - mean * _affine_scale(weight, variance)

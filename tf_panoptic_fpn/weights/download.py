@@ -63,7 +63,7 @@ def download(url: str, folder: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def _fetch(url, partial):
+def _fetch(url: str, partial: pathlib.Path) -> None:
     """Appends to the partial file until the server has no more."""
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
@@ -90,7 +90,7 @@ def _fetch(url, partial):
         raise ConnectionError(f"it ended after {received} of {total} bytes")
 
 
-def _has_hash(path, prefix):
+def _has_hash(path: pathlib.Path, prefix: str) -> bool:
     for name in HASHES:
         with open(path, "rb") as file:
             if hashlib.file_digest(file, name).hexdigest().startswith(prefix):

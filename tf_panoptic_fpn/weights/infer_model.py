@@ -1,6 +1,8 @@
 """The model that a complete checkpoint belongs to, read off its shapes."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import BLOCKS, ResNet
@@ -28,7 +30,7 @@ def infer_model(source: Source) -> PanopticFPN:
         return _saved_model(source.model_config)
     shapes = {name: value.shape for name, value in source.arrays.items()}
 
-    def size(name, axis=0):
+    def size(name: str, axis: int = 0) -> int:
         try:
             return shapes[name][axis]
         except (KeyError, IndexError):
@@ -36,7 +38,8 @@ def infer_model(source: Source) -> PanopticFPN:
                 f"the model cannot be read off the checkpoint, which lacks {name}; give --config"
             ) from None
 
-    arguments = {"tasks": (), "fpn_channels": size("backbone.fpn_lateral2.weight")}
+    arguments: dict[str, Any] = {"tasks": ()}
+    arguments["fpn_channels"] = size("backbone.fpn_lateral2.weight")
     if "roi_heads.box_predictor.cls_score.weight" in shapes:
         arguments["tasks"] += ("instance",)
         arguments["num_thing_classes"] = size("roi_heads.box_predictor.cls_score.weight") - 1
@@ -55,7 +58,7 @@ def infer_model(source: Source) -> PanopticFPN:
     return PanopticFPN(name="panoptic_fpn", **arguments)
 
 
-def _saved_model(config):
+def _saved_model(config: dict[str, Any]) -> PanopticFPN:
     backbone = config["backbone"]
     try:
         if not isinstance(backbone, str):
@@ -65,7 +68,9 @@ def _saved_model(config):
         raise WeightsError(f"the file's model cannot be built: {error}") from None
 
 
-def _infer_backbone(shapes, size, expects):
+def _infer_backbone(
+    shapes: dict[str, tuple], size: Callable[..., int], expects: dict[str, Any]
+) -> dict[str, Any]:
     """Arguments of `PanopticFPN` that are about the backbone."""
     counts = []
     for stage in range(2, 6):

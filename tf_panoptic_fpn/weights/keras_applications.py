@@ -1,6 +1,7 @@
 """Weights of Keras Applications: the ResNet50, 101 and 152 `.h5` files, with or without top."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +43,7 @@ _UNUSED = ("predictions/*", "probs/*", "fc1000/*")
 
 
 def load_keras_applications(
-    model: "PanopticFPN", source: str | os.PathLike | dict, **allowed
+    model: "PanopticFPN", source: str | os.PathLike | dict, **allowed: str | Iterable[str]
 ) -> ImportReport:
     """Sets a model's backbone from a ResNet of `keras.applications`; the heads keep their values.
 

@@ -24,9 +24,9 @@ def shape_problems(misshapen: Iterable[tuple]) -> Iterator[str]:
         yield f"{len(entries)} of another shape: {_by_pattern(entries)}"
 
 
-def _layers(names):
+def _layers(names: Iterable[str]) -> list[str]:
     """Names with the last part, kernel or bias, gathered: "a/conv/(kernel, bias)"."""
-    layers = {}
+    layers: dict[str, list[str]] = {}
     for name in names:
         cut = max(name.rfind("/"), name.rfind(".")) + 1
         layers.setdefault(name[:cut], []).append(name[cut:])
@@ -36,13 +36,13 @@ def _layers(names):
     ]
 
 
-def _by_pattern(entries):
+def _by_pattern(entries: dict[str, str]) -> str:
     """The first entry of each pattern and how many there are.
 
     Args:
         entries: dict of name -> text; names that differ in their numbers alone are of one pattern.
     """
-    groups = {}
+    groups: dict[str, list[str]] = {}
     for name in entries:
         groups.setdefault(re.sub(r"\d+", "0", name), []).append(name)
     texts = []
@@ -53,7 +53,7 @@ def _by_pattern(entries):
     return ", ".join(texts[:SHOWN]) + (f" and {rest} more" if rest else "")
 
 
-def _pattern(names):
+def _pattern(names: Iterable[str]) -> str:
     """What is the same in names that differ in numbers: "a/conv*/kernel"."""
     columns = zip(*(re.split(r"(\d+)", name) for name in names), strict=True)
     return "".join(parts[0] if len(set(parts)) == 1 else "*" for parts in columns)

@@ -1,6 +1,7 @@
 """Weights of mmdetection: Panoptic FPN and Mask R-CNN."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
@@ -58,7 +59,10 @@ _UNUSED = (*UNUSED, "data_preprocessor.*")
 
 
 def load_mmdet(
-    model: "PanopticFPN", source: str | os.PathLike | dict, style: str = "pytorch", **allowed
+    model: "PanopticFPN",
+    source: str | os.PathLike | dict,
+    style: str = "pytorch",
+    **allowed: str | Iterable[str],
 ) -> ImportReport:
     """Sets a model's weights from a checkpoint of mmdetection (2.x and 3.x).
 

@@ -11,7 +11,7 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-def _block_part(part):
+def _block_part(part: str) -> str:
     """ "conv2" -> "conv2", "bn2" -> "conv2.norm", "downsample.1" -> "shortcut.norm"."""
     if part.startswith("downsample"):
         return "shortcut.norm" if part.endswith("1") else "shortcut"

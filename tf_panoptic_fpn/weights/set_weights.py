@@ -1,7 +1,8 @@
 """Sets a model's weights from a checkpoint, all of them or none."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from keras import ops, tree
@@ -91,7 +92,7 @@ class _Match:
     used: set = dataclasses.field(default_factory=set)
 
 
-def _match(model, source, allow_missing, skip):
+def _match(model: PanopticFPN, source: Source, allow_missing: Patterns, skip: Patterns) -> _Match:
     match = _Match()
     backbone_only = all(name.startswith(BOTTOM_UP) for name in source.arrays)
     if backbone_only:
@@ -132,7 +133,7 @@ def finite(array: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(array)))
 
 
-def _fit_pixel_std(model, source):
+def _fit_pixel_std(model: PanopticFPN, source: Source) -> None:
     """Scales the stem where the source divides pixels by another deviation; exact."""
     expected = source.expects.get("pixel_std")
     if expected is None or STEM not in source.arrays or np.ndim(source.arrays[STEM]) != 4:
@@ -146,11 +147,11 @@ def _fit_pixel_std(model, source):
         )
 
 
-def _numbers(values):
+def _numbers(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _config_problems(model, source, allow_config):
+def _config_problems(model: PanopticFPN, source: Source, allow_config: Patterns) -> Iterator[str]:
     expects = source.expects
     mean = expects.get("pixel_mean")
     if mean is not None and not np.allclose(model.config["pixel_mean"], mean, atol=0.01):
@@ -173,7 +174,7 @@ def _config_problems(model, source, allow_config):
             yield f"{difference} (set it, or name it in allow_config)"
 
 
-def _hints(source, match, left_over):
+def _hints(source: Source, match: _Match, left_over: list[str]) -> Iterator[str]:
     """How to load the rest, where the mismatch is a usual one."""
     paths = [path for path, *_ in match.misshapen]
     if paths and all(matches(path, PREDICTORS) for path in paths):
@@ -187,7 +188,7 @@ def _hints(source, match, left_over):
         yield "to leave names of the source unused, pass them in allow_left_over"
 
 
-def _assign(model, values):
+def _assign(model: PanopticFPN, values: list[tuple[Any, np.ndarray]]) -> str:
     """Sets the variables and runs the model once; puts the old values back if that fails."""
     old = [(variable, ops.convert_to_numpy(variable)) for variable, _ in values]
     problem = "interrupted"
@@ -204,7 +205,7 @@ def _assign(model, values):
     return f"Self-check: finite outputs on a {SELF_CHECK_SIZE}x{SELF_CHECK_SIZE} test image."
 
 
-def _self_check(model):
+def _self_check(model: PanopticFPN) -> str:
     """Runs the model on a fixed image; returns which outputs are not finite, or ""."""
     axis = np.linspace(0.0, 255.0, SELF_CHECK_SIZE, dtype=np.float32)
     image = np.stack(np.broadcast_arrays(axis[:, None], axis[None], axis[::-1, None]), axis=-1)

@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Source:
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     origins: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     unused: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    expects: dict[str, object] = dataclasses.field(default_factory=dict)
+    expects: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     model_config: dict | None = None
 
@@ -91,7 +92,7 @@ def rename(checkpoint: Checkpoint, rules: Rules, unused: Sequence[str] = ()) -> 
     return source
 
 
-def _renamed(name, rules):
+def _renamed(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         if match := re.fullmatch(pattern, name):
             return replacement(match) if callable(replacement) else match.expand(replacement)

@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ _EXPECTED = ("pixel_mean", "pixel_std", "roi_sampling_ratio")
 
 
 def load_tf_panoptic_fpn(
-    model: "PanopticFPN", source: str | os.PathLike, **allowed
+    model: "PanopticFPN", source: str | os.PathLike, **allowed: str | Iterable[str]
 ) -> ImportReport:
     """Sets a model's weights from another `PanopticFPN` that this package saved.
 

@@ -1,6 +1,7 @@
 """Weights of torchvision: `maskrcnn_resnet50_fpn`, and ResNet and ResNeXt classifiers."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
@@ -42,7 +43,7 @@ def load_torchvision(
     model: "PanopticFPN",
     source: str | os.PathLike | dict,
     norm_epsilon: float | None = None,
-    **allowed,
+    **allowed: str | Iterable[str],
 ) -> ImportReport:
     """Sets a model's weights from a state dict of torchvision.
 
@@ -99,7 +100,7 @@ def torchvision_source(checkpoint: Checkpoint, norm_epsilon: float | None = None
     return source
 
 
-def _is_published_detector(arrays):
+def _is_published_detector(arrays: dict) -> bool:
     classes = arrays.get("roi_heads.box_predictor.cls_score.bias")
     trained = any(name.endswith("num_batches_tracked") for name in arrays)
     return classes is not None and classes.shape == (_COCO_CLASSES,) and not trained

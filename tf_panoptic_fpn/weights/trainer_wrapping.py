@@ -45,7 +45,7 @@ def find_state(tree: dict, is_weight: Callable[[object], bool]) -> tuple[dict, t
     return state, keys or ()
 
 
-def _locate(tree, is_weight, depth):
+def _locate(tree: dict, is_weight: Callable[[object], bool], depth: int) -> tuple[str, ...] | None:
     """Keys from a dict to the weights below it, or None."""
     nested = {k: v for k, v in tree.items() if isinstance(v, dict) and isinstance(k, str)}
     for key in STATE_KEYS if depth else ():
@@ -109,7 +109,7 @@ def averaged_copies(names: Iterable[str]) -> set[str]:
     return {name for name, tail in tails.items() if _squeezed(tail) in own}
 
 
-def _squeezed(name):
+def _squeezed(name: str) -> str:
     return re.sub(r"[._]", "", name)
 
 

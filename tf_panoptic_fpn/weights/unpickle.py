@@ -13,7 +13,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 
@@ -36,7 +36,7 @@ MOST_STAND_INS = 1000  # each is a class
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of a file of PyTorch before 1.6
 
 
-def do_nothing(*_):
+def do_nothing(*_: object) -> None:
     """What every method of a `StandIn` does."""
 
 
@@ -49,7 +49,7 @@ class StandIn:
 
     problem = ""
 
-    def __new__(cls, *_, **__):
+    def __new__(cls, *_: object, **__: object) -> Self:
         return super().__new__(cls)
 
     # All that a pickle may do to an object; static, as it may do the same to the class.
@@ -73,12 +73,12 @@ def problem_of(value: Any) -> str:
 class PendingDtype:
     """A numpy dtype while its pickle is read; `dtype` is None for anything but numbers."""
 
-    def __init__(self, code, *_):
+    def __init__(self, code: Any, *_: object) -> None:
         is_number = isinstance(code, str) and re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", code)
         self.dtype = np.dtype(code) if is_number else None
         self.problem = f"asks for an array of dtype {code!r}; only numbers are read"
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         order = state[1]
         if self.dtype is not None and order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(order)
@@ -91,11 +91,11 @@ class Pending:
 class PendingArray(Pending):
     """A numpy array while its pickle is read."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         self.value = array_from_bytes(data, dtype, shape, "F" if fortran else "C")
 
-    def to_array(self):
+    def to_array(self) -> np.ndarray:
         if problem := problem_of(self.value):
             raise WeightsError(problem)
         return self.value
@@ -109,12 +109,12 @@ def widen_bfloat16(halves: np.ndarray) -> np.ndarray:
 class Storage:
     """A run of numbers that tensors are views of; a legacy file holds its bytes at the end."""
 
-    def __init__(self, dtype, size, data=None):
+    def __init__(self, dtype: str, size: int, data: bytes = b"") -> None:
         self.dtype = dtype
         self.size = size
         self.data = data
 
-    def to_array(self):
+    def to_array(self) -> np.ndarray:
         dtype = np.dtype("u2" if self.dtype == BFLOAT16 else self.dtype)
         if len(self.data) < self.size * dtype.itemsize:
             raise WeightsError("is truncated: a tensor is longer than its data")
@@ -131,7 +131,7 @@ class PendingTensor(Pending):
     shape: tuple
     strides: tuple
 
-    def to_array(self):
+    def to_array(self) -> np.ndarray:
         values = self.storage.to_array()
         shape, strides = tuple(map(int, self.shape)), tuple(map(int, self.strides))
         count = math.prod(shape)
@@ -152,10 +152,10 @@ class Constructor:
 
     function: Callable
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         raise WeightsError("asks to change how arrays are read; refused, nothing was run")
 
 
@@ -167,12 +167,12 @@ class ArrayUnpickler(pickle.Unpickler):
         load_storage: function of (key, storage dtype, size) that returns a `Storage`.
     """
 
-    def __init__(self, file, load_storage=None):
+    def __init__(self, file: IO[bytes], load_storage: Callable | None = None) -> None:
         super().__init__(file, encoding="latin1")
         self.load_storage = load_storage
-        self.stand_ins = {}
+        self.stand_ins: dict[str, type] = {}
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
         if (module, name) in ALLOWED:
@@ -188,7 +188,7 @@ class ArrayUnpickler(pickle.Unpickler):
             self.stand_ins[full_name] = type("StandIn", (StandIn,), {"problem": problem})
         return self.stand_ins[full_name]
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> Any:
         kind, dtype, *rest = pid
         if problem_of(dtype):  # a storage of another kind, or the class of a module
             return dtype
@@ -200,40 +200,40 @@ class ArrayUnpickler(pickle.Unpickler):
         return self.load_storage(key, dtype, size)
 
 
-def encode_latin1(text, encoding="latin1"):
+def encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     """Bytes, as Python 3 writes them for protocol 2."""
     if encoding != "latin1":
         raise WeightsError(f"asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-def empty_bytes():
+def empty_bytes() -> bytes:
     """`bytes()`, as Python 3 writes it for protocol 2: the data of an empty array."""
     return b""
 
 
-def make_tuple(values=()):
+def make_tuple(values: Iterable = ()) -> tuple:
     return tuple(values)
 
 
-def make_array(*_):
+def make_array(*_: object) -> PendingArray:
     return PendingArray()
 
 
-def make_scalar(dtype, data=b""):
+def make_scalar(dtype: Any, data: Any = b"") -> Any:
     value = array_from_bytes(data, dtype, ())
     return value if problem_of(value) else value.item()
 
 
-def make_tensor(storage, offset, shape, strides, *_):
+def make_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: object) -> Any:
     return storage if problem_of(storage) else PendingTensor(storage, offset, shape, strides)
 
 
-def make_parameter(tensor, *_):
+def make_parameter(tensor: Any, *_: object) -> Any:
     return tensor
 
 
-def array_from_bytes(data, dtype, shape, order="C"):
+def array_from_bytes(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"] = "C") -> Any:
     """Array of a buffer, which Python 2 wrote as text; a `StandIn` for anything but numbers."""
     if problem := problem_of(dtype):
         return refused(problem)
@@ -313,11 +313,11 @@ def load_pickle(file: IO[bytes]) -> Any:
     return _load_legacy_torch(file) if value == LEGACY_MAGIC else value
 
 
-def _load_legacy_torch(file):
+def _load_legacy_torch(file: IO[bytes]) -> Any:
     """Protocol version, system, the object, the keys of its storages, then each storage."""
-    storages = {}
+    storages: dict[str, Storage] = {}
 
-    def pending_storage(key, dtype, size):
+    def pending_storage(key: str, dtype: str, size: int) -> Storage:
         return storages.setdefault(key, Storage(dtype, size))
 
     for _ in range(2):
@@ -343,9 +343,9 @@ def load_torch_zip(path: str | os.PathLike) -> Any:
         names = set(archive.namelist())
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
             raise WeightsError("holds big-endian numbers; only little-endian ones are read")
-        storages = {}
+        storages: dict[str, Storage] = {}
 
-        def read_storage(key, dtype, size):
+        def read_storage(key: str, dtype: str, size: int) -> Storage:
             if key not in storages:
                 storages[key] = Storage(dtype, size, archive.read(f"{folder}data/{key}"))
             return storages[key]

@@ -35,12 +35,12 @@ class PublishedModel:
     licence: str = LICENCE
 
 
-def _panoptic(name, file, box_ap, mask_ap, pq):
+def _panoptic(name: str, file: str, box_ap: float, mask_ap: float, pq: float) -> PublishedModel:
     metrics = {"PQ": pq, "box AP": box_ap, "mask AP": mask_ap}
     return PublishedModel(f"COCO-PanopticSegmentation/{name}/{file}", metrics)
 
 
-def _mask_rcnn(name, file, box_ap, mask_ap):
+def _mask_rcnn(name: str, file: str, box_ap: float, mask_ap: float) -> PublishedModel:
     metrics = {"box AP": box_ap, "mask AP": mask_ap}
     return PublishedModel(f"COCO-InstanceSegmentation/{name}/{file}", metrics)
 
