@@ -9,6 +9,7 @@ the frame of their own box, so that resizing leaves them as they are and a flip 
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data import instance_masks
 from tf_panoptic_fpn.data.color_distortion import distort_color
 from tf_panoptic_fpn.data.copy_paste import keep_largest, paste
@@ -26,6 +27,7 @@ from tf_panoptic_fpn.data.geometry import (
     uniform_int,
 )
 
+Loaded = dict[str, tf.Tensor]  # see `loading.ImageLoader`
 _FIRST_THING = 256  # keeps thing classes apart from semantic ones
 _NUM_DRAWS = 20
 # What is drawn for one place in the run, each from a stream of its own.
@@ -42,13 +44,15 @@ class Augmentation:
         seed: int, of the run.
     """
 
-    def __init__(self, data_config, seed):
+    def __init__(self, data_config: DataConfig, seed: int) -> None:
         self.split_config = data_config.train
         self.settings = data_config.augment
         self.max_instances = data_config.max_instances
         self.seed = seed
 
-    def sample(self, position, loaded, donor=None):
+    def sample(
+        self, position: tf.Tensor, loaded: Loaded, donor: Loaded | None = None
+    ) -> dict[str, tf.Tensor]:
         """Makes the sample of an image.
 
         Args:
@@ -75,34 +79,36 @@ class Augmentation:
             ),
         }
 
-    def geometry(self, position, loaded):
+    def geometry(self, position: tf.Tensor, loaded: Loaded) -> Geometry:
         """Draws the `Geometry` of the image at a position."""
         return self._geometry(loaded, self._draws(position, _IMAGE))
 
-    def donor_row(self, position, num_images):
+    def donor_row(self, position: tf.Tensor, num_images: int) -> tf.Tensor:
         """Returns int32 `[]`: the image whose instances are pasted in, -1 for none."""
         draws = self._draws(position, _DONOR)
         is_pasted = draws[0] < self.settings.copy_paste_probability
         return tf.where(is_pasted, uniform_int(draws[1], num_images), -1)
 
-    def donor_geometry(self, position, donor, max_size):
+    def donor_geometry(self, position: tf.Tensor, donor: Loaded, max_size: tf.Tensor) -> Geometry:
         """Draws the `Geometry` of a donor, of a result no larger than `max_size` (int32 `[2]`)."""
         return self._geometry(donor, self._draws(position, _DONOR), max_size)
 
-    def donated(self, position, donor):
+    def donated(self, position: tf.Tensor, donor: Loaded) -> tf.Tensor:
         """Returns bool `[n]`: which instances of a donor are pasted; a crowd never is."""
         seed = self._seed(position, _PASTED)
         chances = tf.random.stateless_uniform(tf.shape(donor["classes"]), seed, alg="philox")
         return (chances < 0.5) & ~donor["is_crowd"]
 
-    def _seed(self, position, stream):
+    def _seed(self, position: tf.Tensor, stream: int) -> tf.Tensor:
         return tf.stack([tf.constant(self.seed, tf.int64), 4 * position + stream])
 
-    def _draws(self, position, stream):
+    def _draws(self, position: tf.Tensor, stream: int) -> tf.Tensor:
         seed = self._seed(position, stream)
         return tf.random.stateless_uniform([_NUM_DRAWS], seed, alg="philox")
 
-    def _geometry(self, loaded, draws, max_size=None):
+    def _geometry(
+        self, loaded: Loaded, draws: tf.Tensor, max_size: tf.Tensor | None = None
+    ) -> Geometry:
         settings = self.settings
         source_size = tf.shape(loaded["image"])[:2]
         size = draw_size(source_size, self.split_config, settings, draws[2])
@@ -117,7 +123,14 @@ class Augmentation:
         is_flipped = draws[3] < self.split_config.flip_probability
         return Geometry(source_size, size, draw_window(size, crop, draws[4:6], focus), is_flipped)
 
-    def _transformed(self, loaded, geometry, position, stream, chosen=None):
+    def _transformed(
+        self,
+        loaded: Loaded,
+        geometry: Geometry,
+        position: tf.Tensor,
+        stream: int,
+        chosen: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """The sample of an image by a `Geometry`, of its `chosen` instances (bool `[n]`)."""
         boxes, areas = instance_masks.tight_boxes(
             loaded["rectangles"],
@@ -141,7 +154,9 @@ class Augmentation:
             schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
         }
 
-    def _pasted(self, position, sample, donor):
+    def _pasted(
+        self, position: tf.Tensor, sample: dict[str, tf.Tensor], donor: Loaded
+    ) -> dict[str, tf.Tensor]:
         chosen = self.donated(position, donor)
         geometry = self.donor_geometry(position, donor, tf.shape(sample[schema.SEMANTIC]))
         pasted = self._transformed(donor, geometry, position, _DONOR, chosen)
@@ -149,7 +164,7 @@ class Augmentation:
         return paste(sample, pasted, covered, self.max_instances)
 
 
-def _classes(loaded):
+def _classes(loaded: Loaded) -> tuple[tf.Tensor, tf.Tensor]:
     """Rectangles of an image and the class of each, -1 for none."""
     classes = loaded["classes"] + _FIRST_THING
     rectangles, owners = loaded["rectangles"], loaded["owners"]
@@ -164,7 +179,7 @@ def _classes(loaded):
     return rectangles, tf.concat([labels, things], 0)
 
 
-def _masks(loaded, kept, boxes):
+def _masks(loaded: Loaded, kept: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     """Box-frame masks of the kept instances of an image."""
     if "ids" in loaded:
         return instance_masks.masks_from_map(
@@ -178,13 +193,13 @@ def _masks(loaded, kept, boxes):
     return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])
 
 
-def _semantic(loaded, geometry):
+def _semantic(loaded: Loaded, geometry: Geometry) -> tf.Tensor:
     if "map_classes" not in loaded:
         return tf.fill(geometry.size, tf.constant(schema.IGNORED, tf.uint8))
     return paint_runs(loaded["map_rectangles"], loaded["map_classes"], geometry)
 
 
-def _covered(loaded, chosen, geometry):
+def _covered(loaded: Loaded, chosen: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Bool `[h, w]`: the pixels of the chosen instances of an image."""
     if "ids" in loaded:
         owners = loaded["owners"]
@@ -196,6 +211,6 @@ def _covered(loaded, chosen, geometry):
     return resize_labels(union, geometry)
 
 
-def _or_last(positions, values):
+def _or_last(positions: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """Positions in values to which one more was appended, which -1 is made to find."""
     return tf.where(positions < 0, tf.size(values), positions)

@@ -1,6 +1,7 @@
 """How much of the training data each semantic class takes up."""
 
 import dataclasses
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -8,11 +9,13 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.decode import decode_id_map
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
+from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.tfrecords import RecordSource
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.records import PanopticSplit
 
 
-def class_shares(split):
+def class_shares(split: PanopticSplit) -> np.ndarray:
     """Counts the pixels of each semantic class.
 
     Areas are those of the split's JSON; where it leaves one out, the maps are read.
@@ -43,7 +46,7 @@ def class_shares(split):
     return _shares(counts)
 
 
-def class_shares_of_records(index, folder):
+def class_shares_of_records(index: DatasetIndex, folder: str | os.PathLike) -> np.ndarray:
     """Counts the pixels of each semantic class in the maps of a folder of records.
 
     Args:
@@ -70,7 +73,7 @@ def class_shares_of_records(index, folder):
     return _shares(counts)
 
 
-def _shares(counts):
+def _shares(counts: np.ndarray) -> np.ndarray:
     if not counts.any():
         raise DataError("The training data must have a semantic class to balance. Received: none")
     return counts / counts.sum()

@@ -1,9 +1,11 @@
 """The random colour distortion of SSD."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
-def distort_color(image, draws):
+def distort_color(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue, each with a probability of a half.
 
     Brightness is shifted by up to 32 levels and comes first. Contrast and saturation are scaled by
@@ -23,7 +25,7 @@ def distort_color(image, draws):
     is_on = draws[4:8] < 0.5
     contrast_is_first = draws[8] < 0.5
 
-    def contrast(x):
+    def contrast(x: tf.Tensor) -> tf.Tensor:
         return _clipped(x * (1 + 0.5 * amounts[1]))
 
     x = tf.cast(image, tf.float32) / 255
@@ -35,9 +37,11 @@ def distort_color(image, draws):
     return tf.cast(x * 255 + 0.5, tf.uint8)
 
 
-def _applied(function, x, condition):
+def _applied(
+    function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, condition: tf.Tensor
+) -> tf.Tensor:
     return tf.cond(condition, lambda: function(x), lambda: x)
 
 
-def _clipped(x):
+def _clipped(x: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(x, 0.0, 1.0)

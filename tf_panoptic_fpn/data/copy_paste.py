@@ -1,5 +1,7 @@
 """Simple copy-paste: instances of one training image on top of another."""
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
@@ -7,7 +9,12 @@ from tf_panoptic_fpn import schema
 _PER_INSTANCE = (schema.GT_BOXES, schema.GT_MASKS, schema.GT_CLASSES, schema.GT_IS_CROWD)
 
 
-def paste(sample, pasted, covered, max_instances):
+def paste(
+    sample: Mapping[str, tf.Tensor],
+    pasted: Mapping[str, tf.Tensor],
+    covered: tf.Tensor,
+    max_instances: int,
+) -> dict[str, tf.Tensor]:
     """Lays instances of another sample over a sample.
 
     What they hide leaves the masks beneath, whose boxes shrink to what is left (to a 112th of
@@ -45,7 +52,7 @@ def paste(sample, pasted, covered, max_instances):
     }
 
 
-def keep_largest(areas, max_instances):
+def keep_largest(areas: tf.Tensor, max_instances: int) -> tf.Tensor:
     """Chooses the instances that a sample keeps.
 
     Args:
@@ -59,7 +66,7 @@ def keep_largest(areas, max_instances):
     return tf.sort(tf.boolean_mask(order, tf.gather(areas, order) > 0))
 
 
-def _visible(boxes, masks, covered):
+def _visible(boxes: tf.Tensor, masks: tf.Tensor, covered: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes and masks `[n, s, s]` of what is not covered; a mask may come out empty."""
     cells = masks.shape[1]
     extents = (boxes[:, 2:] - boxes[:, :2]) / cells  # of a cell
@@ -89,13 +96,13 @@ def _visible(boxes, masks, covered):
     )
 
 
-def _extent(is_set):
+def _extent(is_set: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """First and last + 1 position that is set along the last axis, int32."""
     first = tf.argmax(is_set, -1, tf.int32)
     return first, tf.shape(is_set)[-1] - tf.argmax(is_set[..., ::-1], -1, tf.int32)
 
 
-def _spread(first, last, cells):
+def _spread(first: tf.Tensor, last: tf.Tensor, cells: int) -> tf.Tensor:
     """The old cell under the centre of each of the new cells, which divide first..last."""
     steps = 2 * tf.range(cells) + 1
     return first[:, None] + steps * (last - first)[:, None] // (2 * cells)

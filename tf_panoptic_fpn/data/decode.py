@@ -9,7 +9,12 @@ from tf_panoptic_fpn.data.python_calls import python_function
 from tf_panoptic_fpn.formats.images import FULL_RANGE, read_image, read_label_png
 
 
-def decode_image(data, orientation, with_pillow, pixel_range=FULL_RANGE):
+def decode_image(
+    data: tf.Tensor,
+    orientation: tf.Tensor,
+    with_pillow: tf.Tensor,
+    pixel_range: tuple[int, int] = FULL_RANGE,
+) -> tf.Tensor:
     """Decodes an image file as upright RGB; the bytes decide what it is, not its name.
 
     Args:
@@ -22,16 +27,16 @@ def decode_image(data, orientation, with_pillow, pixel_range=FULL_RANGE):
         uint8 `[H, W, 3]`.
     """
 
-    def pillow():
+    def pillow() -> tf.Tensor:
         return python_function(lambda d: read_image(_file(d), pixel_range), [data], tf.uint8)
 
-    def plain():
+    def plain() -> tf.Tensor:
         return decode_plain_image(data, orientation)
 
     return tf.ensure_shape(tf.cond(with_pillow, pillow, plain), [None, None, 3])
 
 
-def decode_plain_image(data, orientation):
+def decode_plain_image(data: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """`decode_image` of a JPEG or PNG that TensorFlow reads as Pillow does; no Python is run."""
     image = tf.cond(
         tf.io.is_jpeg(data),
@@ -41,7 +46,7 @@ def decode_plain_image(data, orientation):
     return tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
 
 
-def decode_served_image(data, pixel_range=FULL_RANGE):
+def decode_served_image(data: tf.Tensor, pixel_range: tuple[int, int] = FULL_RANGE) -> tf.Tensor:
     """Decodes the bytes of a JPEG or PNG as upright RGB, as a SavedModel does: no Python is run.
 
     Args:
@@ -56,14 +61,14 @@ def decode_served_image(data, pixel_range=FULL_RANGE):
     is_deep = tf.reduce_all(head[:4] == list(b"\x89PNG")) & (head[24] == 16) & (head[25] == 0)
     low, high = pixel_range
 
-    def deep():
+    def deep() -> tf.Tensor:
         grey = tf.clip_by_value(tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32), low, high)
         return tf.repeat(tf.cast((grey - low) * 255 // (high - low), tf.uint8), 3, axis=-1)
 
     return tf.cond(is_deep, deep, lambda: decode_plain_image(data, exif_orientation(data)))
 
 
-def exif_orientation(data):
+def exif_orientation(data: tf.Tensor) -> tf.Tensor:
     """Reads the EXIF orientation in the first 64 KiB of a JPEG.
 
     Args:
@@ -78,7 +83,7 @@ def exif_orientation(data):
     head = tf.pad(tf.cast(head, tf.int64), [[0, 1]])  # what is beyond the end is 0
     end = tf.size(head, tf.int64) - 1
 
-    def byte(position):
+    def byte(position: tf.Tensor) -> tf.Tensor:
         return tf.gather(head, tf.minimum(position, end))
 
     positions = tf.range(end)
@@ -87,7 +92,7 @@ def exif_orientation(data):
     tiff = tf.concat([tf.boolean_mask(positions, is_start), [end]], 0)[0] + 10
     is_little = byte(tiff) == ord("I")
 
-    def number(position, size):
+    def number(position: tf.Tensor, size: int) -> tf.Tensor:
         digits = [byte(position + i) for i in range(size)]
         little = sum(digit * 256**i for i, digit in enumerate(digits))
         big = sum(digit * 256**i for i, digit in enumerate(reversed(digits)))
@@ -101,7 +106,7 @@ def exif_orientation(data):
     return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.uint8)
 
 
-def decode_id_map(data, map_format, with_pillow):
+def decode_id_map(data: tf.Tensor, map_format: str, with_pillow: tf.Tensor) -> tf.Tensor:
     """Decodes the map of an image.
 
     Args:
@@ -117,10 +122,10 @@ def decode_id_map(data, map_format, with_pillow):
         rgba = tf.bitcast(tf.io.decode_png(data, channels=4), tf.int32)
         return tf.bitwise.bitwise_and(rgba, 0xFFFFFF)
 
-    def pillow():
+    def pillow() -> tf.Tensor:
         return python_function(lambda d: read_label_png(_file(d)), [data], tf.int32)
 
-    def plain():
+    def plain() -> tf.Tensor:
         # The byte at 24 is the bit depth. Decoded to 16 bits, 8-bit values would be stretched.
         return tf.cond(
             tf.strings.substr(data, 24, 1) == b"\x10",
@@ -131,12 +136,12 @@ def decode_id_map(data, map_format, with_pillow):
     return tf.ensure_shape(tf.cond(with_pillow, pillow, plain), [None, None])
 
 
-def _file(data):
+def _file(data: bytes | np.ndarray) -> io.BytesIO:
     """What Python gets of a string tensor, bytes or eagerly an array of them, as a file."""
     return io.BytesIO(np.asarray(data, object).item())
 
 
-def _upright(image, orientation):
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns an image by its EXIF orientation."""
     turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     upside_down, mirrored = np.zeros((2, 9), bool)

@@ -2,13 +2,18 @@
 
 import collections
 import concurrent.futures
+from collections.abc import Iterator
 
-from tf_panoptic_fpn.formats.records import load_segments
+import numpy as np
+
+from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, load_segments
 
 _READ_AHEAD = 4
 
 
-def evaluation_samples(split):
+def evaluation_samples(
+    split: PanopticSplit,
+) -> Iterator[tuple[ImageRecord, np.ndarray, np.ndarray]]:
     """Reads the images of a split in order, some ahead of the caller.
 
     Args:
@@ -22,12 +27,12 @@ def evaluation_samples(split):
         DataError: if a file of the split cannot be read or contradicts the annotations.
     """
 
-    def sample(i):
+    def sample(i: int) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
         record = split.images[i]
         return (record, *load_segments(record))
 
     with concurrent.futures.ThreadPoolExecutor(_READ_AHEAD) as pool:
-        ahead = collections.deque()
+        ahead: collections.deque[concurrent.futures.Future] = collections.deque()
         for i in range(len(split.images)):
             ahead.append(pool.submit(sample, i))
             if len(ahead) > _READ_AHEAD:

@@ -9,6 +9,8 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from tf_panoptic_fpn.config import AugmentConfig, SplitConfig
+
 
 class Geometry(typing.NamedTuple):
     """Where the pixels of a training image come from."""
@@ -19,18 +21,20 @@ class Geometry(typing.NamedTuple):
     is_flipped: tf.Tensor  # bool []
 
     @property
-    def size(self):
+    def size(self) -> tf.Tensor:
         """int32 `[2]`, of the result."""
         return self.window[2:] - self.window[:2]
 
     @property
-    def source_window(self):
+    def source_window(self) -> tf.Tensor:
         """float64 `[4]`, the window in pixels of the image as read."""
         ratio = tf.cast(self.source_size, tf.float64) / tf.cast(self.resized_size, tf.float64)
         return tf.cast(self.window, tf.float64) * tf.tile(ratio, [2])
 
 
-def draw_size(source_size, split_config, augment, draw):
+def draw_size(
+    source_size: tf.Tensor, split_config: SplitConfig, augment: AugmentConfig, draw: tf.Tensor
+) -> tf.Tensor:
     """Draws the size that an image is resized to.
 
     Args:
@@ -64,14 +68,16 @@ def draw_size(source_size, split_config, augment, draw):
     return tf.where(size[0] < size[1], [short, long], [long, short])
 
 
-def uniform_int(draw, count):
+def uniform_int(draw: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     """Turns a draw in [0, 1) into an int32 below `count`."""
     count = tf.cast(count, tf.int32)
     # A draw just below 1 can round up.
     return tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)
 
 
-def largest_size(sizes, split_config, augment):
+def largest_size(
+    sizes: np.ndarray, split_config: SplitConfig, augment: AugmentConfig
+) -> tuple[int, int]:
     """Returns the largest height and width that images can come out with.
 
     Args:
@@ -94,7 +100,12 @@ def largest_size(sizes, split_config, augment):
     return tuple(np.minimum(np.max(drawn, 0), augment.crop_size or np.inf).astype(int).tolist())
 
 
-def draw_window(resized_size, crop_size, draws, focus=None):
+def draw_window(
+    resized_size: tf.Tensor,
+    crop_size: tf.Tensor,
+    draws: tf.Tensor,
+    focus: tuple[tf.Tensor, tf.Tensor] | None = None,
+) -> tf.Tensor:
     """Draws where a crop lies; along an axis that is not longer than the crop, it is all of it.
 
     Args:
@@ -117,7 +128,9 @@ def draw_window(resized_size, crop_size, draws, focus=None):
     return tf.concat([start, start + extent], 0)
 
 
-def draw_pixel_of_class(rectangles, classes, draws):
+def draw_pixel_of_class(
+    rectangles: tf.Tensor, classes: tf.Tensor, draws: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a class among those present, and a pixel of it.
 
     Args:
@@ -147,7 +160,7 @@ def draw_pixel_of_class(rectangles, classes, draws):
     return drawn_class >= 0, pixel
 
 
-def resize_image(image, geometry):
+def resize_image(image: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Applies a geometry to an image: bilinear, antialiased when shrinking.
 
     Equal to Pillow's bilinear resizing of 8-bit images to within 1 level.
@@ -165,10 +178,10 @@ def resize_image(image, geometry):
 
     pixels = tf.cast(image, tf.float32)[None]  # faster than 8-bit ones
 
-    def plain():  # the faster kernel
+    def plain() -> tf.Tensor:  # the faster kernel
         return tf.image.resize(pixels, resized_size)
 
-    def antialiased():
+    def antialiased() -> tf.Tensor:
         return tf.raw_ops.ScaleAndTranslate(
             images=pixels,
             size=geometry.size,
@@ -183,7 +196,7 @@ def resize_image(image, geometry):
     return _flipped(tf.ensure_shape(resized, [None, None, 3]), is_flipped)
 
 
-def resize_labels(labels, geometry):
+def resize_labels(labels: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Applies a geometry to a map: each new pixel takes the label at its centre.
 
     Args:
@@ -198,7 +211,7 @@ def resize_labels(labels, geometry):
     return tf.gather(tf.gather(labels, columns, axis=1), rows)
 
 
-def paint_runs(rectangles, values, geometry):
+def paint_runs(rectangles: tf.Tensor, values: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Applies a geometry to a map that is given by its runs, as `resize_labels` does to the map.
 
     Args:
@@ -222,7 +235,7 @@ def paint_runs(rectangles, values, geometry):
     return _flipped(tf.gather(painted, rows), geometry.is_flipped, axis=1)
 
 
-def _source_pixels(geometry):
+def _source_pixels(geometry: Geometry) -> list[tf.Tensor]:
     """The row and the column of the image as read at the centre of each of the window's."""
     source_size, resized_size, window, _ = geometry
     return [
@@ -233,14 +246,14 @@ def _source_pixels(geometry):
     ]
 
 
-def resize_point(pixel, source_size, resized_size):
+def resize_point(pixel: tf.Tensor, source_size: tf.Tensor, resized_size: tf.Tensor) -> tf.Tensor:
     """Returns int32, the pixel of a resized image at the centre of one of the image as read."""
     centre = 2 * tf.cast(pixel, tf.int64) + 1
     source_size, resized_size = tf.cast(source_size, tf.int64), tf.cast(resized_size, tf.int64)
     return tf.cast(centre * resized_size // (2 * source_size), tf.int32)
 
 
-def resize_boxes(boxes, geometry):
+def resize_boxes(boxes: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Applies a geometry to boxes that do not reach out of its window.
 
     Args:
@@ -260,10 +273,10 @@ def resize_boxes(boxes, geometry):
     return tf.where(is_flipped, tf.stack([y1, width - x2, y2, width - x1], -1), boxes)
 
 
-def flip_masks(masks, geometry):
+def flip_masks(masks: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Applies a geometry to box-frame masks `[n, size, size]`, which only a flip changes."""
     return _flipped(masks, geometry.is_flipped, axis=-1)
 
 
-def _flipped(tensor, is_flipped, axis=-2):
+def _flipped(tensor: tf.Tensor, is_flipped: tf.Tensor, axis: int = -2) -> tf.Tensor:
     return tf.cond(is_flipped, lambda: tf.reverse(tensor, [axis]), lambda: tensor)

@@ -3,14 +3,17 @@
 import concurrent.futures
 import dataclasses
 import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
+from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.images import is_plain_label_png, read_header
-from tf_panoptic_fpn.formats.records import few
+from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, few
 from tf_panoptic_fpn.formats.rle import runs_of
 
 _CHUNK = 1000
@@ -42,11 +45,11 @@ class DatasetIndex:
     run_offsets: np.ndarray  # int64 [m + 1]
     runs: np.ndarray  # uint16 [r], see `data.rle.runs_of`
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.sizes)
 
 
-def build_index(split):
+def build_index(split: PanopticSplit) -> DatasetIndex:
     """Compiles a `PanopticSplit` into a `DatasetIndex`, in memory.
 
     Args:
@@ -63,7 +66,9 @@ def build_index(split):
     return index_of_columns(split.categories, columns)
 
 
-def compiled_chunks(split, breaches=None):
+def compiled_chunks(
+    split: PanopticSplit, breaches: Breaches | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Compiles a split, some images at a time.
 
     Args:
@@ -82,7 +87,7 @@ def compiled_chunks(split, breaches=None):
     position = {category.id: i for i, category in enumerate(split.categories.categories)}
     thing_ids = set(split.categories.thing_ids)
 
-    def read(i):
+    def read(i: int) -> tuple[ImageRecord, tuple[int, bool]] | None:
         try:
             record = split.images[i]
             return record, _header(record)
@@ -99,7 +104,8 @@ def compiled_chunks(split, breaches=None):
             pairs = [pair for pair in pool.map(read, range(start, stop)) if pair is not None]
             if pairs:
                 found = True
-                columns = _columns(*zip(*pairs, strict=True), position, thing_ids)
+                records, headers = zip(*pairs, strict=True)
+                columns = _columns(records, headers, position, thing_ids)
                 is_annotated |= bool(len(columns["label_ids"]) or len(columns["num_runs"]))
                 yield columns
     if not (found and is_annotated):
@@ -108,7 +114,7 @@ def compiled_chunks(split, breaches=None):
         raise DataError(f"no {what} can be used: {reason or 'the data set has none'}")
 
 
-def index_of_columns(categories, columns):
+def index_of_columns(categories: CategoryTable, columns: Mapping[str, np.ndarray]) -> DatasetIndex:
     """Makes a `DatasetIndex` of the columns of `compiled_chunks`.
 
     Args:
@@ -147,7 +153,7 @@ def index_of_columns(categories, columns):
     )
 
 
-def class_warnings(categories, columns):
+def class_warnings(categories: CategoryTable, columns: Mapping[str, np.ndarray]) -> list[str]:
     """Says by name of which thing classes nothing can be learned.
 
     Args:
@@ -173,7 +179,7 @@ def class_warnings(categories, columns):
     return lines
 
 
-def _header(record):
+def _header(record: ImageRecord) -> tuple[int, bool]:
     """The orientation of an image, and whether TensorFlow's decoders read it and its map."""
     try:
         header = read_header(record.image_path)
@@ -188,8 +194,15 @@ def _header(record):
         return 1, False
 
 
-def _columns(records, headers, position, thing_ids):
-    labels, instances, rles = [], [], []
+def _columns(
+    records: Sequence[ImageRecord],
+    headers: Sequence[tuple[int, bool]],
+    position: Mapping[int, int],
+    thing_ids: Collection[int],
+) -> dict[str, np.ndarray]:
+    labels: list[tuple[int, int]] = []
+    instances: list[tuple[int, int, bool]] = []
+    rles: list[Any] = []
     num_labels, num_instances = [], []
     for record in records:
         first_label, first_instance = len(labels), len(instances)
@@ -230,12 +243,12 @@ def _columns(records, headers, position, thing_ids):
     }
 
 
-def _transposed(rows, width):
+def _transposed(rows: Sequence[tuple], width: int) -> np.ndarray:
     """Contiguous int32 columns of a list of tuples."""
     return np.ascontiguousarray(np.array(rows, np.int32).reshape(-1, width).T)
 
 
-def is_portrait(sizes):
+def is_portrait(sizes: np.ndarray) -> np.ndarray:
     """Tells upright images from the others, which a batch never mixes.
 
     Args:
@@ -247,7 +260,7 @@ def is_portrait(sizes):
     return sizes[:, 0] > sizes[:, 1]
 
 
-def batch_schedule(sizes, batch_size, num_steps, seed):
+def batch_schedule(sizes: np.ndarray, batch_size: int, num_steps: int, seed: int) -> np.ndarray:
     """Which images make up the batch of each step.
 
     An epoch is a permutation of all images by (seed, epoch). Its images are dealt, in that order,
@@ -278,7 +291,7 @@ def batch_schedule(sizes, batch_size, num_steps, seed):
     return order[places[due]].astype(np.int32)
 
 
-def _permutation(count, seed, epoch):
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation from raw bits, which NumPy keeps the same in all versions."""
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     return np.argsort(bits.random_raw(count), kind="stable")

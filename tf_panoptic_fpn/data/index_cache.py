@@ -10,6 +10,8 @@ import tempfile
 import time
 import uuid
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -18,14 +20,21 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.data.index import class_warnings, compiled_chunks
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.breaches import LEAVE_OUT, Breaches
+from tf_panoptic_fpn.formats.records import PanopticSplit
 
+Columns = tuple[CategoryTable, dict[str, np.ndarray]]
 FOLDER = ".panoptic_index"
 _VERSION = 1  # of the format; another one is made anew
 _UNFINISHED = "unfinished-"
 _LEFTOVER_SECONDS = 24 * 3600
 
 
-def cached_columns(read_split, sources, settings, folders):
+def cached_columns(
+    read_split: Callable[[Breaches], PanopticSplit],
+    sources: Sequence[str | os.PathLike],
+    settings: Mapping[str, Any],
+    folders: Sequence[str | os.PathLike],
+) -> Columns:
     """Loads the columns of an index from a cache, where it is made first unless it is there.
 
     It is made anew when a source changes: a file by its size or time of change, a folder by that
@@ -69,7 +78,7 @@ def cached_columns(read_split, sources, settings, folders):
     return index
 
 
-def _writable(folders):
+def _writable(folders: Sequence[str | os.PathLike]) -> pathlib.Path | None:
     for folder in map(pathlib.Path, folders):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,18 +89,18 @@ def _writable(folders):
     return None
 
 
-def _hash(value):
+def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _signature(path):
+def _signature(path: str | os.PathLike) -> list:
     """What tells a changed source: size and time of a file, the times of a folder's folders."""
     try:
         if not os.path.isdir(path):
             status = os.stat(path)
             return [status.st_size, status.st_mtime_ns]
         times = []
-        for folder, subfolders, _ in os.walk(path):
+        for folder, subfolders, _ in os.walk(str(path)):
             subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
             times.append([os.path.relpath(folder, path), os.stat(folder).st_mtime_ns])
         return times
@@ -99,7 +108,7 @@ def _signature(path):
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _make(read_split, path):
+def _make(read_split: Callable[[Breaches], PanopticSplit], path: pathlib.Path) -> Columns:
     """Writes the index beside its place, loads it, and moves it there in one step."""
     breaches = Breaches(LEAVE_OUT)
     split = read_split(breaches)
@@ -118,7 +127,7 @@ def _make(read_split, path):
     return index
 
 
-def _remove(path):
+def _remove(path: pathlib.Path) -> None:
     """Removes a folder, out of the sight of other processes first."""
     gone = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
     with contextlib.suppress(OSError):
@@ -126,7 +135,7 @@ def _remove(path):
         shutil.rmtree(gone)
 
 
-def _remove_leftovers(folder):
+def _remove_leftovers(folder: pathlib.Path) -> None:
     """Removes what processes that were killed a day ago or earlier have left."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         with contextlib.suppress(OSError):
@@ -134,8 +143,8 @@ def _remove_leftovers(folder):
                 shutil.rmtree(path)
 
 
-def _write(split, folder, breaches):
-    chunks = {}
+def _write(split: PanopticSplit, folder: pathlib.Path, breaches: Breaches) -> None:
+    chunks: dict[str, list[np.ndarray]] = {}
     with open(folder / "runs.npy", "wb") as file:
         # NumPy leaves room in the header for the length to grow.
         header = {"descr": "<u2", "fortran_order": False, "shape": (0,)}
@@ -153,7 +162,7 @@ def _write(split, folder, breaches):
     for name, pieces in chunks.items():
         array = np.concatenate(pieces)
         np.save(folder / f"{name}.npy", array)
-        checksums[name] = zlib.crc32(array)
+        checksums[name] = zlib.crc32(array.data)
     description = {
         "version": _VERSION,
         "categories": split.categories.to_coco(),
@@ -163,7 +172,7 @@ def _write(split, folder, breaches):
     (folder / "index.json").write_text(json.dumps(description), encoding="utf-8")
 
 
-def _load(path):
+def _load(path: pathlib.Path) -> Columns:
     """Maps the arrays into memory.
 
     Raises:

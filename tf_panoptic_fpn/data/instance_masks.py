@@ -4,6 +4,8 @@ A full-size mask of each instance is never made: an instance is a handful of rec
 (one for each run) until its mask is sampled on a fixed grid over its box, some instances at a time.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
@@ -12,7 +14,7 @@ from tf_panoptic_fpn import schema
 _CHUNK = 16
 
 
-def map_runs(ids):
+def map_runs(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the runs of equal ids within the rows of a map.
 
     Args:
@@ -32,7 +34,7 @@ def map_runs(ids):
     return rectangles, tf.gather(tf.reshape(ids, [-1]), starts)
 
 
-def find_ids(run_ids, listed_ids):
+def find_ids(run_ids: tf.Tensor, listed_ids: tf.Tensor) -> tf.Tensor:
     """Position of each id in a list.
 
     Args:
@@ -50,7 +52,7 @@ def find_ids(run_ids, listed_ids):
     return tf.where(tf.gather(ordered, place) == run_ids, tf.gather(order, place), -1)
 
 
-def foreground_runs(runs, num_runs):
+def foreground_runs(runs: tf.Tensor, num_runs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Finds the runs of COCO masks that are foreground.
 
     Args:
@@ -71,7 +73,7 @@ def foreground_runs(runs, num_runs):
     return tuple(tf.boolean_mask(value, is_foreground) for value in (starts, ends, owners))
 
 
-def column_rectangles(starts, ends, height):
+def column_rectangles(starts: tf.Tensor, ends: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
     """Splits runs down the columns into rectangles: a column's end, whole columns, a beginning.
 
     Args:
@@ -94,7 +96,9 @@ def column_rectangles(starts, ends, height):
     return tf.concat([tf.stack(part, -1) for part in parts], 0)
 
 
-def tight_boxes(rectangles, owners, num_instances, window):
+def tight_boxes(
+    rectangles: tf.Tensor, owners: tf.Tensor, num_instances: tf.Tensor, window: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes and areas of instances within a window, from the rectangles that they consist of.
 
     A pixel is within the window where its centre is; its box ends with the window all the same.
@@ -131,7 +135,9 @@ def tight_boxes(rectangles, owners, num_instances, window):
     return tf.where(areas[:, None] > 0, boxes, 0.0), areas
 
 
-def masks_from_map(ids, instance_ids, boxes, size=schema.GT_MASK_SIZE):
+def masks_from_map(
+    ids: tf.Tensor, instance_ids: tf.Tensor, boxes: tf.Tensor, size: int = schema.GT_MASK_SIZE
+) -> tf.Tensor:
     """Samples the mask of each instance of an id map on a fixed grid over its box.
 
     A cell is set where the mask, interpolated bilinearly between pixel centres, is at least 0.5 at
@@ -149,14 +155,21 @@ def masks_from_map(ids, instance_ids, boxes, size=schema.GT_MASK_SIZE):
     width = tf.shape(ids)[1]
     flat = tf.reshape(ids, [-1])
 
-    def inside(start, rows, columns):
+    def inside(start: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         chunk_ids = instance_ids[start : start + tf.shape(rows)[0]]
         return tf.gather(flat, rows * width + columns) == chunk_ids[:, None, None]
 
     return _sampled(boxes, tf.shape(ids), inside, size)
 
 
-def masks_from_runs(starts, ends, owners, boxes, image_size, size=schema.GT_MASK_SIZE):
+def masks_from_runs(
+    starts: tf.Tensor,
+    ends: tf.Tensor,
+    owners: tf.Tensor,
+    boxes: tf.Tensor,
+    image_size: tf.Tensor,
+    size: int = schema.GT_MASK_SIZE,
+) -> tf.Tensor:
     """Samples the mask of each instance of run lengths, as `masks_from_map` does.
 
     Args:
@@ -170,7 +183,7 @@ def masks_from_runs(starts, ends, owners, boxes, image_size, size=schema.GT_MASK
     """
     height = image_size[0]
 
-    def inside(start, rows, columns):
+    def inside(start: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         place = owners - start
         in_chunk = (place >= 0) & (place < _CHUNK)
         bits = tf.where(in_chunk, tf.bitwise.left_shift(1, tf.clip_by_value(place, 0, _CHUNK)), 0)
@@ -181,7 +194,9 @@ def masks_from_runs(starts, ends, owners, boxes, image_size, size=schema.GT_MASK
     return _sampled(boxes, image_size, inside, size)
 
 
-def union_of_runs(starts, ends, owners, chosen, image_size):
+def union_of_runs(
+    starts: tf.Tensor, ends: tf.Tensor, owners: tf.Tensor, chosen: tf.Tensor, image_size: tf.Tensor
+) -> tf.Tensor:
     """Returns which pixels the chosen instances cover.
 
     Args:
@@ -198,7 +213,9 @@ def union_of_runs(starts, ends, owners, chosen, image_size):
     return tf.gather(plane, tf.range(height)[:, None] + tf.range(width) * height) > 0
 
 
-def _plane(starts, ends, values, image_size):
+def _plane(
+    starts: tf.Tensor, ends: tf.Tensor, values: tf.Tensor, image_size: tf.Tensor
+) -> tf.Tensor:
     """The sum, at each pixel counted down the columns, of the values of the runs that cover it."""
     places = tf.concat([starts, ends], 0)
     steps = tf.concat([values, -values], 0)
@@ -207,7 +224,12 @@ def _plane(starts, ends, values, image_size):
     )
 
 
-def _sampled(boxes, image_size, inside, size):
+def _sampled(
+    boxes: tf.Tensor,
+    image_size: tf.Tensor,
+    inside: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+    size: int,
+) -> tf.Tensor:
     """Samples masks a chunk of instances at a time, so that memory does not grow with them.
 
     Args:
@@ -220,7 +242,7 @@ def _sampled(boxes, image_size, inside, size):
     """
     count = tf.shape(boxes)[0]
 
-    def sample(start, masks):
+    def sample(start: tf.Tensor, masks: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         y1, x1, y2, x2 = tf.unstack(boxes[start : start + _CHUNK], axis=-1)
         top, bottom, y_weight = _neighbours(y1, y2, size, image_size[0])
         left, right, x_weight = _neighbours(x1, x2, size, image_size[1])
@@ -241,11 +263,13 @@ def _sampled(boxes, image_size, inside, size):
     return chunks.concat()
 
 
-def _interpolated(first, second, weight):
+def _interpolated(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     return first + weight * (second - first)
 
 
-def _neighbours(start, stop, size, extent):
+def _neighbours(
+    start: tf.Tensor, stop: tf.Tensor, size: int, extent: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The two pixels on either side of each cell centre `[k, size]`, and the second's weight."""
     cells = tf.range(size, dtype=tf.float32) + 0.5
     centres = start[:, None] + cells * ((stop - start) / size)[:, None] - 0.5

@@ -1,10 +1,13 @@
 """Reading the images of an index in TensorFlow ops."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
+from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.instance_masks import (
     column_rectangles,
     find_ids,
@@ -13,6 +16,9 @@ from tf_panoptic_fpn.data.instance_masks import (
 )
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.formats.records import ImageRecord, Segment, load_segments
+
+if TYPE_CHECKING:
+    from tf_panoptic_fpn.data.tfrecords import RecordSource
 
 _LOADED = {
     "row": ([], tf.int32),  # of the index; -1 where nothing could be read
@@ -51,9 +57,14 @@ class ImageLoader:
         pixel_range: see `formats.images.read_image`.
     """
 
-    def __init__(self, index, source, pixel_range=FULL_RANGE):
+    def __init__(
+        self,
+        index: DatasetIndex,
+        source: "FolderSource | RecordSource",
+        pixel_range: tuple[int, int] = FULL_RANGE,
+    ) -> None:
         self.source = source
-        self.pixel_range = tuple(pixel_range)
+        self.pixel_range = pixel_range
         self.map_format = index.map_format
         # Without a map they can be nowhere else, even where there is none.
         self.masks_are_runs = bool(np.any(index.instance_map_ids < 0)) or self.map_format == "none"
@@ -74,7 +85,7 @@ class ImageLoader:
                 )
             }
 
-    def load(self, row, with_pillow):
+    def load(self, row: tf.Tensor, with_pillow: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads an image.
 
         Args:
@@ -115,7 +126,7 @@ class ImageLoader:
             key: tf.ensure_shape(loaded[key], spec.shape) for key, spec in self.element_spec.items()
         }
 
-    def nothing(self):
+    def nothing(self) -> dict[str, tf.Tensor]:
         """Returns a dict as `load` does, of no image."""
         empty = {
             key: tf.zeros([size or 0 for size in spec.shape], spec.dtype)
@@ -123,11 +134,13 @@ class ImageLoader:
         }
         return {**empty, "row": tf.constant(-1)}
 
-    def _slice(self, offsets, row):
+    def _slice(self, offsets: str, row: tf.Tensor) -> slice:
         offsets = self.columns[offsets]
         return slice(offsets[row], offsets[row + 1])
 
-    def _load_map(self, row, map_bytes, with_pillow, size):
+    def _load_map(
+        self, row: tf.Tensor, map_bytes: tf.Tensor, with_pillow: tf.Tensor, size: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         ids = decode_id_map(map_bytes, self.map_format, with_pillow)
         tf.debugging.Assert(tf.reduce_all(tf.shape(ids) == size), ["the map has another size"])
         rectangles, run_ids = map_runs(ids)
@@ -144,7 +157,7 @@ class ImageLoader:
             "run_ids": run_ids,
         }
 
-    def _check_ids(self, run_ids, place, num_labels):
+    def _check_ids(self, run_ids: tf.Tensor, place: tf.Tensor, num_labels: tf.Tensor) -> None:
         is_listed = place >= 0
         if self.map_format == "rgb":
             is_listed |= run_ids == 0
@@ -153,7 +166,7 @@ class ImageLoader:
             tf.debugging.Assert(is_complete, ["the map lacks ids that are listed"])
         tf.debugging.Assert(tf.reduce_all(is_listed), ["the map has ids that are not listed"])
 
-    def _load_runs(self, instances, height):
+    def _load_runs(self, instances: slice, height: tf.Tensor) -> dict[str, tf.Tensor]:
         offsets = self.columns["run_offsets"][instances.start : instances.stop + 1]
         runs = tf.cast(self.columns["runs"][offsets[0] : offsets[-1]], tf.int32)
         num_runs = tf.cast(offsets[1:] - offsets[:-1], tf.int32)
@@ -174,13 +187,13 @@ class FolderSource:
         index: `DatasetIndex`.
     """
 
-    def __init__(self, index):
+    def __init__(self, index: DatasetIndex) -> None:
         self.index = index
         with tf.device("CPU"):
             self.image_paths = tf.constant(index.image_paths)
             self.map_paths = tf.constant(index.map_paths)
 
-    def read(self, row):
+    def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads the files of an image in TensorFlow ops.
 
         Args:
@@ -194,7 +207,7 @@ class FolderSource:
             return image_bytes, tf.constant(b"")
         return image_bytes, tf.io.read_file(self.map_paths[row])
 
-    def check(self, row):
+    def check(self, row: int) -> None:
         """Reads the files of an image in Python.
 
         Args:

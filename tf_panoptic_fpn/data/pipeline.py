@@ -1,21 +1,25 @@
 """From an index to training batches."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data import geometry
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.damaged_files import DamagedFiles
-from tf_panoptic_fpn.data.index import batch_schedule, is_portrait
+from tf_panoptic_fpn.data.index import DatasetIndex, batch_schedule, is_portrait
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.python_calls import python_function
 from tf_panoptic_fpn.data.tfrecords import RecordSource, records_folder
-from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.errors import ConfigError, DataError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
-_SAMPLE = {
+_SAMPLE: dict[str, tuple[tf.DType, list, float]] = {
     schema.IMAGES: (tf.uint8, [None, None, 3], 0),
     schema.IMAGE_SIZES: (tf.int32, [2], 0),
     schema.IMAGE_SEEDS: (tf.int32, [], 0),
@@ -25,23 +29,24 @@ _SAMPLE = {
     schema.GT_MASKS: (tf.uint8, [None, schema.GT_MASK_SIZE, schema.GT_MASK_SIZE], 0),
     schema.SEMANTIC: (tf.uint8, [None, None], schema.IGNORED),
 }
+Canvases = Sequence[tuple[int, int]]
 _CANVAS_MULTIPLE = 32
 _INSTANCE_MULTIPLE = 8
 
 
 def training_dataset(
-    index,
-    data_config,
-    batch_size,
-    num_steps,
-    seed,
-    start_step=0,
-    on_damaged=None,
-    on_error=None,
-    parallel_calls=tf.data.AUTOTUNE,
-    worker=0,
-    num_workers=1,
-):
+    index: DatasetIndex,
+    data_config: DataConfig,
+    batch_size: int,
+    num_steps: int,
+    seed: int,
+    start_step: int = 0,
+    on_damaged: Callable[[str, str], None] | None = None,
+    on_error: Callable[[DataError], None] | None = None,
+    parallel_calls: int = tf.data.AUTOTUNE,
+    worker: int = 0,
+    num_workers: int = 1,
+) -> tf.data.Dataset:
     """Batches for the training steps `start_step`..`num_steps - 1`, in order.
 
     The batch of a step depends on `seed` and the step alone: not on `start_step`, on
@@ -110,7 +115,7 @@ def training_dataset(
     shapes = {key: shape for key, (_, shape, _) in _SAMPLE.items()}
     padding = {key: tf.cast(value, dtype) for key, (dtype, _, value) in _SAMPLE.items()}
     dataset = dataset.padded_batch(share, shapes, padding, drop_remainder=True)
-    max_instances = data_config.max_instances if canvases else None
+    max_instances = data_config.max_instances
     dataset = dataset.map(_plainly(lambda batch: _finish(batch, canvases, max_instances)))
     return dataset.prefetch(2)
 
@@ -119,14 +124,20 @@ def training_dataset(
 _plainly = tf.autograph.experimental.do_not_convert
 
 
-def _loaded(positions, row_of, loader, damaged, parallel_calls):
+def _loaded(
+    positions: tf.data.Dataset,
+    row_of: Callable[[tf.Tensor], tf.Tensor],
+    loader: ImageLoader,
+    damaged: DamagedFiles,
+    parallel_calls: int,
+) -> tf.data.Dataset:
     """The image of each position, or the next readable one in its place; nothing for a row of -1.
 
     An image that cannot be read is an error inside TensorFlow, dropped by `ignore_errors` from a
     data set of one position's candidates: each as the index says, then by Pillow alone.
     """
 
-    def candidate(row, k):
+    def candidate(row: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
         return tf.cond(
             k == 0,
             lambda: row,
@@ -135,7 +146,7 @@ def _loaded(positions, row_of, loader, damaged, parallel_calls):
             ),
         )
 
-    def first_readable(position):
+    def first_readable(position: tf.Tensor) -> tf.data.Dataset:
         row = row_of(position)
         num_tries = tf.where(row < 0, 0, 2 * damaged.max_candidates)
         tries = tf.data.Dataset.range(tf.cast(num_tries, tf.int64))
@@ -143,7 +154,7 @@ def _loaded(positions, row_of, loader, damaged, parallel_calls):
         nothing = tf.data.Dataset.from_tensors(loader.nothing())
         return images.concatenate(nothing).take(1).map(lambda loaded: (row, loaded))
 
-    def explained(row, loaded):
+    def explained(row: tf.Tensor, loaded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         used = loaded["row"]
         explain = [row, used]
         used = tf.cond(
@@ -163,7 +174,7 @@ def _loaded(positions, row_of, loader, damaged, parallel_calls):
     return images.map(_plainly(explained))
 
 
-def _log_instances_left_out(index, max_instances):
+def _log_instances_left_out(index: DatasetIndex, max_instances: int) -> None:
     counts = np.diff(index.instance_offsets)
     crowded = np.flatnonzero(counts > max_instances)
     if not len(crowded):
@@ -176,7 +187,7 @@ def _log_instances_left_out(index, max_instances):
     logging.warning("%s", message)
 
 
-def _check_canvases(sizes, data_config, canvases):
+def _check_canvases(sizes: np.ndarray, data_config: DataConfig, canvases: Canvases) -> None:
     """Each orientation's largest height and width must fit one canvas, so that any batch does."""
     portrait = is_portrait(sizes)
     for orientation, group in (("landscape", sizes[~portrait]), ("portrait", sizes[portrait])):
@@ -190,7 +201,9 @@ def _check_canvases(sizes, data_config, canvases):
             )
 
 
-def _finish(batch, canvases, max_instances):
+def _finish(
+    batch: dict[str, tf.Tensor], canvases: Canvases, max_instances: int
+) -> dict[str, tf.Tensor]:
     """Pads a batch to its canvas and number of instances, and casts what the device reads."""
     height, width = tf.unstack(tf.shape(batch[schema.SEMANTIC])[1:])
     instances = tf.shape(batch[schema.GT_CLASSES])[1]
@@ -219,7 +232,7 @@ def _finish(batch, canvases, max_instances):
     return finished
 
 
-def _pad(tensor, extent, value):
+def _pad(tensor: tf.Tensor, extent: Sequence[Any], value: float) -> tf.Tensor:
     """Pads the dimensions after the first at their end to `extent`."""
     before = tf.shape(tensor)
     missing = tf.stack(extent) - before[1 : 1 + len(extent)]
@@ -227,5 +240,5 @@ def _pad(tensor, extent, value):
     return tf.pad(tensor, padding, constant_values=tf.cast(value, tensor.dtype))
 
 
-def _round_up(value, multiple):
+def _round_up(value: tf.Tensor, multiple: int) -> tf.Tensor:
     return -(-value // multiple) * multiple

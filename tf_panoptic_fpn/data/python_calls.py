@@ -3,11 +3,15 @@
 import atexit
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 
-def python_function(function, arguments, dtype):
+def python_function(
+    function: Callable[..., Any], arguments: Sequence[tf.Tensor], dtype: tf.DType
+) -> tf.Tensor:
     """Calls Python from a `tf.data` pipeline, so that its order stays and the program can end.
 
     Args:
@@ -19,7 +23,7 @@ def python_function(function, arguments, dtype):
         A tensor of unknown shape.
     """
 
-    def call(*values):
+    def call(*values: Any) -> Any:
         with _calls:
             return function(*values)
 
@@ -35,25 +39,25 @@ class _CallsFromTensorFlow:
     lock: without this, a run that is interrupted or stops early never ends.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock = threading.Lock()
         self.running = 0
         self.latest = 0.0
         self.closed = False
         atexit.register(self.close)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         with self.lock:
             self.latest = time.monotonic()
             if self.closed:
                 raise RuntimeError("the interpreter is exiting")
             self.running += 1
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         with self.lock:
             self.running -= 1
 
-    def close(self):
+    def close(self) -> None:
         """Refuses new calls, and returns once the pipelines have filled up with refusals."""
         self.closed = True
         while self.running or time.monotonic() - self.latest < 0.1:

@@ -5,12 +5,16 @@ hard: instances of one class that touch and hide each other, and regions with ir
 """
 
 import json
+import os
 import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.categories import Category
+from tf_panoptic_fpn.config import ShapesConfig
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.segment_map import tight_boxes
 
@@ -33,7 +37,7 @@ _JPEG_QUALITY = 92
 _MAX_ATTEMPTS = 20  # to place the instances of an image
 
 
-def write_shapes(folder, config):
+def write_shapes(folder: str | os.PathLike, config: ShapesConfig) -> None:
     """Writes the data set in the COCO panoptic format; does nothing where it is already complete.
 
     Each of `folder/train` and `folder/validation` gets `images/*.jpg`, `panoptic/*.png` and
@@ -55,7 +59,9 @@ def write_shapes(folder, config):
     stamp_path.write_text(stamp, encoding="utf-8")
 
 
-def draw_shapes(size, rng):
+def draw_shapes(
+    size: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
     """Draws one image of the data set.
 
     Args:
@@ -86,7 +92,9 @@ def draw_shapes(size, rng):
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), ids, category_ids
 
 
-def _write_split(folder, num_images, size, seed):
+def _write_split(
+    folder: pathlib.Path, num_images: int, size: tuple[int, int], seed: tuple[int, ...]
+) -> None:
     for name in ("images", "panoptic"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
@@ -106,7 +114,7 @@ def _write_split(folder, num_images, size, seed):
     (folder / "panoptic.json").write_text(json.dumps(tree), encoding="utf-8")
 
 
-def _segments_info(ids, category_ids):
+def _segments_info(ids: np.ndarray, category_ids: Mapping[int, int]) -> list[dict[str, Any]]:
     boxes, areas = tight_boxes(ids, list(category_ids))
     return [
         {
@@ -122,7 +130,9 @@ def _segments_info(ids, category_ids):
     ]
 
 
-def _draw_stuff(size, rng):
+def _draw_stuff(
+    size: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
     """Two to four textured regions: one or two above a wavy horizon, one or two below it."""
     height, width = size
     y, x = np.mgrid[:height, :width]
@@ -140,7 +150,7 @@ def _draw_stuff(size, rng):
             regions.append((first, part))
     image = np.zeros((height, width, 3))
     ids = np.zeros(size, np.int32)
-    category_ids = {}
+    category_ids: dict[int, int] = {}
     for name, region in regions:
         image[region] = _TEXTURES[name](y, x, size, rng)[region]
         ids[region] = len(category_ids) + 1
@@ -148,26 +158,34 @@ def _draw_stuff(size, rng):
     return image, ids, category_ids
 
 
-def _sky(y, x, size, rng):
+def _sky(
+    y: np.ndarray, x: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     top = np.array([rng.uniform(60, 120), rng.uniform(130, 170), rng.uniform(215, 245)])
     haze = (y / size[0])[..., None] * rng.uniform(60, 160)
     clouds = np.clip(_smooth_noise(size, 32, rng), 0, 1)[..., None] * rng.uniform(0, 90)
     return np.clip(top + haze + clouds, 0, 250)
 
 
-def _grass(y, x, size, rng):
+def _grass(
+    y: np.ndarray, x: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     base = np.array([rng.uniform(50, 100), rng.uniform(115, 160), rng.uniform(30, 60)])
     blades = rng.normal(0, 18, size)
     return base + (blades + 22 * _smooth_noise(size, 12, rng))[..., None]
 
 
-def _water(y, x, size, rng):
+def _water(
+    y: np.ndarray, x: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     base = np.array([rng.uniform(10, 40), rng.uniform(65, 100), rng.uniform(125, 175)])
     phase = 2 * np.pi * (y / rng.uniform(6, 9) + 0.5 * _smooth_noise(size, 20, rng) + x / 60)
     return base + 22 * np.sin(phase)[..., None] + 8 * _smooth_noise(size, 6, rng)[..., None]
 
 
-def _brick(y, x, size, rng):
+def _brick(
+    y: np.ndarray, x: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     tall, wide = rng.integers(7, 11), rng.integers(16, 23)
     row = y // tall
     column = (x + row % 2 * (wide // 2)) // wide
@@ -181,7 +199,7 @@ def _brick(y, x, size, rng):
 _TEXTURES = {"sky": _sky, "grass": _grass, "water": _water, "brick": _brick}
 
 
-def _shape_coverage(name, size, rng):
+def _shape_coverage(name: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """How much of each pixel a shape of random place, size and turn covers, `[H, W]` in [0, 1]."""
     scale = min(size) / 128
     radius = rng.uniform(13, 35) * scale
@@ -199,14 +217,16 @@ def _shape_coverage(name, size, rng):
     return np.clip(0.5 - outside, 0, 1)
 
 
-def _polygon_distance(distance, angle, radius, sides):
+def _polygon_distance(
+    distance: np.ndarray, angle: np.ndarray, radius: float, sides: int
+) -> np.ndarray:
     """How far outside the nearest side of a regular polygon (negative inside), in pixels."""
     half = np.pi / sides
     folded = (angle + half) % (2 * half) - half
     return distance * np.cos(folded) - radius * np.cos(half)
 
 
-def _star_distance(distance, angle, radius):
+def _star_distance(distance: np.ndarray, angle: np.ndarray, radius: float) -> np.ndarray:
     """As `_polygon_distance`, for a star of five points."""
     half = np.pi / 5
     folded = np.abs((angle + half) % (2 * half) - half)
@@ -217,7 +237,7 @@ def _star_distance(distance, angle, radius):
     return (distance * np.cos(folded) - radius) * normal[0] + distance * np.sin(folded) * normal[1]
 
 
-def _leaves_enough(ids, covered, category_ids):
+def _leaves_enough(ids: np.ndarray, covered: np.ndarray, category_ids: Collection[int]) -> bool:
     """Whether the shape shows, and leaves of what it covers a part that can be recognised."""
     height, width = ids.shape
     smallest = height * width // 160
@@ -231,16 +251,18 @@ def _leaves_enough(ids, covered, category_ids):
     return bool(np.all(after[hidden] >= np.maximum(smallest, 0.6 * before[hidden])))
 
 
-def _wave(along, length, amplitude, rng):
+def _wave(
+    along: np.ndarray, length: float, amplitude: float, rng: np.random.Generator
+) -> np.ndarray:
     """A smooth curve of a few random waves, in pixels."""
     waves = [
         np.sin(2 * np.pi * (frequency * along / length + rng.random())) / frequency
         for frequency in (1, 2, 5)
     ]
-    return amplitude * sum(waves)
+    return np.asarray(amplitude * sum(waves))
 
 
-def _smooth_noise(size, cell, rng):
+def _smooth_noise(size: tuple[int, int], cell: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of about unit variance that varies over `cell` pixels, float `[H, W]`."""
     coarse = rng.normal(0, 1, (size[0] // cell + 2, size[1] // cell + 2)).astype(np.float32)
     return np.asarray(
@@ -248,7 +270,7 @@ def _smooth_noise(size, cell, rng):
     )
 
 
-def _hsv_color(hue, saturation, value):
+def _hsv_color(hue: float, saturation: float, value: float) -> np.ndarray:
     """RGB `[3]`, 0-255."""
     sectors = np.abs((hue + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
     return 255 * value * (1 - saturation * (1 - np.clip(sectors, 0, 1)))

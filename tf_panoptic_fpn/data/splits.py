@@ -3,16 +3,20 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import Config, DataConfig
 from tf_panoptic_fpn.data import index_cache
-from tf_panoptic_fpn.data.index import index_of_columns
+from tf_panoptic_fpn.data.index import DatasetIndex, index_of_columns
 from tf_panoptic_fpn.data.shapes import write_shapes
 from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.images import FULL_RANGE
-from tf_panoptic_fpn.formats.records import LazyRecords
+from tf_panoptic_fpn.formats.records import ImageRecord, LazyRecords, PanopticSplit
 
 
-def resolve_data(config, workdir):
+def resolve_data(config: Config, workdir: str | os.PathLike) -> Config:
     """Writes the embedded data set if the configuration asks for it, and fills in its paths.
 
     Args:
@@ -51,7 +55,7 @@ def resolve_data(config, workdir):
     return config.model_copy(update={"data": _with_absolute_paths(data), "train": train})
 
 
-def _with_absolute_paths(data):
+def _with_absolute_paths(data: DataConfig) -> DataConfig:
     """A run may go on from another folder."""
     update = {"root": _absolute(data.root), "index_cache": _absolute(data.index_cache)}
     if not data.root:
@@ -63,11 +67,13 @@ def _with_absolute_paths(data):
     return data.model_copy(update=update)
 
 
-def _absolute(path):
+def _absolute(path: str) -> str:
     return path if not path or "://" in path else os.path.abspath(path)
 
 
-def load_split(data, name, semantic_things="other", breaches=None):
+def load_split(
+    data: DataConfig, name: str, semantic_things: str = "other", breaches: Breaches | None = None
+) -> PanopticSplit:
     """Reads the split "train" or "validation" of a resolved `DataConfig`.
 
     Args:
@@ -87,17 +93,19 @@ def load_split(data, name, semantic_things="other", breaches=None):
     return dataclasses.replace(
         split,
         categories=split.categories.with_semantic_things(semantic_things),
-        images=_with_pixel_range(split.images, tuple(data.pixel_range)),
+        images=_with_pixel_range(split.images, data.pixel_range),
     )
 
 
-def _with_pixel_range(images, pixel_range):
+def _with_pixel_range(
+    images: Sequence[ImageRecord], pixel_range: tuple[int, int]
+) -> Sequence[ImageRecord]:
     if pixel_range == FULL_RANGE:
         return images
     return LazyRecords(images, lambda record: dataclasses.replace(record, pixel_range=pixel_range))
 
 
-def _check_present(data, name):
+def _check_present(data: DataConfig, name: str) -> None:
     """Says what to fetch, and where to put it, if a file or a folder of a split is not there."""
     split = getattr(data, name)
     for key, path in split.paths(data.root).items():
@@ -109,7 +117,7 @@ def _check_present(data, name):
             raise DataError(message)
 
 
-def load_index(data, name, semantic_things="other"):
+def load_index(data: DataConfig, name: str, semantic_things: str = "other") -> DatasetIndex:
     """Loads the index of the split "train" or "validation", which is made first if need be.
 
     Annotations and images that cannot be used are left out, counted and named in the log.
@@ -147,7 +155,7 @@ def load_index(data, name, semantic_things="other"):
     return index_of_columns(categories.with_semantic_things(semantic_things), columns)
 
 
-def check_categories(config, categories, split_name):
+def check_categories(config: Config, categories: CategoryTable, split_name: str) -> None:
     """Raises ConfigError unless the model has as many classes as the data set.
 
     Args:

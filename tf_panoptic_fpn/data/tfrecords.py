@@ -10,11 +10,14 @@ import concurrent.futures
 import io
 import json
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
 from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.loading import FolderSource
@@ -28,13 +31,13 @@ _PER_INSTANCE = ("instance_classes", "instance_is_crowd", "instance_map_ids")
 _IMAGE_BYTES, _MAP_BYTES = "image", "map"
 
 
-def records_folder(data_config):
+def records_folder(data_config: DataConfig) -> str:
     """Returns the folder of `data.train.records`, which is taken from `data.root`."""
     records = data_config.train.records
     return records if "://" in records else os.path.join(data_config.root, records)
 
 
-def write_records(index, folder, num_shards):
+def write_records(index: DatasetIndex, folder: str | os.PathLike, num_shards: int) -> int:
     """Writes the images of an index as TFRecord shards, in parallel.
 
     Every image is read and checked before it is written.
@@ -53,7 +56,7 @@ def write_records(index, folder, num_shards):
     source = FolderSource(index)
     shards = np.array_split(np.arange(len(index)), min(num_shards, len(index)))
 
-    def write(shard):
+    def write(shard: int) -> np.ndarray:
         path = _shard_path(folder, shard, len(shards))
         return _write_shard(index, source, shards[shard], path)
 
@@ -80,7 +83,7 @@ def write_records(index, folder, num_shards):
     return len(shards)
 
 
-def load_records_index(folder, semantic_things):
+def load_records_index(folder: str | os.PathLike, semantic_things: str) -> DatasetIndex:
     """Loads the index of a folder that `write_records` wrote.
 
     Args:
@@ -114,7 +117,7 @@ class RecordSource:
         folder: path.
     """
 
-    def __init__(self, index, folder):
+    def __init__(self, index: DatasetIndex, folder: str | os.PathLike) -> None:
         self.index = index
         records = _load(folder, _RECORDS)
         num_shards = int(records["shards"][-1]) + 1
@@ -134,7 +137,7 @@ class RecordSource:
             self.offsets, self.lengths = tf.constant(offsets), tf.constant(lengths)
             self.rest = tf.constant(rest)
 
-    def read(self, row):
+    def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `loading.FolderSource.read`."""
         # The one reader among TensorFlow's ops that begins anywhere in a file.
         record = tf.data.FixedLengthRecordDataset(
@@ -148,7 +151,7 @@ class RecordSource:
         parsed = tf.io.parse_single_example(record, features)
         return parsed[_IMAGE_BYTES], parsed[_MAP_BYTES]
 
-    def check(self, row):
+    def check(self, row: int) -> None:
         """Reads the record of an image.
 
         Args:
@@ -172,7 +175,9 @@ class RecordSource:
             ) from None
 
 
-def _write_shard(index, source, rows, path):
+def _write_shard(
+    index: DatasetIndex, source: FolderSource, rows: Iterable[int], path: str
+) -> np.ndarray:
     """Writes the records of some images; returns the length of each, int64 `[n]`."""
     lengths = []
     with tf.io.TFRecordWriter(path) as writer:
@@ -185,7 +190,9 @@ def _write_shard(index, source, rows, path):
     return np.array(lengths, np.int64)
 
 
-def _example(index, row, image_bytes, map_bytes):
+def _example(
+    index: DatasetIndex, row: int, image_bytes: bytes, map_bytes: bytes
+) -> tf.train.Example:
     labels = slice(*index.label_offsets[row : row + 2])
     instances = slice(*index.instance_offsets[row : row + 2])
     run_offsets = index.run_offsets[instances.start : instances.stop + 1]
@@ -205,23 +212,23 @@ def _example(index, row, image_bytes, map_bytes):
     )
 
 
-def _feature(values):
+def _feature(values: Any) -> tf.train.Feature:
     if len(values) and isinstance(values[0], bytes):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=list(values)))
     return tf.train.Feature(int64_list=tf.train.Int64List(value=np.asarray(values, np.int64)))
 
 
-def _offsets(lengths):
+def _offsets(lengths: np.ndarray) -> np.ndarray:
     """Where the content of each record of a shard begins."""
     whole = lengths + _HEADER_BYTES + _FOOTER_BYTES
     return np.cumsum(whole) - whole + _HEADER_BYTES
 
 
-def _shard_path(folder, shard, num_shards):
+def _shard_path(folder: str | os.PathLike, shard: int, num_shards: int) -> str:
     return os.path.join(folder, f"images-{shard:05d}-of-{num_shards:05d}.tfrecord")
 
 
-def _array_names():
+def _array_names() -> list[str]:
     return [
         name
         for name in DatasetIndex.__dataclass_fields__
@@ -229,14 +236,14 @@ def _array_names():
     ]
 
 
-def _save(path, **arrays):
+def _save(path: str, **arrays: Any) -> None:
     data = io.BytesIO()
     np.savez(data, **arrays)
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(data.getvalue())
 
 
-def _load(folder, name):
+def _load(folder: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
     path = os.path.join(folder, name)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -247,5 +254,5 @@ def _load(folder, name):
         raise DataError(f"{path}: damaged: {' '.join(str(error).split())}") from None
 
 
-def _line(error):
+def _line(error: tf.errors.OpError) -> str:
     return error.message.splitlines()[0]
