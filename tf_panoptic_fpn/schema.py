@@ -5,6 +5,14 @@ classes; S semantic classes (0 = `other`, then stuff); M = D + S - 1 segments. B
 float32, absolute pixels, continuous in [0, H] x [0, W].
 """
 
+from typing import Any
+
+# A tensor of `keras.ops`: of TensorFlow, JAX or PyTorch, a variable or a KerasTensor, which have no
+# type in common that could be checked.
+Tensor = Any
+Tensors = dict[str, Tensor]
+Shape = tuple[Any, ...]  # ints, or None where a side is not known
+
 # Caller -> model.
 IMAGES = (
     "images"  # float32 (or uint8) [B, H, W, 3], RGB 0-255; anything outside the image is padding

@@ -1,11 +1,13 @@
 """What a run will read, looked at before its first step."""
 
+from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.evaluation.running_metrics import check_occurring, occurring_categories
 
 
-def load_checked_index(config):
+def load_checked_index(config: Config) -> DatasetIndex:
     """Loads the index of the training split, and reads all annotations of the validation split.
 
     Args:

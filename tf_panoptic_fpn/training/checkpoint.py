@@ -1,7 +1,9 @@
 """Checkpoints of a run: model, optimizer and so the step; written atomically, the last few kept."""
 
+import os
 import pathlib
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -19,7 +21,9 @@ class Checkpoints:
         folder: where the checkpoints are.
     """
 
-    def __init__(self, model, optimizer, folder):
+    def __init__(
+        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, folder: str | os.PathLike
+    ) -> None:
         self.folder = pathlib.Path(folder)
         self.optimizer = optimizer
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
@@ -29,10 +33,10 @@ class Checkpoints:
             (self.folder / "checkpoint").unlink()
             self.manager = self._make_manager()
 
-    def _make_manager(self):
+    def _make_manager(self) -> tf.train.CheckpointManager:
         return tf.train.CheckpointManager(self.checkpoint, str(self.folder), max_to_keep=KEPT)
 
-    def restore(self):
+    def restore(self) -> int:
         """Restores the newest checkpoint, or the one before where that is damaged.
 
         Returns:
@@ -58,11 +62,11 @@ class Checkpoints:
             raise TrainingError(f"{damaged[0]} (nor can {len(damaged) - 1} older ones)")
         return 0
 
-    def _steps(self):
+    def _steps(self) -> list[int]:
         """The steps of the files in the folder, whatever its own list of them says."""
         names = (path.stem.removeprefix("ckpt-") for path in self.folder.glob("ckpt-*.index"))
         return [int(name) for name in names if name.isdecimal()]
 
-    def save(self, step):
+    def save(self, step: int) -> None:
         """Writes a checkpoint of `step` steps done."""
         self.manager.save(checkpoint_number=step)

@@ -2,18 +2,20 @@
 
 from absl import logging
 
+from tf_panoptic_fpn.errors import DataError
+
 
 class DataProblems:
     """What is wrong with the data: damaged images, skipped and logged once each, or an error."""
 
-    def __init__(self):
-        self.reasons = {}  # path of a damaged image -> why
-        self.error = None
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}  # path of a damaged image -> why
+        self.error: DataError | None = None
 
-    def skip(self, path, reason):
+    def skip(self, path: str, reason: str) -> None:
         if path not in self.reasons:
             self.reasons[path] = reason
             logging.warning("skipped a damaged image: %s", reason)
 
-    def stop(self, error):
+    def stop(self, error: DataError) -> None:
         self.error = error

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -10,6 +12,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import TrainingError
+from tf_panoptic_fpn.training.schedule import WarmupStepDecay
+from tf_panoptic_fpn.workdir import Workdir
 
 
 class MetricsLog:
@@ -21,7 +25,7 @@ class MetricsLog:
         schedule: function of the number of steps done that returns the next step's learning rate.
     """
 
-    def __init__(self, workdir, start, schedule):
+    def __init__(self, workdir: Workdir, start: int, schedule: WarmupStepDecay) -> None:
         self.path = workdir.metrics
         self.schedule = schedule
         if self.path.exists():
@@ -34,7 +38,9 @@ class MetricsLog:
         self.events.add_event(Event(wall_time=time.time(), step=start + 1, session_log=session))
         self.last_time = time.perf_counter()
 
-    def write(self, step, window, batch_size, damaged_images):
+    def write(
+        self, step: int, window: Sequence[Mapping[str, Any]], batch_size: int, damaged_images: int
+    ) -> dict[str, float]:
         """Writes the means over `window`, a list of the train step's dicts; returns them.
 
         Raises:
@@ -68,7 +74,7 @@ class MetricsLog:
         self._write_scalars(line)
         return means
 
-    def _write_scalars(self, line):
+    def _write_scalars(self, line: Mapping[str, Any]) -> None:
         scalars = {f"loss/{name}": value for name, value in line["loss"].items()}
         for name in ("gradient_norm", "learning_rate", "images_per_second"):
             scalars[name] = line[name]
@@ -77,11 +83,11 @@ class MetricsLog:
             self.events.add_event(event)
         self.events.flush()
 
-    def close(self):
+    def close(self) -> None:
         self.events.close()
 
 
-def _is_step_up_to(line, start):
+def _is_step_up_to(line: str, start: int) -> bool:
     try:
         return json.loads(line)["step"] <= start
     except (ValueError, KeyError, TypeError):

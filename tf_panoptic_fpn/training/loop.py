@@ -1,13 +1,14 @@
 """The training loop: `train(config, workdir)`."""
 
 import contextlib
+import os
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import replacing
-from tf_panoptic_fpn.config import save_config
+from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.errors import ConfigError
@@ -20,12 +21,12 @@ from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.schedule import build_schedule
-from tf_panoptic_fpn.training.step import build_train_step
+from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
 
-def train(config, workdir):
+def train(config: Config, workdir: str | os.PathLike) -> Config:
     """Trains a model from a configuration, or goes on where an earlier run of it stopped.
 
     Writes in `workdir`: `config.yaml`, `categories.json`, `metrics.jsonl`, `tensorboard/`,
@@ -92,7 +93,15 @@ def train(config, workdir):
     return config
 
 
-def _run(settings, dataset, train_step, checkpoints, start, log, problems):
+def _run(
+    settings: TrainConfig,
+    dataset: tf.distribute.DistributedDataset,
+    train_step: TrainStep,
+    checkpoints: Checkpoints,
+    start: int,
+    log: MetricsLog,
+    problems: DataProblems,
+) -> None:
     batches = iter(dataset)
     progress = tqdm(
         total=settings.steps * settings.batch_size,

@@ -1,8 +1,12 @@
 """Stochastic gradient descent in the PyTorch form."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.config import OptimizerConfig
+from tf_panoptic_fpn.schema import Tensor
 from tf_panoptic_fpn.training.schedule import build_schedule
 
 NORM_WEIGHTS = ("gamma", "beta")
@@ -36,14 +40,14 @@ class SGD(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.02,
-        momentum=0.9,
-        weight_decay=0.0,
-        momentum_style="torch",
-        reduces_gradients=True,
-        name="sgd",
-        **kwargs,
-    ):
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.02,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        momentum_style: str = "torch",
+        reduces_gradients: bool = True,
+        name: str = "sgd",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2_penalty = weight_decay
@@ -54,14 +58,16 @@ class SGD(keras.optimizers.Optimizer):
         self.momentum_style = momentum_style
         self.reduces_gradients = reduces_gradients
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
         self.decays = [v.path.rsplit("/", 1)[-1] not in NORM_WEIGHTS for v in variables]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor
+    ) -> None:
         index = self._get_variable_index(variable)
         velocity = self.velocities[index]
         gradient = ops.cast(gradient, variable.dtype)
@@ -77,12 +83,12 @@ class SGD(keras.optimizers.Optimizer):
         self.assign(velocity, new_velocity)
         self.assign_sub(variable, step)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
         if self.reduces_gradients:
             return super()._all_reduce_sum_gradients(grads_and_vars)
         return grads_and_vars
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "momentum": self.momentum,
@@ -92,7 +98,7 @@ class SGD(keras.optimizers.Optimizer):
         }
 
 
-def build_optimizer(config):
+def build_optimizer(config: OptimizerConfig) -> SGD:
     """Returns the optimizer of an `OptimizerConfig`, for gradients already summed over replicas."""
     return SGD(
         build_schedule(config),

@@ -1,9 +1,13 @@
 """What may change between a run and its continuation, and what may not."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from absl import logging
 
-from tf_panoptic_fpn.config import load_run_config
+from tf_panoptic_fpn.config import Config, load_run_config
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.workdir import Workdir
 
 # What the weights and the draws of the steps done depend on. Steps, schedule, logging, paths,
 # replicas and evaluation may change.
@@ -18,7 +22,7 @@ FIXED = (
 )
 
 
-def check_continues(config, workdir):
+def check_continues(config: Config, workdir: Workdir) -> None:
     """Compares a configuration with that of the run in a workdir, if there is one.
 
     What changed and may is said in the log.
@@ -45,7 +49,7 @@ def check_continues(config, workdir):
             logging.info("goes on with `%s` = %r, before %r", key, new.get(key), old.get(key))
 
 
-def _flat(tree, prefix=""):
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one: dotted key -> value."""
     flat = {}
     for key, value in tree.items():

@@ -1,9 +1,14 @@
 """The learning rate of each step."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.config import OptimizerConfig
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.schema import Tensor
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -21,10 +26,15 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, learning_rate, warmup_steps=0, warmup_factor=0.001, drop_steps=(), drop_factor=0.1
-    ):
+        self,
+        learning_rate: float,
+        warmup_steps: int = 0,
+        warmup_factor: float = 0.001,
+        drop_steps: Iterable[int] = (),
+        drop_factor: float = 0.1,
+    ) -> None:
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "learning_rate": learning_rate,
             "warmup_steps": warmup_steps,
             "warmup_factor": warmup_factor,
@@ -32,7 +42,7 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
             "drop_factor": drop_factor,
         }
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         config = self.config
         dtype = full_dtype(keras.config.floatx())
         step = ops.cast(step, dtype)
@@ -44,11 +54,11 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
             rate = rate * (config["warmup_factor"] * (1.0 - done) + done)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return self.config
 
 
-def build_schedule(config):
+def build_schedule(config: OptimizerConfig) -> WarmupStepDecay:
     """Returns the learning-rate schedule of an `OptimizerConfig`."""
     return WarmupStepDecay(
         config.learning_rate,

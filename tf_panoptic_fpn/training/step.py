@@ -1,25 +1,30 @@
 """One training step under `tf.distribute`: losses, gradients, all-reduce, test, clip, apply."""
 
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.models.panoptic_fpn import TASKS
+from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.models.panoptic_fpn import TASKS, PanopticFPN
 
 BATCH_STATISTICS = ("moving_mean", "moving_variance")  # of batch norms
+TrainStep = Callable[[Any], dict[str, tf.Tensor]]
 MODEL_INPUTS = (schema.IMAGES, schema.IMAGE_SIZES)
 
 
 def make_train_step(
-    model,
-    optimizer,
-    strategy,
-    batch_spec=None,
-    clip_norm=0.0,
-    jit_compile=False,
-    tasks=None,
-):
+    model: PanopticFPN,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    batch_spec: Any = None,
+    clip_norm: float = 0.0,
+    jit_compile: bool = False,
+    tasks: Sequence[str] | None = None,
+) -> TrainStep:
     """Returns the function that trains on one batch.
 
     Losses are divided by counts over all replicas (labelled pixels, sampled rois, ...), and the
@@ -43,7 +48,9 @@ def make_train_step(
         weighted; `total`, their sum; `gradient_norm`; and `is_finite`, 0 or 1.
     """
 
-    def losses_and_gradients(batch):
+    def losses_and_gradients(
+        batch: dict[str, tf.Tensor],
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
             terms = model.loss_terms(dense, batch, tasks)
@@ -69,7 +76,7 @@ def make_train_step(
 
     statistics = [v for v in model.non_trainable_variables if v.name in BATCH_STATISTICS]
 
-    def replica_step(batch):
+    def replica_step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         before = [tf.identity(variable.value) for variable in statistics]
         losses, gradients = (compute or losses_and_gradients)(batch)
         if strategy.num_replicas_in_sync > 1:
@@ -87,7 +94,7 @@ def make_train_step(
     dynamic = batch_spec is not None and not jit_compile
 
     @tf.function(input_signature=[batch_spec] if dynamic else None, autograph=False)
-    def train_step(batch):
+    def train_step(batch: Any) -> dict[str, tf.Tensor]:
         replicas = strategy.run(replica_step, args=(batch,))
         # Every replica holds the same sums.
         return {name: strategy.experimental_local_results(v)[0] for name, v in replicas.items()}
@@ -95,7 +102,14 @@ def make_train_step(
     return train_step
 
 
-def build_train_step(model, optimizer, strategy, batch_spec, config, start):
+def build_train_step(
+    model: PanopticFPN,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    batch_spec: Any,
+    config: Config,
+    start: int,
+) -> TrainStep:
     """Returns the train step of a `Config`, which alternates between the tasks if that says so.
 
     Args:
@@ -119,7 +133,7 @@ def build_train_step(model, optimizer, strategy, batch_spec, config, start):
     return alternate_steps(train_steps, start)
 
 
-def alternate_steps(train_steps, start):
+def alternate_steps(train_steps: Sequence[TrainStep], start: int) -> TrainStep:
     """Returns a train step that is each of several in turn.
 
     Args:
@@ -127,11 +141,11 @@ def alternate_steps(train_steps, start):
         start: int, steps done before; the next is number `start` modulo their count.
     """
     first = start % len(train_steps)
-    turns = itertools.cycle(train_steps[first:] + train_steps[:first])
+    turns = itertools.cycle([*train_steps[first:], *train_steps[:first]])
     return lambda batch: next(turns)(batch)
 
 
-def _sum_over_replicas(values):
+def _sum_over_replicas(values: Any) -> Any:
     context = tf.distribute.get_replica_context()
     flat = tf.nest.flatten(values)
     return tf.nest.pack_sequence_as(values, context.all_reduce(tf.distribute.ReduceOp.SUM, flat))
