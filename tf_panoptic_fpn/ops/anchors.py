@@ -1,11 +1,20 @@
 """Anchor boxes of a feature pyramid."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 from keras import ops
 
+from tf_panoptic_fpn.schema import Tensor
 
-def pyramid_anchors(feature_sizes, strides, sizes, ratios, dtype="float32"):
+
+def pyramid_anchors(
+    feature_sizes: Iterable[tuple[Tensor, Tensor]],
+    strides: Sequence[int],
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+    dtype: str = "float32",
+) -> Tensor:
     """Makes the anchors of all levels.
 
     Args:
@@ -28,7 +37,9 @@ def pyramid_anchors(feature_sizes, strides, sizes, ratios, dtype="float32"):
     return ops.concatenate(levels, axis=0)
 
 
-def _level_anchors(height, width, stride, size, ratios, dtype):
+def _level_anchors(
+    height: Tensor, width: Tensor, stride: int, size: float, ratios: Sequence[float], dtype: str
+) -> Tensor:
     cell = []
     for ratio in ratios:
         half_width = size / math.sqrt(ratio) / 2

@@ -1,8 +1,11 @@
 """Boxes: yxyx, float32, absolute pixels, continuous in [0, H] x [0, W]."""
 
 import math
+from collections.abc import Sequence
 
 from keras import ops
+
+from tf_panoptic_fpn.schema import Tensor
 
 # exp of a larger delta would be a box over 62 times its reference.
 MAX_LOG_SCALE = math.log(1000.0 / 16)
@@ -13,7 +16,7 @@ BOX_DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 MIN_SIZE = 1e-6
 
 
-def box_areas(boxes):
+def box_areas(boxes: Tensor) -> Tensor:
     """Computes the area of each box; a box with a negative side has area 0.
 
     Args:
@@ -26,7 +29,7 @@ def box_areas(boxes):
     return sizes[..., 0] * sizes[..., 1]
 
 
-def pairwise_iou(a, b):
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Computes the intersection over union of every box of `a` with every box of `b`.
 
     Args:
@@ -46,7 +49,7 @@ def pairwise_iou(a, b):
     return intersection / ops.maximum(union, MIN_SIZE**2)
 
 
-def clip_boxes(boxes, image_sizes):
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Clips boxes to their image.
 
     Args:
@@ -61,7 +64,7 @@ def clip_boxes(boxes, image_sizes):
     return ops.minimum(ops.maximum(boxes, 0), limits)
 
 
-def scale_boxes(boxes, scale_yx):
+def scale_boxes(boxes: Tensor, scale_yx: Tensor) -> Tensor:
     """Multiplies the coordinates of boxes.
 
     Args:
@@ -75,7 +78,7 @@ def scale_boxes(boxes, scale_yx):
     return boxes * ops.expand_dims(ops.concatenate([scale, scale], axis=-1), -2)
 
 
-def encode_boxes(boxes, reference, weights):
+def encode_boxes(boxes: Tensor, reference: Tensor, weights: Sequence[float]) -> Tensor:
     """Computes the deltas that move `reference` onto `boxes`; `decode_boxes` is the inverse.
 
     Args:
@@ -99,7 +102,7 @@ def encode_boxes(boxes, reference, weights):
     return deltas * ops.convert_to_tensor(weights, dtype=deltas.dtype)
 
 
-def decode_boxes(deltas, reference, weights):
+def decode_boxes(deltas: Tensor, reference: Tensor, weights: Sequence[float]) -> Tensor:
     """Applies deltas to `reference`; the inverse of `encode_boxes`.
 
     Args:
@@ -118,6 +121,6 @@ def decode_boxes(deltas, reference, weights):
     return ops.concatenate([centers - half_sizes, centers + half_sizes], axis=-1)
 
 
-def _centers_and_sizes(boxes):
+def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     sizes = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * sizes, sizes

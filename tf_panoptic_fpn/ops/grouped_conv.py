@@ -6,13 +6,16 @@ a GPU, and on a CPU for some dtypes where oneDNN is in use; elsewhere there is n
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.schema import Tensor
 
 
-def grouped_conv(x, kernel, strides, padding):
+def grouped_conv(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: str) -> Tensor:
     """Convolves each group of channels with its own kernels, on the TensorFlow backend.
 
     Args:
@@ -36,7 +39,7 @@ def grouped_conv(x, kernel, strides, padding):
     return _conv_with_split_gradient(x, kernel, strides, padding)
 
 
-def split_conv(x, kernel, strides, padding):
+def split_conv(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: str) -> Tensor:
     """`grouped_conv` as one convolution a group, in `keras.ops`; XLA compiles it."""
     groups = x.shape[-1] // kernel.shape[2]
     parts = zip(ops.split(x, groups, axis=-1), ops.split(kernel, groups, axis=-1), strict=True)
@@ -44,7 +47,7 @@ def split_conv(x, kernel, strides, padding):
 
 
 @functools.cache
-def has_gradient_kernel(dtype):
+def has_gradient_kernel(dtype: Any) -> bool:
     """Says if TensorFlow has a gradient of its grouped convolution for a dtype here.
 
     No call tells, so a small one is tried, where TensorFlow places it.
@@ -66,7 +69,9 @@ def has_gradient_kernel(dtype):
     return True
 
 
-def _conv_with_split_gradient(x, kernel, strides, padding):
+def _conv_with_split_gradient(
+    x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: str
+) -> Tensor:
     """TensorFlow's convolution with the gradients of one convolution a group.
 
     Of what a CPU can do (one convolution a group, blocks of groups, a matrix product for each tap,
@@ -76,8 +81,8 @@ def _conv_with_split_gradient(x, kernel, strides, padding):
     import tensorflow as tf
 
     @tf.custom_gradient
-    def convolve(x, kernel):
-        def gradient(upstream):
+    def convolve(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable]:
+        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
             groups = x.shape[-1] // kernel.shape[2]
             parts = [tf.split(tensor, groups, axis=-1) for tensor in (x, kernel, upstream)]
             options = {"strides": [1, *strides, 1], "padding": padding.upper()}

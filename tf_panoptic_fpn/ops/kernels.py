@@ -3,7 +3,7 @@
 import keras
 
 
-def use_tensorflow_kernels():
+def use_tensorflow_kernels() -> bool:
     """Says if TensorFlow kernels that XLA cannot compile may be used here.
 
     Returns:

@@ -4,9 +4,10 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import MIN_SIZE
 from tf_panoptic_fpn.ops.roi_align import axis_weights
+from tf_panoptic_fpn.schema import Tensor
 
 
-def paste_masks(mask_probs, boxes, image_size):
+def paste_masks(mask_probs: Tensor, boxes: Tensor, image_size: Tensor) -> Tensor:
     """Resizes each box-sized mask onto the image canvas, bilinear and half-pixel aligned.
 
     Args:
@@ -27,7 +28,9 @@ def paste_masks(mask_probs, boxes, image_size):
     return ops.matmul(strips, ops.transpose(columns, [0, 2, 1]))
 
 
-def crop_masks(gt_masks, gt_boxes, matched_index, rois, size):
+def crop_masks(
+    gt_masks: Tensor, gt_boxes: Tensor, matched_index: Tensor, rois: Tensor, size: int
+) -> Tensor:
     """Makes the mask targets: the matched ground truth, resampled to the grid of each roi.
 
     Args:
@@ -57,7 +60,7 @@ def crop_masks(gt_masks, gt_boxes, matched_index, rois, size):
     return ops.cast(coverage >= 0.5, "float32")
 
 
-def _paste_weights(start, end, extent, mask_extent):
+def _paste_weights(start: Tensor, end: Tensor, extent: Tensor, mask_extent: Tensor) -> Tensor:
     """Returns `[D, extent, mask_extent]`, how much each mask cell weighs in each pixel."""
     centers = ops.cast(ops.arange(extent, dtype="int32"), start.dtype) + 0.5
     size = (end - start)[:, None]

@@ -3,9 +3,16 @@
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
+from tf_panoptic_fpn.schema import Tensor
 
 
-def match_boxes(gt_boxes, gt_valid, boxes, thresholds, allow_low_quality):
+def match_boxes(
+    gt_boxes: Tensor,
+    gt_valid: Tensor,
+    boxes: Tensor,
+    thresholds: tuple[float, float],
+    allow_low_quality: bool,
+) -> tuple[Tensor, Tensor]:
     """Matches each box to the ground truth that it overlaps most.
 
     Args:

@@ -5,9 +5,12 @@ from keras import ops
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.schema import Tensor
 
 
-def nms(boxes, scores, iou_threshold, groups=None):
+def nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None
+) -> Tensor:
     """Keeps each box that no kept box of a higher score overlaps; solves P problems at once.
 
     Args:
@@ -27,7 +30,9 @@ def nms(boxes, scores, iou_threshold, groups=None):
     return portable_nms(boxes, scores, iou_threshold, groups)
 
 
-def portable_nms(boxes, scores, iou_threshold, groups=None):
+def portable_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None
+) -> Tensor:
     """`nms` in `keras.ops`; XLA compiles it.
 
     Starting from all boxes, "kept = no kept box of a higher score overlaps" is applied until
@@ -47,7 +52,7 @@ def portable_nms(boxes, scores, iou_threshold, groups=None):
         groups = ops.take_along_axis(groups, order, axis=1)
         suppresses = ops.logical_and(suppresses, groups[:, :, None] == groups[:, None, :])
 
-    def settle(kept, _):
+    def settle(kept: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         suppressed = ops.any(ops.logical_and(kept[:, :, None], suppresses), axis=1)
         settled = ops.logical_and(valid, ops.logical_not(suppressed))
         return settled, ops.any(settled != kept)
@@ -59,11 +64,13 @@ def portable_nms(boxes, scores, iou_threshold, groups=None):
     return ops.take_along_axis(kept, rank_of_box, axis=1)
 
 
-def native_nms(boxes, scores, iou_threshold, groups=None):
+def native_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None
+) -> Tensor:
     """`nms` with TensorFlow's kernels; XLA does not compile it."""
     import tensorflow as tf
 
-    def keep_one(problem):
+    def keep_one(problem: tuple[Tensor, ...]) -> Tensor:
         boxes, scores = problem[:2]
         valid = tf.cast(tf.where(scores > -float("inf"))[:, 0], tf.int32)
         boxes, scores = tf.gather(boxes, valid), tf.gather(scores, valid)

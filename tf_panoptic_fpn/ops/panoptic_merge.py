@@ -1,25 +1,28 @@
 """Instances and the semantic map become one panoptic map."""
 
+from typing import Any
+
 from keras import ops
 
 from tf_panoptic_fpn.ops.masks import paste_masks
+from tf_panoptic_fpn.schema import Tensor
 
 MASK_THRESHOLD = 0.5
 
 
 def panoptic_merge(
-    boxes,
-    scores,
-    classes,
-    mask_probs,
-    semantic_classes,
-    thing_category_ids,
-    stuff_category_ids,
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    mask_probs: Tensor,
+    semantic_classes: Tensor,
+    thing_category_ids: Tensor,
+    stuff_category_ids: Tensor,
     *,
-    score_threshold=0.5,
-    overlap_threshold=0.5,
-    stuff_area=4096,
-):
+    score_threshold: float = 0.5,
+    overlap_threshold: float = 0.5,
+    stuff_area: int = 4096,
+) -> dict[str, Tensor]:
     """Merges the outputs for one image into a map where every pixel has at most one segment.
 
     Instances are painted by descending score, then stuff by ascending class, each only where
@@ -67,7 +70,7 @@ def panoptic_merge(
     num_segments = ops.sum(ops.cast(ids > 0, "int32"))
     order = ops.argsort(ops.where(ids > 0, ids, ids.shape[0] + 1))
 
-    def by_id(of_instances, of_stuff, padding=0):
+    def by_id(of_instances: Tensor, of_stuff: Tensor, padding: Any = 0) -> Tensor:
         values = ops.concatenate([of_instances, of_stuff], axis=0)
         values = ops.where(ids > 0, values, ops.full_like(values, padding))
         return ops.take(values, order, axis=0)
@@ -85,19 +88,25 @@ def panoptic_merge(
 
 
 def _paint_instances(
-    boxes, scores, classes, mask_probs, semantic_classes, score_threshold, overlap_threshold
-):
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    mask_probs: Tensor,
+    semantic_classes: Tensor,
+    score_threshold: float,
+    overlap_threshold: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (map, int32 `[D]` id of each instance or 0, number of ids)."""
     num_instances = scores.shape[0]
     order = ops.cast(ops.argsort(-scores), "int32")
     image_size = ops.shape(semantic_classes)
     instances = ops.arange(num_instances, dtype="int32")
 
-    def unfinished(rank, panoptic_map, ids, count):
+    def unfinished(rank: Tensor, panoptic_map: Tensor, ids: Tensor, count: Tensor) -> Tensor:
         best = ops.take(order, ops.minimum(rank, num_instances - 1))
         return ops.logical_and(rank < num_instances, ops.take(scores, best) >= score_threshold)
 
-    def paint(rank, panoptic_map, ids, count):
+    def paint(rank: Tensor, panoptic_map: Tensor, ids: Tensor, count: Tensor) -> tuple[Tensor, ...]:
         instance = ops.take(order, rank)
         probs = paste_masks(
             ops.take(mask_probs, instance[None], axis=0),
@@ -123,7 +132,9 @@ def _paint_instances(
     return panoptic_map, ids, count
 
 
-def _paint_stuff(panoptic_map, semantic_classes, num_stuff, count, stuff_area):
+def _paint_stuff(
+    panoptic_map: Tensor, semantic_classes: Tensor, num_stuff: int, count: Tensor, stuff_area: int
+) -> tuple[Tensor, Tensor]:
     """Returns (map, int32 `[S-1]` id of each stuff class or 0); ids go on from `count`."""
     left_over = ops.where(panoptic_map == 0, ops.cast(semantic_classes, "int32"), 0)
     ones = ops.ones_like(ops.reshape(left_over, [-1]))
@@ -134,7 +145,7 @@ def _paint_stuff(panoptic_map, semantic_classes, num_stuff, count, stuff_area):
     return ops.where(panoptic_map == 0, ops.take(ids_of_classes, left_over), panoptic_map), ids
 
 
-def _measure(panoptic_map, max_segments):
+def _measure(panoptic_map: Tensor, max_segments: int) -> tuple[Tensor, Tensor]:
     """Returns (int32 `[M]` areas, float32 `[M, 4]` tight boxes) of ids 1..M."""
     height, width = ops.shape(panoptic_map)
     ids = ops.reshape(panoptic_map, [-1])
@@ -142,7 +153,7 @@ def _measure(panoptic_map, max_segments):
     columns = ops.arange(width, dtype="int32")[None, :] + ops.zeros_like(panoptic_map)
     rows, columns = ops.reshape(rows, [-1]), ops.reshape(columns, [-1])
 
-    def highest(values):
+    def highest(values: Tensor) -> Tensor:
         return ops.segment_max(values, ids, num_segments=max_segments + 1)[1:]
 
     areas = ops.segment_sum(ops.ones_like(ids), ids, num_segments=max_segments + 1)[1:]
@@ -151,5 +162,5 @@ def _measure(panoptic_map, max_segments):
     return areas, ops.where(areas[:, None] > 0, boxes, 0)
 
 
-def _area(mask):
+def _area(mask: Tensor) -> Tensor:
     return ops.sum(ops.cast(mask, "int32"))

@@ -1,9 +1,11 @@
 """Sums over the replicas of a `tf.distribute` strategy."""
 
+from typing import Any
+
 import keras
 
 
-def num_replicas():
+def num_replicas() -> int:
     """Returns how many replicas run this computation; 1 outside of TensorFlow's strategies."""
     if keras.backend.backend() != "tensorflow":
         return 1
@@ -15,7 +17,7 @@ def num_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def sum_over_replicas(values):
+def sum_over_replicas(values: Any) -> Any:
     """Sums every tensor of a nested structure over the replicas; each gets the same sums."""
     if num_replicas() == 1:
         return values

@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.schema import Tensor
 
-def resize_bilinear(x, size):
+
+def resize_bilinear(x: Tensor, size: Tensor) -> Tensor:
     """Resizes with half-pixel centres, without antialiasing.
 
     Args:
@@ -25,13 +27,13 @@ def resize_bilinear(x, size):
     )
 
 
-def upsample_bilinear(x, factor):
+def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
     """Resizes `[B, h, w, C]` to `[B, factor h, factor w, C]` with `resize_bilinear`."""
     height, width = ops.shape(x)[1:3]
     return resize_bilinear(x, (height * factor, width * factor))
 
 
-def _resize_by_products(x, size):
+def _resize_by_products(x: Tensor, size: Tensor) -> Tensor:
     """`resize_bilinear` as a matrix product along each axis."""
     _, height, width, _ = ops.shape(x)
     rows = _axis_weights(height, size[0], x.dtype)
@@ -39,7 +41,7 @@ def _resize_by_products(x, size):
     return ops.einsum("Xx,bYxc->bYXc", columns, ops.einsum("Yy,byxc->bYxc", rows, x))
 
 
-def _axis_weights(extent, new_extent, dtype):
+def _axis_weights(extent: Tensor, new_extent: Tensor, dtype: str) -> Tensor:
     """Returns `[new_extent, extent]`, how much each cell weighs in each new one."""
     cells = ops.cast(ops.arange(extent, dtype="int32"), dtype)
     points = ops.cast(ops.arange(new_extent, dtype="int32"), dtype) + 0.5

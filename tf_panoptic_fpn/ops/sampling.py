@@ -2,11 +2,13 @@
 
 from keras import ops
 
+from tf_panoptic_fpn.schema import Tensor
+
 # Separate streams, so that anchors and rois of an image draw different numbers.
 POSITIVE_ANCHORS, NEGATIVE_ANCHORS, FOREGROUND_ROIS, BACKGROUND_ROIS = range(4)
 
 
-def random_priorities(seeds, keys, stream):
+def random_priorities(seeds: Tensor, keys: Tensor, stream: int) -> Tensor:
     """Draws stateless random integers.
 
     Backends' own generators differ; an integer hash gives the same numbers everywhere.
@@ -26,7 +28,7 @@ def random_priorities(seeds, keys, stream):
     return ops.bitwise_and(mixed, 0x7FFFFFFF)
 
 
-def sample_labels(labels, num_samples, max_positives, seeds):
+def sample_labels(labels: Tensor, num_samples: int, max_positives: int, seeds: Tensor) -> Tensor:
     """Keeps a random sample of the labelled anchors.
 
     Args:
@@ -52,7 +54,9 @@ def sample_labels(labels, num_samples, max_positives, seeds):
     return ops.where(drawn, labels, -1)
 
 
-def sample_rois(labels, keys, num_samples, max_foreground, seeds):
+def sample_rois(
+    labels: Tensor, keys: Tensor, num_samples: int, max_foreground: int, seeds: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draws the rois that a head trains on.
 
     Args:
@@ -82,7 +86,7 @@ def sample_rois(labels, keys, num_samples, max_foreground, seeds):
     return ops.where(is_valid, indices, 0), is_foreground, is_valid
 
 
-def _mix(x):
+def _mix(x: Tensor) -> Tensor:
     """Hashes int32 to int32, one to one; multiplication wraps around.
 
     Reference: github.com/skeeto/hash-prospector, "lowbias32".
@@ -94,16 +98,16 @@ def _mix(x):
     return ops.bitwise_xor(x, _shift_right(x, 16))
 
 
-def _shift_right(x, bits):
+def _shift_right(x: Tensor, bits: int) -> Tensor:
     # Shifts of int32 copy the sign; the mask makes them logical.
     return ops.bitwise_and(ops.right_shift(x, bits), 2 ** (32 - bits) - 1)
 
 
-def _count(mask):
+def _count(mask: Tensor) -> Tensor:
     return ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
 
 
-def _draw(priorities, eligible, count):
+def _draw(priorities: Tensor, eligible: Tensor, count: int) -> Tensor:
     """Returns int32 `[B, count]`: eligible indices by descending priority, then any others.
 
     The index may run past the end by less than `count`, after the eligible ones.
@@ -114,7 +118,7 @@ def _draw(priorities, eligible, count):
     return ops.cast(ops.top_k(priorities, count)[1], "int32")
 
 
-def _mark(indices, num_drawn, length):
+def _mark(indices: Tensor, num_drawn: Tensor, length: Tensor) -> Tensor:
     """Returns bool `[B, length]`, True at the first `num_drawn` `[B, 1]` indices of each row."""
     batch, count = ops.shape(indices)
     taken = ops.arange(count, dtype="int32")[None, :] < num_drawn
