@@ -149,9 +149,9 @@ def build_predictor(
 
 def load_source(source: ModelSource) -> PanopticFPN:
     """Loads the `PanopticFPN` of a `ModelSource` that is no SavedModel."""
-    if source.kind == PUBLISHED:
+    if source.kind == PUBLISHED or source.path is None:
         return _quietly(from_pretrained, source.name)
-    if source.kind == CHECKPOINT and source.path:
+    if source.kind == CHECKPOINT:
         given = open_source(source.path)
         model = infer_model(given)
         _quietly(set_weights, model, given)

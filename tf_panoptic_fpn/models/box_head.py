@@ -1,5 +1,7 @@
 """The box head of Fast R-CNN on an FPN, and its detections."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,6 +10,7 @@ from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, clip_boxes, decode_boxe
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 from tf_panoptic_fpn.ops.roi_align import roi_align
+from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 NO_SCORE = float("-inf")
 # Candidates that enter the class-wise NMS, for each proposal on average. Softmax scores above .05
@@ -28,7 +31,9 @@ class BoxHead(keras.layers.Layer):
     deltas `[B, R, K, 4]` (dy, dx, dh, dw).
     """
 
-    def __init__(self, num_classes, units=1024, sampling_ratio=0, **kwargs):
+    def __init__(
+        self, num_classes: int, units: int = 1024, sampling_ratio: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # the rois stay as they are
         self.num_classes = num_classes
         self.units = units
@@ -57,19 +62,21 @@ class BoxHead(keras.layers.Layer):
             **options,
         )
 
-    def build(self, features_shape, rois_shape=None):
+    def build(self, features_shape: dict[str, Shape], rois_shape: Shape | None = None) -> None:
         self.fc1.build((None, 7 * 7 * features_shape["P2"][-1]))
         for layer in (self.fc2, self.classes, self.deltas):
             layer.build((None, self.units))
 
-    def call(self, features, rois):
+    def call(self, features: Tensors, rois: Tensor) -> tuple[Tensor, Tensor]:
         batch, count = ops.shape(rois)[:2]
         x = roi_align(features, rois, 7, self.sampling_ratio)
         x = ops.reshape(x, (batch, count, 7 * 7 * features["P2"].shape[-1]))
         x = self.fc2(self.fc1(x))
         return self.classes(x), ops.reshape(self.deltas(x), (batch, count, self.num_classes, 4))
 
-    def compute_output_spec(self, features, rois):
+    def compute_output_spec(
+        self, features: Tensors, rois: Tensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         batch, count = rois.shape[:2]
         dtype = full_dtype(self.compute_dtype)
         return (
@@ -77,7 +84,7 @@ class BoxHead(keras.layers.Layer):
             keras.KerasTensor((batch, count, self.num_classes, 4), dtype=dtype),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
@@ -100,13 +107,26 @@ class Detections(keras.layers.Layer):
     `[B, D]`, classes int32 `[B, D]` (-1 is padding), num_detections int32 `[B]`.
     """
 
-    def __init__(self, score_threshold=0.05, nms_iou=0.5, max_detections=100, **kwargs):
+    def __init__(
+        self,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
 
-    def call(self, rois, roi_scores, class_logits, deltas, image_sizes):
+    def call(
+        self,
+        rois: Tensor,
+        roi_scores: Tensor,
+        class_logits: Tensor,
+        deltas: Tensor,
+        image_sizes: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         batch, count, num_classes = ops.shape(rois)[0], rois.shape[1], deltas.shape[2]
         total = count * num_classes
         probs = ops.softmax(full_precision(class_logits), axis=-1)[:, :, :-1]
@@ -133,7 +153,14 @@ class Detections(keras.layers.Layer):
             ops.sum(ops.cast(valid, "int32"), axis=1),
         )
 
-    def compute_output_spec(self, rois, roi_scores, class_logits, deltas, image_sizes):
+    def compute_output_spec(
+        self,
+        rois: Tensor,
+        roi_scores: Tensor,
+        class_logits: Tensor,
+        deltas: Tensor,
+        image_sizes: Tensor,
+    ) -> tuple[keras.KerasTensor, ...]:
         batch, count, dtype = rois.shape[0], self.max_detections, full_dtype(deltas.dtype)
         return (
             keras.KerasTensor((batch, count, 4), dtype=dtype),
@@ -142,7 +169,7 @@ class Detections(keras.layers.Layer):
             keras.KerasTensor((batch,), dtype="int32"),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "score_threshold": self.score_threshold,

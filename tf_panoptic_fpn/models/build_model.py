@@ -1,19 +1,21 @@
 """A model from its configuration, or from its file."""
 
+import os
 import pathlib
 
 import keras
 
+from tf_panoptic_fpn.config import ModelConfig
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 
-def build_model(config):
+def build_model(config: ModelConfig) -> PanopticFPN:
     """Returns the untrained `PanopticFPN` of a `ModelConfig`."""
     return PanopticFPN(**config.model_dump(), name="panoptic_fpn")
 
 
-def load_model(path):
+def load_model(path: str | os.PathLike) -> PanopticFPN:
     """Loads a `PanopticFPN` from a `.keras` file.
 
     Raises:

@@ -1,9 +1,12 @@
 """A convolution with its normalisation, the brick of the backbone and the semantic branch."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.grouped_conv import grouped_conv
+from tf_panoptic_fpn.schema import Shape, Tensor
 
 NORMS = ("frozen_affine", "group_norm", "sync_batch_norm")
 MSRA = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
@@ -17,7 +20,7 @@ class ChannelAffine(keras.layers.Layer):
     and `shift = beta - mean * scale`; the weight importers do so with the source's epsilon.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = (input_shape[-1],)
         self.scale = self.add_weight(
             shape=channels, initializer="ones", trainable=False, name="scale"
@@ -26,14 +29,14 @@ class ChannelAffine(keras.layers.Layer):
             shape=channels, initializer="zeros", trainable=False, name="shift"
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.scale + self.shift
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 
-def make_norm(norm, name, dtype=None):
+def make_norm(norm: str, name: str, dtype: Any = None) -> keras.layers.Layer:
     """Returns the normalisation layer for `norm`.
 
     Args:
@@ -63,7 +66,7 @@ def make_norm(norm, name, dtype=None):
 class GroupedConv2D(keras.layers.Conv2D):
     """`Conv2D` that is fast and trains with groups on a CPU too, see `ops.grouped_conv`."""
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         if self.groups == 1 or keras.backend.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
         return grouped_conv(inputs, kernel, self.strides, self.padding)
@@ -85,7 +88,16 @@ class ConvNorm(keras.layers.Layer):
         relu: bool.
     """
 
-    def __init__(self, filters, kernel_size, norm, strides=1, groups=1, relu=True, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        norm: str,
+        strides: int = 1,
+        groups: int = 1,
+        relu: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -108,11 +120,11 @@ class ConvNorm(keras.layers.Layer):
         )
         self.norm = make_norm(norm, "norm", self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.filters))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = inputs
         if self.kernel_size == 1 and self.strides > 1:
             # Not left to the convolution: with 8 channels or fewer, the gradient of TensorFlow's
@@ -123,11 +135,11 @@ class ConvNorm(keras.layers.Layer):
         x = self.norm(self.conv(x))
         return ops.relu(x) if self.relu else x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
         return (batch, _strided(height, self.strides), _strided(width, self.strides), self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             filters=self.filters,
@@ -140,5 +152,5 @@ class ConvNorm(keras.layers.Layer):
         return config
 
 
-def _strided(size, strides):
+def _strided(size: int | None, strides: int) -> int | None:
     return None if size is None else (size - 1) // strides + 1

@@ -1,10 +1,13 @@
 """What `compile`, `fit` and `evaluate` of a `PanopticFPN` do."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.ops.replicas import num_replicas, sum_over_replicas
+from tf_panoptic_fpn.schema import Tensor, Tensors
 
 OWN_LOSSES = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
@@ -16,7 +19,13 @@ class FitModel(keras.Model):
     for each loss.
     """
 
-    def compile(self, optimizer="rmsprop", loss=None, jit_compile=False, **kwargs):
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "rmsprop",
+        loss: None = None,
+        jit_compile: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """`keras.Model.compile`, without XLA unless asked for: it recompiles for each canvas.
 
         Raises:
@@ -30,7 +39,7 @@ class FitModel(keras.Model):
                 )
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as the saved one was, with variables for the optimizer's state.
 
         Called by `keras.saving.load_model`.
@@ -39,7 +48,14 @@ class FitModel(keras.Model):
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Tensors | None = None,
+        y_pred: Any = None,
+        sample_weight: None = None,
+        training: bool = True,
+    ) -> Tensor:
         """The total loss, for `fit` and `evaluate`.
 
         Args:
@@ -82,7 +98,7 @@ class FitModel(keras.Model):
             tracker.update_state(value, sample_weight=num_images)
         return sum(weighted.values())
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Under a strategy Keras would build the model from the sum of the replicas' first batches,
         # and bools cannot be added. All is built but the optimizer.
         if self.optimizer is not None and not self.optimizer.built:

@@ -1,9 +1,12 @@
 """Feature pyramid network (Lin et al., arXiv:1612.03144)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import GroupedConv2D
+from tf_panoptic_fpn.schema import Shape, Tensors
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
 
@@ -21,14 +24,14 @@ class FPN(keras.layers.Layer):
     P5.
     """
 
-    def __init__(self, channels=256, groups=1, **kwargs):
+    def __init__(self, channels: int = 256, groups: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.groups = groups
         self.laterals = [self._conv(1, 1, f"lateral{level}") for level in range(2, 6)]
         self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
-    def _conv(self, kernel_size, groups, name):
+    def _conv(self, kernel_size: int, groups: int, name: str) -> GroupedConv2D:
         return GroupedConv2D(
             self.channels,
             kernel_size,
@@ -40,13 +43,13 @@ class FPN(keras.layers.Layer):
             name=name,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: dict[str, Shape]) -> None:
         for i, (lateral, output) in enumerate(zip(self.laterals, self.outputs, strict=True)):
             shape = input_shape[f"C{i + 2}"]
             lateral.build(shape)
             output.build((*shape[:-1], self.channels))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensors) -> Tensors:
         features = {}
         top_down = None
         for level in (5, 4, 3, 2):
@@ -58,12 +61,26 @@ class FPN(keras.layers.Layer):
         features["P6"] = features["P5"][:, ::2, ::2]
         return {name: features[name] for name in sorted(features)}
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: dict[str, Shape]) -> dict[str, Shape]:
         shapes = {f"P{i}": (*input_shape[f"C{i}"][:-1], self.channels) for i in range(2, 6)}
         batch, height, width, channels = shapes["P5"]
         halves = [None if size is None else (size + 1) // 2 for size in (height, width)]
         shapes["P6"] = (batch, *halves, channels)
         return shapes
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "groups": self.groups}
+
+
+def branch_features(features: Tensors, groups: int) -> tuple[Tensors, Tensors]:
+    """Returns the feature maps of the instance branch and those of the semantic branch.
+
+    Args:
+        features: dict "P2".."P6" of `[B, h, w, C]`.
+        groups: 1, both read all channels; or 2, the first half and the second.
+    """
+    if groups == 1:
+        return features, features
+    halves = {name: ops.split(x, 2, axis=-1) for name, x in features.items()}
+    first, second = ({name: pair[i] for name, pair in halves.items()} for i in range(2))
+    return first, second

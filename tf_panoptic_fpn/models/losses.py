@@ -5,14 +5,25 @@ can add both up before they divide. Half-precision logits are made float32 first
 give losses in float64.
 """
 
+from collections.abc import Mapping, Sequence
+
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
 from tf_panoptic_fpn.ops.precision import full_precision
-from tf_panoptic_fpn.schema import IGNORED
+from tf_panoptic_fpn.schema import IGNORED, Tensor, Tensors
+
+Terms = dict[str, tuple[Tensor, Tensor]]  # a loss by name: its sum, and the count to divide by
 
 
-def rpn_losses(logits, deltas, labels, matched_boxes, anchors, samples_per_image):
+def rpn_losses(
+    logits: Tensor,
+    deltas: Tensor,
+    labels: Tensor,
+    matched_boxes: Tensor,
+    anchors: Tensor,
+    samples_per_image: int,
+) -> Terms:
     """Binary cross-entropy of the sampled anchors, and L1 of the positive ones' deltas.
 
     Args:
@@ -39,7 +50,14 @@ def rpn_losses(logits, deltas, labels, matched_boxes, anchors, samples_per_image
     }
 
 
-def box_losses(class_logits, deltas, rois, classes, matched_boxes, is_valid):
+def box_losses(
+    class_logits: Tensor,
+    deltas: Tensor,
+    rois: Tensor,
+    classes: Tensor,
+    matched_boxes: Tensor,
+    is_valid: Tensor,
+) -> Terms:
     """Cross-entropy of all sampled rois, and L1 of the foreground ones' deltas of their class.
 
     Args:
@@ -69,7 +87,7 @@ def box_losses(class_logits, deltas, rois, classes, matched_boxes, is_valid):
     }
 
 
-def mask_loss(logits, targets, is_foreground):
+def mask_loss(logits: Tensor, targets: Tensor, is_foreground: Tensor) -> Terms:
     """Binary cross-entropy of each foreground roi's mask, in the class of its ground truth.
 
     Args:
@@ -89,7 +107,7 @@ def mask_loss(logits, targets, is_foreground):
     return {"mask": (total, ops.sum(ops.cast(is_foreground, logits.dtype)) * cells)}
 
 
-def semantic_loss(logits, semantic):
+def semantic_loss(logits: Tensor, semantic: Tensor) -> Terms:
     """Cross-entropy of each labelled pixel.
 
     Args:
@@ -111,7 +129,9 @@ def semantic_loss(logits, semantic):
     return {"semantic": (total, ops.sum(ops.cast(is_labelled, logits.dtype)))}
 
 
-def weighted_losses(terms, lambda_instance, lambda_semantic):
+def weighted_losses(
+    terms: Mapping[str, tuple[Tensor, Tensor]], lambda_instance: float, lambda_semantic: float
+) -> Tensors:
     """Divides each (sum, count), 0 / 0 being 0, and weighs it.
 
     Args:
@@ -132,7 +152,9 @@ def weighted_losses(terms, lambda_instance, lambda_semantic):
     }
 
 
-def _box_error(deltas, boxes, reference, weights):
+def _box_error(
+    deltas: Tensor, boxes: Tensor, reference: Tensor, weights: Sequence[float]
+) -> Tensor:
     """L1 between deltas and those that move `reference` onto `boxes`, in the dtype of `deltas`."""
     boxes, reference = ops.cast(boxes, deltas.dtype), ops.cast(reference, deltas.dtype)
     return ops.abs(deltas - encode_boxes(boxes, reference, weights))

@@ -1,5 +1,7 @@
 """The mask head of Mask R-CNN (He et al., arXiv:1703.06870)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from tf_panoptic_fpn.models.conv_norm import MSRA
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.roi_align import roi_align
+from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 MASK_SIZE = 28
 
@@ -25,7 +28,9 @@ class MaskHead(keras.layers.Layer):
     padding mean nothing.
     """
 
-    def __init__(self, num_classes, channels=256, sampling_ratio=0, **kwargs):
+    def __init__(
+        self, num_classes: int, channels: int = 256, sampling_ratio: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # the rois stay as they are
         self.num_classes = num_classes
         self.channels = channels
@@ -63,7 +68,13 @@ class MaskHead(keras.layers.Layer):
             name="predictor",
         )
 
-    def build(self, features_shape, rois_shape=None, classes_shape=None, num_rois_shape=None):
+    def build(
+        self,
+        features_shape: dict[str, Shape],
+        rois_shape: Shape | None = None,
+        classes_shape: Shape | None = None,
+        num_rois_shape: Shape | None = None,
+    ) -> None:
         channels = features_shape["P2"][-1]
         for conv in self.convs:
             conv.build((None, 14, 14, channels))
@@ -71,7 +82,7 @@ class MaskHead(keras.layers.Layer):
         self.deconv.build((None, 14, 14, channels))
         self.predictor.build((None, MASK_SIZE, MASK_SIZE, channels))
 
-    def call(self, features, rois, classes, num_rois):
+    def call(self, features: Tensors, rois: Tensor, classes: Tensor, num_rois: Tensor) -> Tensor:
         count = ops.shape(rois)[1]
         if use_tensorflow_kernels():  # shapes may depend on data: leave most of the padding out
             used = ops.maximum(ops.max(num_rois), 1)
@@ -79,7 +90,7 @@ class MaskHead(keras.layers.Layer):
             return ops.pad(logits, ((0, 0), (0, count - used), (0, 0), (0, 0)))
         return self._mask_logits(features, rois, classes)
 
-    def _mask_logits(self, features, rois, classes):
+    def _mask_logits(self, features: Tensors, rois: Tensor, classes: Tensor) -> Tensor:
         batch, count = ops.shape(rois)[:2]
         x = roi_align(features, rois, 14, self.sampling_ratio)
         x = ops.reshape(x, (batch * count, 14, 14, features["P2"].shape[-1]))
@@ -90,11 +101,13 @@ class MaskHead(keras.layers.Layer):
         x = ops.take_along_axis(x, index, axis=3)
         return ops.reshape(x, (batch, count, MASK_SIZE, MASK_SIZE))
 
-    def compute_output_spec(self, features, rois, classes, num_rois):
+    def compute_output_spec(
+        self, features: Tensors, rois: Tensor, classes: Tensor, num_rois: Tensor
+    ) -> keras.KerasTensor:
         shape = (*rois.shape[:2], MASK_SIZE, MASK_SIZE)
         return keras.KerasTensor(shape, dtype=full_dtype(self.compute_dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

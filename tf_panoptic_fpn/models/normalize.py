@@ -1,9 +1,13 @@
 """From images to what the backbone reads."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.schema import Tensor
 
 STRIDE = 32  # of the coarsest backbone feature; the canvas is padded to a multiple
 
@@ -16,12 +20,12 @@ class Normalize(keras.layers.Layer):
     `[B, ceil32(H), ceil32(W), 3]` and image_sizes int32 `[B, 2]`.
     """
 
-    def __init__(self, mean, std, **kwargs):
+    def __init__(self, mean: Iterable[float], std: Iterable[float], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = tuple(mean)
         self.std = tuple(std)
 
-    def call(self, images, image_sizes=None):
+    def call(self, images: Tensor, image_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch, height, width = ops.shape(images)[:3]
         if image_sizes is None:
             canvas = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
@@ -37,7 +41,9 @@ class Normalize(keras.layers.Layer):
         x = ops.pad(x, ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE), (0, 0)))
         return ops.cast(x, self.compute_dtype), image_sizes
 
-    def compute_output_spec(self, images, image_sizes=None):
+    def compute_output_spec(
+        self, images: Tensor, image_sizes: Tensor | None = None
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         batch, height, width, channels = images.shape
         sizes = [None if size is None else size + -size % STRIDE for size in (height, width)]
         return (
@@ -45,5 +51,5 @@ class Normalize(keras.layers.Layer):
             keras.KerasTensor((batch, 2), dtype="int32"),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean, "std": self.std}

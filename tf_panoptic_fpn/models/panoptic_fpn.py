@@ -1,5 +1,8 @@
 """Panoptic FPN as one Keras model (Kirillov et al., arXiv:1901.02446)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,7 +10,8 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models import losses
 from tf_panoptic_fpn.models.box_head import BoxHead, Detections
 from tf_panoptic_fpn.models.fit import FitModel
-from tf_panoptic_fpn.models.fpn import FPN
+from tf_panoptic_fpn.models.fpn import FPN, branch_features
+from tf_panoptic_fpn.models.losses import Terms
 from tf_panoptic_fpn.models.mask_head import MaskHead
 from tf_panoptic_fpn.models.normalize import Normalize
 from tf_panoptic_fpn.models.proposals import Proposals
@@ -17,6 +21,7 @@ from tf_panoptic_fpn.models.semantic_head import SemanticHead
 from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
+from tf_panoptic_fpn.schema import Tensor, Tensors
 
 LOSS_NAMES = {
     "instance": ("rpn_class", "rpn_box", "class", "box", "mask"),
@@ -24,6 +29,7 @@ LOSS_NAMES = {
 }
 TASKS = tuple(LOSS_NAMES)
 SEMANTIC_THINGS = ("other", "all")
+Dense = dict[str, Any]  # see `PanopticFPN.dense_outputs`
 ROI_LEVELS = ("P2", "P3", "P4", "P5")
 
 
@@ -89,38 +95,38 @@ class PanopticFPN(FitModel):
 
     def __init__(
         self,
-        num_thing_classes=80,
-        num_stuff_classes=53,
-        tasks=TASKS,
-        backbone="resnet50",
-        norm="frozen_affine",
-        freeze_at=2,
-        stride_in_1x1=True,
-        fpn_channels=256,
-        fpn_groups=1,
-        semantic_channels=128,
-        semantic_design="staged",
-        semantic_fuse="sum",
-        semantic_things="other",
-        box_head_units=1024,
-        mask_head_channels=256,
-        anchor_sizes=(32.0, 64.0, 128.0, 256.0, 512.0),
-        anchor_ratios=(0.5, 1.0, 2.0),
-        rpn_top_k_train=(2000, 1000),
-        rpn_top_k_test=(1000, 1000),
-        rpn_nms_iou=0.7,
-        rpn_samples=256,
-        rois_per_image=512,
-        roi_sampling_ratio=0,
-        score_threshold=0.05,
-        nms_iou=0.5,
-        max_detections=100,
-        pixel_mean=(123.675, 116.28, 103.53),
-        pixel_std=(1.0, 1.0, 1.0),
-        lambda_instance=1.0,
-        lambda_semantic=0.5,
-        **kwargs,
-    ):
+        num_thing_classes: int = 80,
+        num_stuff_classes: int = 53,
+        tasks: Sequence[str] = TASKS,
+        backbone: str | keras.layers.Layer = "resnet50",
+        norm: str = "frozen_affine",
+        freeze_at: int = 2,
+        stride_in_1x1: bool = True,
+        fpn_channels: int = 256,
+        fpn_groups: int = 1,
+        semantic_channels: int = 128,
+        semantic_design: str = "staged",
+        semantic_fuse: str = "sum",
+        semantic_things: str = "other",
+        box_head_units: int = 1024,
+        mask_head_channels: int = 256,
+        anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        rpn_top_k_train: tuple[int, int] = (2000, 1000),
+        rpn_top_k_test: tuple[int, int] = (1000, 1000),
+        rpn_nms_iou: float = 0.7,
+        rpn_samples: int = 256,
+        rois_per_image: int = 512,
+        roi_sampling_ratio: int = 0,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
+        lambda_instance: float = 1.0,
+        lambda_semantic: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
         config = dict(locals())
         for name in ("self", "kwargs", "__class__"):
             del config[name]
@@ -133,8 +139,9 @@ class PanopticFPN(FitModel):
             backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1, policy)
         normalize = Normalize(pixel_mean, pixel_std, dtype=policy, name="normalize")
         fpn = FPN(fpn_channels, fpn_groups, dtype=policy, name="fpn")
-        semantic_head = _make_semantic_head(config, policy) if "semantic" in tasks else None
-        instance_layers = [None] * 5
+        # None without the task.
+        semantic_head: Any = _make_semantic_head(config, policy) if "semantic" in tasks else None
+        instance_layers: Any = (None,) * 5
         if "instance" in tasks:
             instance_layers = _make_instance_layers(config, policy)
 
@@ -146,7 +153,7 @@ class PanopticFPN(FitModel):
         features, semantic_features = branch_features(fpn(backbone(x)), fpn_groups)
         outputs = {}
         if "instance" in tasks:
-            outputs = _connect_instance_branch(features, sizes, *instance_layers)
+            outputs = _connect_instance_branch(features, sizes, instance_layers)
         if "semantic" in tasks:
             outputs[schema.SEMANTIC_LOGITS] = semantic_head(semantic_features)
         super().__init__(
@@ -170,10 +177,10 @@ class PanopticFPN(FitModel):
         ]
 
     @property
-    def input_spec(self):
+    def input_spec(self) -> None:
         return None  # Keras would admit the dict alone, not a batch of images
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> dict[str, Any]:
         if not isinstance(inputs, dict):
             inputs = {schema.IMAGES: inputs}
         images, image_sizes = inputs[schema.IMAGES], inputs.get(schema.IMAGE_SIZES)
@@ -182,7 +189,9 @@ class PanopticFPN(FitModel):
         inputs = {schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes}
         return super().call(inputs, training=training, mask=mask)
 
-    def dense_outputs(self, images, image_sizes=None, training=True):
+    def dense_outputs(
+        self, images: Tensor, image_sizes: Tensor | None = None, training: bool = True
+    ) -> Dense:
         """Everything that does not depend on proposals; what `call(training=True)` returns.
 
         Args:
@@ -205,7 +214,7 @@ class PanopticFPN(FitModel):
             dense["semantic_logits"] = self.semantic_head(semantic_features)
         return dense
 
-    def loss_terms(self, dense, batch, tasks=None):
+    def loss_terms(self, dense: Dense, batch: Tensors, tasks: Sequence[str] | None = None) -> Terms:
         """Assigns and samples targets and returns every loss as (sum, count).
 
         Args:
@@ -225,14 +234,14 @@ class PanopticFPN(FitModel):
             terms.update(losses.semantic_loss(logits, batch[schema.SEMANTIC]))
         return terms
 
-    def _instance_loss_terms(self, dense, batch):
+    def _instance_loss_terms(self, dense: Dense, batch: Tensors) -> Terms:
         if schema.IMAGE_SEEDS not in batch:
             count = ops.shape(batch[schema.GT_BOXES])[0]
             seeds = keras.random.randint((count,), 0, 2**30, seed=self.seed_generator)
             batch = {**batch, schema.IMAGE_SEEDS: seeds}
         anchors = self.proposals.anchors(dense["features"])
         labels, matched_boxes = anchor_targets(anchors, batch, self.config["rpn_samples"])
-        proposals = self.proposals(
+        rois, scores, anchor_indices = self.proposals(
             dense["features"],
             dense["rpn_logits"],
             dense["rpn_deltas"],
@@ -240,7 +249,9 @@ class PanopticFPN(FitModel):
             training=True,
         )
         targets = roi_targets(
-            *proposals,
+            rois,
+            scores,
+            anchor_indices,
             batch,
             self.config["rois_per_image"],
             self.config["num_thing_classes"],
@@ -250,7 +261,7 @@ class PanopticFPN(FitModel):
             **self.roi_loss_terms(dense["features"], targets),
         }
 
-    def rpn_loss_terms(self, dense, labels, matched_boxes):
+    def rpn_loss_terms(self, dense: Dense, labels: Tensor, matched_boxes: Tensor) -> Terms:
         """The RPN's losses for sampled labels, see `targets.anchor_targets`."""
         return losses.rpn_losses(
             ops.concatenate(dense["rpn_logits"], axis=1),
@@ -261,7 +272,7 @@ class PanopticFPN(FitModel):
             self.config["rpn_samples"],
         )
 
-    def roi_loss_terms(self, features, targets):
+    def roi_loss_terms(self, features: Tensors, targets: Tensors) -> Terms:
         """The heads' losses for sampled rois, see `targets.roi_targets`."""
         features = {name: features[name] for name in ROI_LEVELS}
         rois, classes = targets["rois"], targets["classes"]
@@ -287,13 +298,13 @@ class PanopticFPN(FitModel):
             **losses.mask_loss(mask_logits, targets["masks"], is_foreground),
         }
 
-    def weighted_losses(self, terms):
+    def weighted_losses(self, terms: Terms) -> Tensors:
         """`losses.weighted_losses` with this model's lambdas."""
         return losses.weighted_losses(
             terms, self.config["lambda_instance"], self.config["lambda_semantic"]
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         backbone = self.config["backbone"]
         if not isinstance(backbone, str):
             backbone = keras.saving.serialize_keras_object(backbone)
@@ -301,7 +312,7 @@ class PanopticFPN(FitModel):
         return {**self.config, "backbone": backbone, "name": self.name, "dtype": dtype}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "PanopticFPN":
         config = dict(config)
         if not isinstance(config["backbone"], str):
             config["backbone"] = keras.saving.deserialize_keras_object(
@@ -310,20 +321,7 @@ class PanopticFPN(FitModel):
         return cls(**config)
 
 
-def branch_features(features, groups):
-    """Returns the feature maps of the instance branch and those of the semantic branch.
-
-    Args:
-        features: dict "P2".."P6" of `[B, h, w, C]`.
-        groups: 1, both read all channels; or 2, the first half and the second.
-    """
-    if groups == 1:
-        return features, features
-    halves = {name: ops.split(x, 2, axis=-1) for name, x in features.items()}
-    return tuple({name: pair[i] for name, pair in halves.items()} for i in range(2))
-
-
-def _make_semantic_head(config, dtype):
+def _make_semantic_head(config: dict[str, Any], dtype: Any) -> SemanticHead:
     others = 1 if config["semantic_things"] == "other" else config["num_thing_classes"]
     return SemanticHead(
         config["num_stuff_classes"] + others,
@@ -335,7 +333,7 @@ def _make_semantic_head(config, dtype):
     )
 
 
-def _make_instance_layers(config, dtype):
+def _make_instance_layers(config: dict[str, Any], dtype: Any) -> tuple:
     """RPN head, proposals, box head, detections and mask head."""
     num_classes, sampling = config["num_thing_classes"], config["roi_sampling_ratio"]
     return (
@@ -363,10 +361,9 @@ def _make_instance_layers(config, dtype):
     )
 
 
-def _connect_instance_branch(
-    features, image_sizes, rpn_head, proposals, box_head, detections, mask_head
-):
+def _connect_instance_branch(features: Tensors, image_sizes: Tensor, layers: tuple) -> Tensors:
     """Inference, from the feature maps to the detections and their masks."""
+    rpn_head, proposals, box_head, detections, mask_head = layers
     rois, roi_scores, _ = proposals(features, *rpn_head(features), image_sizes)
     features = {name: features[name] for name in ROI_LEVELS}
     class_logits, deltas = box_head(features, rois)
@@ -380,7 +377,7 @@ def _connect_instance_branch(
     }
 
 
-def _check_choices(tasks, fpn_groups, semantic_things):
+def _check_choices(tasks: Sequence[str], fpn_groups: int, semantic_things: str) -> None:
     if not tasks or sorted(tasks) != sorted(set(tasks) & set(TASKS)):
         raise ValueError(f"`tasks` must be one or both of {TASKS}. Received: {tasks}")
     if fpn_groups not in (1, 2) or fpn_groups > len(tasks):

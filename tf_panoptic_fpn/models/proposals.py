@@ -1,5 +1,8 @@
 """RPN output -> proposals: decode, clip, non-maximum suppression."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +10,7 @@ from tf_panoptic_fpn.ops.anchors import pyramid_anchors
 from tf_panoptic_fpn.ops.boxes import RPN_DELTA_WEIGHTS, box_areas, clip_boxes, decode_boxes
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
+from tf_panoptic_fpn.schema import Tensor, Tensors
 
 STRIDES = (4, 8, 16, 32, 64)
 NO_SCORE = float("-inf")
@@ -33,13 +37,13 @@ class Proposals(keras.layers.Layer):
 
     def __init__(
         self,
-        anchor_sizes=(32, 64, 128, 256, 512),
-        anchor_ratios=(0.5, 1.0, 2.0),
-        top_k_train=(2000, 1000),
-        top_k_test=(1000, 1000),
-        nms_iou=0.7,
-        **kwargs,
-    ):
+        anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512),
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        top_k_train: tuple[int, int] = (2000, 1000),
+        top_k_test: tuple[int, int] = (1000, 1000),
+        nms_iou: float = 0.7,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.anchor_sizes = tuple(anchor_sizes)
         self.anchor_ratios = tuple(anchor_ratios)
@@ -51,13 +55,20 @@ class Proposals(keras.layers.Layer):
                 f"`anchor_sizes` must have one size for each of P2..P6. Received: {anchor_sizes}"
             )
 
-    def anchors(self, features):
+    def anchors(self, features: Tensors) -> Tensor:
         """Anchors `[A, 4]` of all levels for a dict of feature maps "P2".."P6"."""
         sizes = [ops.shape(features[level])[1:3] for level in sorted(features)]
         dtype = full_dtype(features["P2"].dtype)
         return pyramid_anchors(sizes, STRIDES, self.anchor_sizes, self.anchor_ratios, dtype)
 
-    def call(self, features, logits, deltas, image_sizes, training=False):
+    def call(
+        self,
+        features: Tensors,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         before, after = self.top_k_train if training else self.top_k_test
         anchors = self.anchors(features)
         boxes, scores, indices, start = [], [], [], 0
@@ -86,7 +97,14 @@ class Proposals(keras.layers.Layer):
         anchor_indices = ops.take_along_axis(anchor_indices, best, axis=1)
         return ops.stop_gradient(boxes), ops.stop_gradient(scores), anchor_indices
 
-    def compute_output_spec(self, features, logits, deltas, image_sizes, training=False):
+    def compute_output_spec(
+        self,
+        features: Tensors,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[keras.KerasTensor, ...]:
         before, after = self.top_k_train if training else self.top_k_test
         batch, count = image_sizes.shape[0], min(after, len(logits) * before)
         dtype = full_dtype(deltas[0].dtype)
@@ -96,7 +114,7 @@ class Proposals(keras.layers.Layer):
             keras.KerasTensor((batch, count), dtype="int32"),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "anchor_sizes": self.anchor_sizes,
@@ -107,7 +125,9 @@ class Proposals(keras.layers.Layer):
         }
 
 
-def _top_boxes(logits, deltas, anchors, k):
+def _top_boxes(
+    logits: Tensor, deltas: Tensor, anchors: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and indices of a level's k best anchors; score -inf where it has fewer."""
     logits = full_precision(ops.stop_gradient(logits))
     deltas = full_precision(ops.stop_gradient(deltas))

@@ -1,11 +1,13 @@
 """ResNet backbone (He et al., arXiv:1512.03385) with the outputs C2..C5."""
 
 import re
+from typing import Any
 
 import keras
 from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import ConvNorm
+from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -20,10 +22,10 @@ class ResidualBlock(keras.layers.Layer):
     """ReLU(branch(x) + shortcut(x)); a subclass sets `conv1`, `conv2`, ... and `shortcut`."""
 
     @property
-    def branch(self):
+    def branch(self) -> list[ConvNorm]:
         return [self.conv1, self.conv2]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = input_shape
         for conv in self.branch:
             conv.build(shape)
@@ -31,19 +33,19 @@ class ResidualBlock(keras.layers.Layer):
         if self.shortcut is not None:
             self.shortcut.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = inputs
         for conv in self.branch:
             x = conv(x)
         return ops.relu(x + (inputs if self.shortcut is None else self.shortcut(inputs)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = input_shape
         for conv in self.branch:
             shape = conv.compute_output_shape(shape)
         return shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
@@ -51,7 +53,9 @@ class ResidualBlock(keras.layers.Layer):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut; the stride is in the first."""
 
-    def __init__(self, channels, norm, strides=1, project=False, **kwargs):
+    def __init__(
+        self, channels: int, norm: str, strides: int = 1, project: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.config = {"channels": channels, "norm": norm, "strides": strides, "project": project}
         dtype = self.dtype_policy
@@ -80,15 +84,15 @@ class BottleneckBlock(ResidualBlock):
 
     def __init__(
         self,
-        channels,
-        width,
-        norm,
-        strides=1,
-        groups=1,
-        project=False,
-        stride_in_1x1=True,
-        **kwargs,
-    ):
+        channels: int,
+        width: int,
+        norm: str,
+        strides: int = 1,
+        groups: int = 1,
+        project: bool = False,
+        stride_in_1x1: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.config = {
             "channels": channels,
@@ -111,7 +115,7 @@ class BottleneckBlock(ResidualBlock):
             )
 
     @property
-    def branch(self):
+    def branch(self) -> list[ConvNorm]:
         return [self.conv1, self.conv2, self.conv3]
 
 
@@ -142,22 +146,22 @@ class ResNet(keras.layers.Layer):
 
     def __init__(
         self,
-        depth,
-        norm="frozen_affine",
-        freeze_at=2,
-        stride_in_1x1=True,
-        stem_channels=64,
-        width=64,
-        groups=1,
-        group_width=None,
-        **kwargs,
-    ):
+        depth: int,
+        norm: str = "frozen_affine",
+        freeze_at: int = 2,
+        stride_in_1x1: bool = True,
+        stem_channels: int = 64,
+        width: int = 64,
+        groups: int = 1,
+        group_width: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if depth not in BLOCKS:
             raise ValueError(f"`depth` must be one of {list(BLOCKS)}. Received: depth={depth}")
         if groups > 1 and depth < 50:
             raise ValueError(f"A ResNet-{depth} has no groups. Received: groups={groups}")
-        self.config = {
+        self.config: dict[str, Any] = {
             "depth": depth,
             "norm": norm,
             "freeze_at": freeze_at,
@@ -176,11 +180,14 @@ class ResNet(keras.layers.Layer):
             stages.append(stage)
         self.res2, self.res3, self.res4, self.res5 = stages
         self.channels = [stage[-1].config["channels"] for stage in stages]
-        for frozen in (self.stem, *stages)[:freeze_at]:
+        parts: list[Any] = [self.stem, *stages]
+        for frozen in parts[:freeze_at]:
             for block in frozen if isinstance(frozen, list) else [frozen]:
                 block.trainable = False
 
-    def _make_stage(self, i, num_blocks, channels_in):
+    def _make_stage(
+        self, i: int, num_blocks: int, channels_in: int
+    ) -> tuple[list[ResidualBlock], int]:
         config = self.config
         width = config["width"] * 2**i
         basic = config["depth"] < 50
@@ -203,7 +210,7 @@ class ResNet(keras.layers.Layer):
                 blocks.append(BottleneckBlock(channels, inner_width, **options))
         return blocks, channels
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.stem.build(input_shape)
         shape = self.stem.compute_output_shape(input_shape)
         for stage in (self.res2, self.res3, self.res4, self.res5):
@@ -211,7 +218,7 @@ class ResNet(keras.layers.Layer):
                 block.build(shape)
                 shape = block.compute_output_shape(shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensors:
         x = self.stem(inputs)
         # The stem ends in a ReLU, so zeros pad as well as minus infinity.
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -223,7 +230,7 @@ class ResNet(keras.layers.Layer):
             features[f"C{level}"] = x
         return features
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> dict[str, Shape]:
         batch, height, width, _ = input_shape
         shapes = {}
         for level, channels in enumerate(self.channels, start=2):
@@ -232,11 +239,13 @@ class ResNet(keras.layers.Layer):
             shapes[f"C{level}"] = (batch, *sizes, channels)
         return shapes
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
-def make_backbone(name, norm, freeze_at, stride_in_1x1, dtype=None):
+def make_backbone(
+    name: str, norm: str, freeze_at: int, stride_in_1x1: bool, dtype: Any = None
+) -> ResNet:
     """Returns the backbone layer for a name such as "resnet50" or "resnext101_32x8d".
 
     Raises:

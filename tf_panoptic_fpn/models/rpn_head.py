@@ -1,9 +1,12 @@
 """The region proposal network's head (Ren et al., arXiv:1506.01497)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -18,11 +21,11 @@ class RPNHead(keras.layers.Layer):
     `pyramid_anchors`.
     """
 
-    def __init__(self, num_anchors=3, **kwargs):
+    def __init__(self, num_anchors: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_anchors = num_anchors
 
-    def build(self, input_shape):
+    def build(self, input_shape: dict[str, Shape]) -> None:
         channels = input_shape["P2"][-1]
         full = full_dtype(self.compute_dtype)
         self.conv = self._conv(channels, 3, "conv", self.dtype_policy, activation="relu")
@@ -31,7 +34,9 @@ class RPNHead(keras.layers.Layer):
         for layer in (self.conv, self.objectness, self.deltas):
             layer.build((None, None, None, channels))
 
-    def _conv(self, filters, kernel_size, name, dtype, **options):
+    def _conv(
+        self, filters: int, kernel_size: int, name: str, dtype: Any, **options: Any
+    ) -> keras.layers.Conv2D:
         return keras.layers.Conv2D(
             filters,
             kernel_size,
@@ -44,7 +49,7 @@ class RPNHead(keras.layers.Layer):
             **options,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensors) -> tuple[list[Tensor], list[Tensor]]:
         logits, deltas = [], []
         for level in sorted(inputs):
             x = self.conv(inputs[level])
@@ -53,7 +58,9 @@ class RPNHead(keras.layers.Layer):
             deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
         return logits, deltas
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(
+        self, inputs: Tensors
+    ) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
         logits, deltas, dtype = [], [], full_dtype(self.compute_dtype)
         for level in sorted(inputs):
             batch, height, width, _ = inputs[level].shape
@@ -63,5 +70,5 @@ class RPNHead(keras.layers.Layer):
             deltas.append(keras.KerasTensor((batch, count, 4), dtype=dtype))
         return logits, deltas
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_anchors": self.num_anchors}

@@ -1,11 +1,14 @@
 """The semantic segmentation branch of Panoptic FPN (arXiv:1901.02446, Figure 3)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import MSRA, ConvNorm
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
+from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 DESIGNS = ("staged", "two_conv")
 FUSIONS = ("sum", "concat")
@@ -35,7 +38,14 @@ class SemanticHead(keras.layers.Layer):
     Reference: arXiv:1901.02446, Figure 3, and section 4.2 for the early design.
     """
 
-    def __init__(self, num_classes, channels=128, design="staged", fuse="sum", **kwargs):
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int = 128,
+        design: str = "staged",
+        fuse: str = "sum",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if design not in DESIGNS:
             raise ValueError(f"`design` must be one of {DESIGNS}. Received: design={design!r}")
@@ -61,7 +71,7 @@ class SemanticHead(keras.layers.Layer):
             name="predictor",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: dict[str, Shape]) -> None:
         for i, branch in enumerate(self.branches):
             shape = input_shape[f"P{i + 2}"]
             for conv in branch:
@@ -70,7 +80,7 @@ class SemanticHead(keras.layers.Layer):
         fused = self.channels * (len(self.branches) if self.fuse == "concat" else 1)
         self.predictor.build((*shape[:-1], fused))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensors) -> Tensor:
         levels = []
         for i, branch in enumerate(self.branches):
             x = inputs[f"P{i + 2}"]
@@ -85,11 +95,11 @@ class SemanticHead(keras.layers.Layer):
             ops.concatenate(levels, axis=-1) if self.fuse == "concat" else sum(levels)
         )
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensors) -> keras.KerasTensor:
         shape = (*inputs["P2"].shape[:-1], self.num_classes)
         return keras.KerasTensor(shape, dtype=full_dtype(self.compute_dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

@@ -7,6 +7,7 @@ from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.masks import crop_masks
 from tf_panoptic_fpn.ops.matching import match_boxes
 from tf_panoptic_fpn.ops.sampling import sample_labels, sample_rois
+from tf_panoptic_fpn.schema import Tensor, Tensors
 
 RPN_IOU = (0.3, 0.7)
 ROI_IOU = (0.5, 0.5)
@@ -20,7 +21,7 @@ ROW_PADDING = {
 }
 
 
-def anchor_targets(anchors, batch, num_samples):
+def anchor_targets(anchors: Tensor, batch: Tensors, num_samples: int) -> tuple[Tensor, Tensor]:
     """Labels the anchors and samples some of them in each image.
 
     Args:
@@ -44,7 +45,14 @@ def anchor_targets(anchors, batch, num_samples):
     return labels, ops.take_along_axis(gt_boxes, matched[:, :, None], axis=1)
 
 
-def roi_targets(proposals, proposal_scores, anchor_indices, batch, num_samples, num_classes):
+def roi_targets(
+    proposals: Tensor,
+    proposal_scores: Tensor,
+    anchor_indices: Tensor,
+    batch: Tensors,
+    num_samples: int,
+    num_classes: int,
+) -> Tensors:
     """Adds the ground truth to the proposals, matches them and samples some in each image.
 
     Args:
@@ -99,12 +107,12 @@ def roi_targets(proposals, proposal_scores, anchor_indices, batch, num_samples, 
     }
 
 
-def _usable(batch):
+def _usable(batch: Tensors) -> Tensor:
     """Ground truth that trains: neither padding nor a crowd."""
     return (batch[schema.GT_CLASSES] >= 0) & ~batch[schema.GT_IS_CROWD]
 
 
-def _with_a_row(batch):
+def _with_a_row(batch: Tensors) -> Tensors:
     """Gives ground truth that has no rows, or may have none, a row of padding."""
     if batch[schema.GT_BOXES].shape[1]:
         return batch
