@@ -65,7 +65,7 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "jsonschema>=4.20",
-            "mypy>=1.13",
+            "mypy>=2.0",
             "nbclient>=0.10",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
