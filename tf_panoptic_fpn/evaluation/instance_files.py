@@ -32,8 +32,12 @@ def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, l
     annotations = []
     for image_id in file.images:
         for entry, instance in file.entries_of_image(image_id, needs_masks):
+            if instance is None:  # a broken rule, at which this reader stops
+                continue
             rle, box = instance.rle, instance.bbox_xywh
-            if rle is None and box is None:
+            if rle is not None:
+                box = box or mask_box(rle)
+            elif box is None:
                 raise DataError(
                     f"{path}: annotation {instance.id} (image {image_id}): the key `bbox` is "
                     f"missing. Received: {written(sorted(entry))}"
@@ -48,7 +52,7 @@ def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, l
                     "category_id": instance.category_id,
                     "iscrowd": int(instance.is_crowd),
                     "area": area,
-                    "bbox": list(box or mask_box(rle)),
+                    "bbox": list(box),
                     **({} if rle is None else {"segmentation": rle}),
                 }
             )

@@ -133,7 +133,8 @@ def format_pq_table(result: Mapping[str, Any]) -> str:
 
 
 def _read_categories(path: str | os.PathLike) -> CategoryTable:
-    entries = read_lists(path, ("categories",))["categories"]
+    lists = read_lists(path, ("categories",))
+    entries = lists["categories"] if lists else []
     for entry in entries:
         if "isthing" not in entry:
             raise DataError(f"{path}: the key `isthing` is missing. Received: {written(entry)}")

@@ -88,7 +88,7 @@ def _expand(
     found = sorted(f for f in found if f.is_file() and output not in f.resolve().parents)
     files = [file for file in found if file.suffix.lower() in suffixes]
     names = [file.relative_to(root).as_posix() for file in found if file.name[0] != "."]
-    left_out = unread_kinds(names, suffixes)
+    left_out = unread_kinds(names, tuple(suffixes))
     if not files:
         reason = f": {left_out[0]}" if left_out else ""
         raise DataError(f"{pattern}: no image or video there{reason}")
