@@ -106,7 +106,7 @@ class Predictor(ImagePredictor):
         return merged
 
     @property
-    def tasks(self) -> tuple[str, ...]:
+    def tasks(self) -> Sequence[str]:
         return self.model.config["tasks"]
 
     def _semantic_logits(

@@ -115,7 +115,7 @@ class BoundaryCOCOeval(COCOeval):
     Reference: the authors' `boundary_iou.coco_instance_api`.
     """
 
-    def computeIoU(self, imgId: int | str, catId: int) -> np.ndarray:
+    def computeIoU(self, imgId: int | str, catId: int) -> np.ndarray | list:
         ious = super().computeIoU(imgId, catId)
         gt, detections = self._gts[imgId, catId], self._dts[imgId, catId]
         if not (gt and detections):

@@ -39,8 +39,8 @@ class Proposals(keras.layers.Layer):
         self,
         anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
-        top_k_train: tuple[int, int] = (2000, 1000),
-        top_k_test: tuple[int, int] = (1000, 1000),
+        top_k_train: Sequence[int] = (2000, 1000),
+        top_k_test: Sequence[int] = (1000, 1000),
         nms_iou: float = 0.7,
         **kwargs: Any,
     ) -> None:
