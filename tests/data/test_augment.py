@@ -135,9 +135,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate]
-)  # to shrink takes too long
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])  # to shrink takes too long
 @given(
     config=CONFIGS,
     position=st.integers(0, 1000),
@@ -181,9 +179,11 @@ def test_a_sample_equals_the_transform_of_full_size_masks(drawn, config, positio
         semantic = np.where(covered, labels, semantic)
         # An outline that is off by less than a pixel leaves a sliver beside what is laid over it.
         loose = {i: _grown(mask, 1) & ~covered for i, mask in masks.items()} | pasted
+        # Or hides a sliver that is left beside it.
+        firm = {i: ~_grown(~mask, 1) & ~covered for i, mask in masks.items()} | pasted
         masks = {i: mask & ~covered for i, mask in masks.items()} | pasted
     else:
-        loose = masks
+        loose = firm = masks
 
     assert tuple(sample["image_sizes"]) == size
     np.testing.assert_array_equal(sample["semantic"], semantic)
@@ -209,7 +209,7 @@ def test_a_sample_equals_the_transform_of_full_size_masks(drawn, config, positio
             assert (box[2:] <= highest + margin).all()
         laid = _laid(box, mask, size)
         assert not (laid & ~_grown(allowed, margin)).any()
-        assert not (expected & ~_grown(laid, margin)).any()
+        assert not (firm[instance] & ~_grown(laid, margin)).any()
     missing = {i: mask.sum() for i, mask in masks.items() if i not in found and mask.any()}
     if len(found) < config.max_instances:
         assert max(missing.values(), default=0) <= 3 * pixel**2
