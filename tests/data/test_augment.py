@@ -96,6 +96,19 @@ def _laid(box, mask, size):
     return (mask[np.ix_(*cells)] == 1) & np.logical_and.outer(*inside)
 
 
+def _touched(box, mask, size):
+    """The pixels of the canvas that hold the centre of a set cell."""
+    places = box[:2] + (np.argwhere(mask) + 0.5) / len(mask) * (box[2:] - box[:2])
+    touched = np.zeros(size, bool)
+    touched[tuple(np.minimum(places.astype(int), np.array(size) - 1).T)] = True
+    return touched
+
+
+def _shrunk(mask, pixels):
+    """What lies more than so many pixels inside a mask, beyond whose canvas nothing is."""
+    return ~_grown(~np.pad(mask, pixels), pixels)[pixels:-pixels, pixels:-pixels]
+
+
 def _grown(mask, pixels):
     """The mask and whatever lies within so many pixels of it."""
     window = 2 * pixels + 1
@@ -135,9 +148,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate]
-)  # to shrink takes too long
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])  # to shrink takes too long
 @given(
     config=CONFIGS,
     position=st.integers(0, 1000),
@@ -181,9 +192,11 @@ def test_a_sample_equals_the_transform_of_full_size_masks(drawn, config, positio
         semantic = np.where(covered, labels, semantic)
         # An outline that is off by less than a pixel leaves a sliver beside what is laid over it.
         loose = {i: _grown(mask, 1) & ~covered for i, mask in masks.items()} | pasted
+        # Or hides one that is left.
+        firm = {i: _shrunk(mask, 1) & ~covered for i, mask in masks.items()} | pasted
         masks = {i: mask & ~covered for i, mask in masks.items()} | pasted
     else:
-        loose = masks
+        loose = firm = masks
 
     assert tuple(sample["image_sizes"]) == size
     np.testing.assert_array_equal(sample["semantic"], semantic)
@@ -209,7 +222,8 @@ def test_a_sample_equals_the_transform_of_full_size_masks(drawn, config, positio
             assert (box[2:] <= highest + margin).all()
         laid = _laid(box, mask, size)
         assert not (laid & ~_grown(allowed, margin)).any()
-        assert not (expected & ~_grown(laid, margin)).any()
+        laid |= _touched(box, mask, size)
+        assert not (firm[instance] & ~_grown(laid, margin)).any()
     missing = {i: mask.sum() for i, mask in masks.items() if i not in found and mask.any()}
     if len(found) < config.max_instances:
         assert max(missing.values(), default=0) <= 3 * pixel**2

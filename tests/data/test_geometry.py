@@ -15,6 +15,24 @@ def _geometry(source, resized, window=None, flip=False):
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "resized", "window", "expected"),
+    [
+        ((2, 4), (8, 16), (0, 0, 8, 16), (0, 0, 2, 4)),
+        ((2, 4), (8, 16), (4, 4, 8, 12), (1, 1, 2, 3)),
+        # A quarter of row 0 and of column 3 is left, a pixel of the result: its centre is at .875,
+        # and that of column 12 at 3.125.
+        ((2, 4), (8, 16), (3, 2, 8, 13), (0, 0, 2, 4)),
+        # From .8 to 3.2: no pixel is made of row 0, the last one is centred at 3.
+        ((4, 4), (10, 10), (2, 2, 8, 8), (1, 1, 4, 4)),
+        # Shrunk, the result takes rows 6 and 2 alone.
+        ((8, 8), (2, 2), (1, 0, 2, 1), (4, 0, 8, 4)),
+    ],
+)
+def test_pixels_that_a_window_shows(source, resized, window, expected):
+    assert tuple(_geometry(source, resized, window).shown.numpy()) == expected
+
+
 @pytest.mark.parametrize("source", [(480, 640), (640, 427), (333, 2000), (7, 5)])
 @pytest.mark.parametrize("side", [640, 673, 800])
 def test_draw_size_rounds_as_resized_size(source, side):

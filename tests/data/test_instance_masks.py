@@ -63,17 +63,18 @@ def test_map_and_runs_give_boxes_and_masks_of_full_size_masks(ids, transposed):
     ids = np.ascontiguousarray(ids.T) if transposed else ids
     segment_ids = np.array([70000, 3, 5], np.int32)
     masks = ids == segment_ids[:, None, None]
-    window = tf.constant([0, 0, *ids.shape], tf.float64)
+    whole = (0, 0, *ids.shape)
+    window = tf.constant(whole), tf.constant(whole, tf.float64)
     rectangles, run_ids = instance_masks.map_runs(tf.constant(ids))
     painted = np.zeros_like(ids)
     for (y1, x1, y2, x2), run_id in zip(rectangles.numpy(), run_ids.numpy(), strict=True):
         painted[y1:y2, x1:x2] += run_id
     np.testing.assert_array_equal(painted, ids)
     owners = instance_masks.find_ids(run_ids, tf.constant(segment_ids))
-    of_map = instance_masks.tight_boxes(rectangles, owners, 3, window)
+    of_map = instance_masks.tight_boxes(rectangles, owners, 3, *window)
     starts, ends, run_owners = _rle_runs(masks)
     parts = instance_masks.column_rectangles(starts, ends, ids.shape[0])
-    of_runs = instance_masks.tight_boxes(parts, tf.tile(run_owners, [3]), 3, window)
+    of_runs = instance_masks.tight_boxes(parts, tf.tile(run_owners, [3]), 3, *window)
     expected = segment_map.tight_boxes(ids, segment_ids)
     for values in (of_map, of_runs):
         for value, wanted in zip(values, expected, strict=True):
@@ -109,15 +110,49 @@ def test_more_instances_than_a_chunk_holds():
         np.testing.assert_array_equal(cells, box_frame_masks(mask, [1], box[None], size=6)[0])
 
 
-def test_a_pixel_is_in_the_window_where_its_centre_is():
+@pytest.mark.parametrize(
+    ("shown", "boxes", "areas"),
+    [
+        ((0, 0, 2, 4), [[0.75, 0.5, 2, 3], [0.75, 3, 2, 3.25]], [6, 2]),
+        ((1, 0, 2, 3), [[1, 0.5, 2, 3], [0, 0, 0, 0]], [3, 0]),
+    ],
+)
+def test_boxes_within_a_window_that_cuts_pixels(shown, boxes, areas):
     ids = np.array([[1, 1, 1, 2], [1, 1, 1, 2]], np.int32)
     rectangles, run_ids = instance_masks.map_runs(tf.constant(ids))
     owners = instance_masks.find_ids(run_ids, tf.constant([1, 2]))
     window = tf.constant([0.75, 0.5, 2, 3.25], tf.float64)
-    boxes, areas = instance_masks.tight_boxes(rectangles, owners, 2, window)
-    # Of row 0 the centre is outside; column 0's is on the edge; column 3's is outside.
-    assert boxes.numpy().tolist() == [[1, 0.5, 2, 3], [0, 0, 0, 0]]
-    assert areas.numpy().tolist() == [3, 0]
+    found = instance_masks.tight_boxes(rectangles, owners, 2, tf.constant(shown), window)
+    assert [value.numpy().tolist() for value in found] == [boxes, areas]
+
+
+@pytest.mark.parametrize(
+    ("box", "rows"),
+    [
+        # Eight cells over the rows of the box; the mask ends at 3.
+        ((0, 0, 3, 2), [1, 1, 1, 1, 1, 1, 1, 1]),
+        ((0, 0, 4, 2), [1, 1, 1, 1, 1, 1, 0, 0]),  # larger; cells of a half
+        ((0, 0, 5, 2), [1, 1, 1, 1, 1, 0, 0, 0]),  # .625; the fifth is centred at 2.8125
+        ((0.5, 0, 3.5, 2), [1, 1, 1, 1, 1, 1, 1, 0]),  # .375; the seventh at 2.9375
+        ((0.75, 0, 2.25, 2), [1, 1, 1, 1, 1, 1, 1, 1]),  # smaller
+        ((2.5, 0, 4.5, 2), [1, 1, 0, 0, 0, 0, 0, 0]),  # a half of the last row
+    ],
+)
+def test_a_box_that_is_not_tight_keeps_the_last_row(box, rows):
+    ids = np.zeros((6, 2), np.int32)
+    ids[:3] = 1
+    masks = box_frame_masks(ids, [1], [box], size=8)
+    np.testing.assert_array_equal(masks, np.tile(np.array(rows)[:, None], (1, 1, 8)))
+    by_runs = instance_masks.masks_from_runs(
+        *_rle_runs([ids]), tf.constant([box], tf.float32), (6, 2), size=8
+    )
+    np.testing.assert_array_equal(by_runs, masks)
+
+    # Targets of a roi of rows 1 to 5, a pixel each.
+    rois, boxes = np.float32([[[1, 0, 5, 2]]]), np.float32([[box]])
+    targets = np.asarray(crop_masks(masks[None], boxes, np.zeros((1, 1), np.int32), rois, 4))
+    if box[0] <= 1 and box[2] >= 3:
+        assert targets[0, 0].T.tolist() == [[1, 1, 0, 0]] * 4
 
 
 def test_no_instances():

@@ -136,6 +136,7 @@ class Augmentation:
             loaded["rectangles"],
             loaded["owners"],
             tf.size(loaded["classes"]),
+            geometry.shown,
             geometry.source_window,
         )
         if chosen is not None:

@@ -31,6 +31,25 @@ class Geometry(typing.NamedTuple):
         ratio = tf.cast(self.source_size, tf.float64) / tf.cast(self.resized_size, tf.float64)
         return tf.cast(self.window, tf.float64) * tf.tile(ratio, [2])
 
+    @property
+    def shown(self) -> tf.Tensor:
+        """int32 `[4]`, (y1, x1, y2, x2): the pixels of the image as read that the window shows.
+
+        Those of which it holds the centre, and those of which it holds less, where a pixel of the
+        result still takes its label from them: enlarged, that part is some pixels wide.
+        """
+        window = self.source_window
+        first = tf.cast(tf.math.ceil(window[:2] - 0.5), tf.int32)
+        last = tf.cast(tf.math.floor(window[2:] + 0.5), tf.int32) - 1
+        sizes = self.resized_size, self.source_size
+        return tf.concat(
+            [
+                tf.minimum(first, resize_point(self.window[:2], *sizes)),
+                tf.maximum(last, resize_point(self.window[2:] - 1, *sizes)) + 1,
+            ],
+            0,
+        )
+
 
 def draw_size(
     source_size: tf.Tensor, split_config: SplitConfig, augment: AugmentConfig, draw: tf.Tensor

@@ -97,27 +97,27 @@ def column_rectangles(starts: tf.Tensor, ends: tf.Tensor, height: tf.Tensor) -> 
 
 
 def tight_boxes(
-    rectangles: tf.Tensor, owners: tf.Tensor, num_instances: tf.Tensor, window: tf.Tensor
+    rectangles: tf.Tensor,
+    owners: tf.Tensor,
+    num_instances: tf.Tensor,
+    shown: tf.Tensor,
+    window: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes and areas of instances within a window, from the rectangles that they consist of.
-
-    A pixel is within the window where its centre is; its box ends with the window all the same.
 
     Args:
         rectangles: int32 `[r, 4]`, (y1, x1, y2, x2).
         owners: int32 `[r]`, the instance of each; -1 for none.
         num_instances: int32, n.
-        window: float64 `[4]`, (y1, x1, y2, x2).
+        shown: int32 `[4]`, (y1, x1, y2, x2), the pixels that count.
+        window: float64 `[4]`, (y1, x1, y2, x2), which may cut pixels; the boxes end with it.
 
     Returns:
-        `(boxes, areas)`: float32 `[n, 4]` and int32 `[n]`, pixels. Both are 0 for an instance
-        outside the window.
+        `(boxes, areas)`: float32 `[n, 4]` and int32 `[n]`, pixels. Both are 0 for an instance of
+        which no pixel is shown.
     """
-    pixels = tf.cast(tf.math.ceil(window - 0.5), tf.int32)
-    # The last pixel of which the centre is within, plus one.
-    limits = tf.concat([pixels[:2], tf.cast(tf.math.floor(window[2:] + 0.5), tf.int32)], 0)
-    low = tf.maximum(rectangles[:, :2], limits[:2])
-    high = tf.minimum(rectangles[:, 2:], limits[2:])
+    low = tf.maximum(rectangles[:, :2], shown[:2])
+    high = tf.minimum(rectangles[:, 2:], shown[2:])
     extents = tf.maximum(high - low, 0)
     areas = extents[:, 0] * extents[:, 1]
     owners = tf.where(areas > 0, owners, -1)  # negative owners are dropped
