@@ -52,7 +52,7 @@ class FPN(keras.layers.Layer):
         for level in (5, 4, 3, 2):
             x = self.laterals[level - 2](inputs[f"C{level}"])
             if top_down is not None:
-                x = x + ops.repeat(ops.repeat(top_down, 2, axis=1), 2, axis=2)
+                x = x + _double(top_down)
             top_down = x
             features[f"P{level}"] = self.outputs[level - 2](x)
         features["P6"] = features["P5"][:, ::2, ::2]
@@ -67,3 +67,10 @@ class FPN(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "channels": self.channels, "groups": self.groups}
+
+
+def _double(x):
+    """Repeats each cell of `[B, h, w, C]` twice along both axes."""
+    batch, height, width, channels = ops.shape(x)
+    x = ops.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return ops.reshape(x, (batch, 2 * height, 2 * width, channels))

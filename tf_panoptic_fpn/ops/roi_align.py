@@ -275,8 +275,7 @@ def _bilinear_taps(points, last):
 
 def _cell_frame(boxes, stride):
     """Returns (start, size) `[..., 2]` of boxes in cells; cell j has its centre at j."""
-    start = boxes[..., :2] / stride - 0.5
-    end = boxes[..., 2:] / stride - 0.5
+    start, end = ops.split(boxes / stride - 0.5, 2, axis=-1)
     return start, end - start
 
 
