@@ -133,7 +133,8 @@ def test_one_cell_grid_and_one_level_each(pool):
     }
     sides = [20, 110, 150, 250, 460]
     boxes = np.array([[[5, 5, 5 + s, 5 + s] for s in sides]], "float32")
-    np.testing.assert_allclose(pool(features, boxes, 1)[0, :, 0, 0, 0], [2, 2, 3, 4, 5], rtol=1e-6)
+    # Up to 29 x 29 float32 products in a sum.
+    np.testing.assert_allclose(pool(features, boxes, 1)[0, :, 0, 0, 0], [2, 2, 3, 4, 5], rtol=1e-5)
 
 
 def test_linear_map_by_hand(pool):
@@ -166,7 +167,6 @@ def test_many_chunks(monkeypatch, pool):
     features, boxes = random_features(), random_boxes()
     expected = pool(features, boxes, 7)
     monkeypatch.setattr(module, "BINS_AT_A_TIME", 35)  # 5 rois, of 12
-    monkeypatch.setattr(module, "SAMPLES_AT_A_TIME", 1500)  # about 6 samples, of 130
     np.testing.assert_allclose(pool(features, boxes, 7), expected, atol=TOLERANCE)
 
 
@@ -218,13 +218,13 @@ def test_gradient_compiled(tf):
 def test_native_gradient_loses_nothing(tf):
     # A mean of samples inside the map: each bin hands its gradient on in full. Many rois on few
     # cells are what the threads of an unsafe kernel would collide over.
-    boxes = np.tile(np.array([[[8, 8, 40, 60]]], "float32"), (1, 2000, 1))
-    features = {k: tf.constant(v) for k, v in random_features(batch=1).items()}
+    boxes = np.tile(np.array([[[8, 8, 40, 60]]], "float64"), (1, 2000, 1))
+    features = {k: tf.constant(v, "float64") for k, v in random_features(batch=1).items()}
     with tf.GradientTape() as tape:
         tape.watch(features)
         pooled = native_roi_align(features, tf.constant(boxes), 7, 0)
     total = np.sum(tape.gradient(pooled, features)["P2"], dtype="float64")
-    assert total == pytest.approx(2000 * 49 * 5, rel=1e-5)
+    assert total == pytest.approx(2000 * 49 * 5, rel=1e-12)
 
 
 def test_gradient_under_jax():

@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_panoptic_fpn.models.fpn import XAVIER
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, clip_boxes, decode_boxes
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 from tf_panoptic_fpn.ops.roi_align import roi_align
@@ -135,8 +136,8 @@ class Detections(keras.layers.Layer):
         scores, indices = ops.top_k(scores, min(total, CANDIDATES_PER_PROPOSAL * count))
         classes = ops.cast(indices % num_classes, "int32")
         deltas = ops.reshape(full_precision(deltas), (batch, total, 4))
-        deltas = ops.take_along_axis(deltas, indices[:, :, None], axis=1)
-        boxes = ops.take_along_axis(rois, (indices // num_classes)[:, :, None], axis=1)
+        deltas = take_rows(deltas, indices)
+        boxes = take_rows(rois, indices // num_classes)
         boxes = clip_boxes(decode_boxes(deltas, boxes, BOX_DELTA_WEIGHTS), image_sizes)
         keep = nms(boxes, scores, self.nms_iou, groups=classes)
         scores = ops.where(keep, scores, NO_SCORE)
@@ -145,11 +146,11 @@ class Detections(keras.layers.Layer):
         scores, indices = ops.top_k(scores, self.max_detections)
         indices = ops.minimum(indices, classes.shape[1] - 1)
         valid = scores > NO_SCORE
-        boxes = ops.take_along_axis(boxes, indices[:, :, None], axis=1)
+        boxes = take_rows(boxes, indices)
         return (
             ops.where(valid[:, :, None], boxes, 0.0),
             ops.where(valid, scores, 0.0),
-            ops.where(valid, ops.take_along_axis(classes, indices, axis=1), -1),
+            ops.where(valid, take_rows(classes, indices), -1),
             ops.sum(ops.cast(valid, "int32"), axis=1),
         )
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.group_norm import group_norm
 from tf_panoptic_fpn.ops.grouped_conv import grouped_conv
 from tf_panoptic_fpn.schema import Shape, Tensor
 
@@ -36,6 +37,14 @@ class ChannelAffine(keras.layers.Layer):
         return input_shape
 
 
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class GroupNorm(keras.layers.GroupNormalization):
+    """`GroupNormalization` in a third of the time on a CPU, see `ops.group_norm`."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return group_norm(inputs, self.gamma, self.beta, self.groups, self.epsilon)
+
+
 def make_norm(norm: str, name: str, dtype: Any = None) -> keras.layers.Layer:
     """Returns the normalisation layer for `norm`.
 
@@ -52,7 +61,7 @@ def make_norm(norm: str, name: str, dtype: Any = None) -> keras.layers.Layer:
     if norm == "frozen_affine":
         return ChannelAffine(dtype=dtype, name=name)
     if norm == "group_norm":
-        return keras.layers.GroupNormalization(groups=32, epsilon=1e-5, dtype=dtype, name=name)
+        return GroupNorm(groups=32, epsilon=1e-5, dtype=dtype, name=name)
     if norm == "sync_batch_norm":
         # Keras synchronises on TensorFlow alone. A momentum of .9 here is PyTorch's .1.
         synchronized = keras.backend.backend() == "tensorflow"

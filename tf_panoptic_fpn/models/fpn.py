@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import GroupedConv2D
-from tf_panoptic_fpn.schema import Shape, Tensors
+from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
 
@@ -55,7 +55,7 @@ class FPN(keras.layers.Layer):
         for level in (5, 4, 3, 2):
             x = self.laterals[level - 2](inputs[f"C{level}"])
             if top_down is not None:
-                x = x + ops.repeat(ops.repeat(top_down, 2, axis=1), 2, axis=2)
+                x = x + _double(top_down)
             top_down = x
             features[f"P{level}"] = self.outputs[level - 2](x)
         features["P6"] = features["P5"][:, ::2, ::2]
@@ -84,3 +84,10 @@ def branch_features(features: Tensors, groups: int) -> tuple[Tensors, Tensors]:
     halves = {name: ops.split(x, 2, axis=-1) for name, x in features.items()}
     first, second = ({name: pair[i] for name, pair in halves.items()} for i in range(2))
     return first, second
+
+
+def _double(x: Tensor) -> Tensor:
+    """Repeats each cell of `[B, h, w, C]` twice along both axes."""
+    batch, height, width, channels = ops.shape(x)
+    x = ops.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return ops.reshape(x, (batch, 2 * height, 2 * width, channels))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.schema import IGNORED, Tensor, Tensors
 
@@ -77,8 +78,8 @@ def box_losses(
     class_logits, deltas = full_precision(class_logits), full_precision(deltas)
     entropy = ops.sparse_categorical_crossentropy(classes, class_logits, from_logits=True)
     is_foreground = is_valid & (classes < num_classes)
-    index = ops.minimum(classes, num_classes - 1)[:, :, None, None]
-    deltas = ops.squeeze(ops.take_along_axis(deltas, index, axis=2), axis=2)
+    index = ops.minimum(classes, num_classes - 1)[:, :, None]
+    deltas = ops.squeeze(take_rows(deltas, index), axis=2)
     error = _box_error(deltas, matched_boxes, rois, BOX_DELTA_WEIGHTS)
     count = ops.sum(ops.cast(is_valid, entropy.dtype))
     return {

@@ -201,8 +201,8 @@ class PanopticFPN(FitModel):
 
         Returns:
             Dict: `features` (dict "P2".."P6", those of the instance branch) and `image_sizes`;
-            with the task "instance", `rpn_logits` and `rpn_deltas` (lists, an entry a level); with
-            "semantic", `semantic_logits`.
+            with the task "instance", `rpn_logits` and `rpn_deltas` (lists, an entry a level) and
+            `anchors` of all levels; with "semantic", `semantic_logits`.
         """
         x, image_sizes = self.normalize(images, image_sizes)
         pyramid = self.fpn(self.backbone(x, training=training))
@@ -210,6 +210,7 @@ class PanopticFPN(FitModel):
         dense = {"features": features, "image_sizes": image_sizes}
         if self.rpn_head is not None:
             dense["rpn_logits"], dense["rpn_deltas"] = self.rpn_head(features)
+            dense["anchors"] = self.proposals.anchors(features)
         if self.semantic_head is not None:
             dense["semantic_logits"] = self.semantic_head(semantic_features)
         return dense
@@ -239,14 +240,14 @@ class PanopticFPN(FitModel):
             count = ops.shape(batch[schema.GT_BOXES])[0]
             seeds = keras.random.randint((count,), 0, 2**30, seed=self.seed_generator)
             batch = {**batch, schema.IMAGE_SEEDS: seeds}
-        anchors = self.proposals.anchors(dense["features"])
-        labels, matched_boxes = anchor_targets(anchors, batch, self.config["rpn_samples"])
+        labels, matched_boxes = anchor_targets(dense["anchors"], batch, self.config["rpn_samples"])
         rois, scores, anchor_indices = self.proposals(
             dense["features"],
             dense["rpn_logits"],
             dense["rpn_deltas"],
             dense["image_sizes"],
             training=True,
+            anchors=dense["anchors"],
         )
         targets = roi_targets(
             rois,
@@ -268,7 +269,7 @@ class PanopticFPN(FitModel):
             ops.concatenate(dense["rpn_deltas"], axis=1),
             labels,
             matched_boxes,
-            self.proposals.anchors(dense["features"]),
+            dense["anchors"],
             self.config["rpn_samples"],
         )
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.anchors import pyramid_anchors
 from tf_panoptic_fpn.ops.boxes import RPN_DELTA_WEIGHTS, box_areas, clip_boxes, decode_boxes
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 from tf_panoptic_fpn.schema import Tensor, Tensors
@@ -30,7 +31,8 @@ class Proposals(keras.layers.Layer):
         top_k_test: the same otherwise.
         nms_iou: a box is suppressed by a better one above this IoU.
 
-    Call: (features "P2".."P6", objectness logits, deltas, image_sizes int32 `[B, 2]`) ->
+    Call: (features "P2".."P6", objectness logits, deltas, image_sizes int32 `[B, 2]`, and the
+    anchors, if they are made already) ->
     boxes float32 `[B, R, 4]` (zeros are padding), scores float32 `[B, R]` (logits by descending
     value; -inf is padding) and the index of each one's anchor, int32 `[B, R]`.
     """
@@ -63,27 +65,20 @@ class Proposals(keras.layers.Layer):
 
     def call(
         self,
-        features: Tensors,
+        features: dict[str, Tensor],
         logits: Sequence[Tensor],
         deltas: Sequence[Tensor],
         image_sizes: Tensor,
         training: bool = False,
+        anchors: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         before, after = self.top_k_train if training else self.top_k_test
-        anchors = self.anchors(features)
-        boxes, scores, indices, start = [], [], [], 0
-        for level_logits, level_deltas in zip(logits, deltas, strict=True):
-            count = ops.shape(level_logits)[1]
-            level_anchors = anchors[start : start + count]
-            level = _top_boxes(level_logits, level_deltas, level_anchors, before)
-            boxes.append(level[0])
-            scores.append(level[1])
-            indices.append(level[2] + start)
-            start = start + count
+        anchors = self.anchors(features) if anchors is None else anchors
         batch, levels, k = ops.shape(logits[0])[0], len(logits), before
-        scores = ops.concatenate(scores, axis=1)  # B x levels k
-        anchor_indices = ops.concatenate(indices, axis=1)
-        boxes = clip_boxes(ops.concatenate(boxes, axis=1), image_sizes)
+        scores, anchor_indices = _top_anchors(logits, k)  # B x levels k
+        deltas = full_precision(take_rows(ops.concatenate(deltas, axis=1), anchor_indices))
+        boxes = decode_boxes(deltas, ops.take(anchors, anchor_indices, axis=0), RPN_DELTA_WEIGHTS)
+        boxes = clip_boxes(boxes, image_sizes)
         scores = ops.where(box_areas(boxes) > 0, scores, NO_SCORE)
         keep = nms(
             ops.reshape(boxes, (batch * levels, k, 4)),
@@ -92,18 +87,18 @@ class Proposals(keras.layers.Layer):
         )
         scores = ops.where(ops.reshape(keep, (batch, levels * k)), scores, NO_SCORE)
         scores, best = ops.top_k(scores, min(after, levels * k))
-        boxes = ops.take_along_axis(boxes, best[:, :, None], axis=1)
-        boxes = ops.where(scores[:, :, None] > NO_SCORE, boxes, 0.0)
-        anchor_indices = ops.take_along_axis(anchor_indices, best, axis=1)
+        boxes = ops.where(scores[:, :, None] > NO_SCORE, take_rows(boxes, best), 0.0)
+        anchor_indices = take_rows(anchor_indices, best)
         return ops.stop_gradient(boxes), ops.stop_gradient(scores), anchor_indices
 
     def compute_output_spec(
         self,
-        features: Tensors,
+        features: dict[str, Tensor],
         logits: Sequence[Tensor],
         deltas: Sequence[Tensor],
         image_sizes: Tensor,
         training: bool = False,
+        anchors: Tensor | None = None,
     ) -> tuple[keras.KerasTensor, ...]:
         before, after = self.top_k_train if training else self.top_k_test
         batch, count = image_sizes.shape[0], min(after, len(logits) * before)
@@ -125,17 +120,16 @@ class Proposals(keras.layers.Layer):
         }
 
 
-def _top_boxes(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, k: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, scores and indices of a level's k best anchors; score -inf where it has fewer."""
-    logits = full_precision(ops.stop_gradient(logits))
-    deltas = full_precision(ops.stop_gradient(deltas))
-    # Padding first keeps k static whatever the size of the level.
-    missing = k if logits.shape[1] is None else max(k - logits.shape[1], 0)
-    logits = ops.pad(logits, ((0, 0), (0, missing)), constant_values=NO_SCORE)
-    scores, indices = ops.top_k(logits, k)
-    indices = ops.minimum(indices, ops.shape(deltas)[1] - 1)
-    deltas = ops.take_along_axis(deltas, indices[:, :, None], axis=1)
-    boxes = decode_boxes(deltas, ops.take(anchors, indices, axis=0), RPN_DELTA_WEIGHTS)
-    return boxes, scores, ops.cast(indices, "int32")
+def _top_anchors(logits: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Scores and indices `[B, levels k]` of each level's best; -inf where it has fewer than k."""
+    scores, indices, start = [], [], 0
+    for level in logits:
+        # Padding first keeps k static whatever the size of the level.
+        missing = k if level.shape[1] is None else max(k - level.shape[1], 0)
+        padded = ops.pad(full_precision(level), ((0, 0), (0, missing)), constant_values=NO_SCORE)
+        top = ops.top_k(padded, k)
+        count = ops.shape(level)[1]
+        scores.append(top[0])
+        indices.append(ops.minimum(top[1], count - 1) + start)
+        start = start + count
+    return ops.concatenate(scores, axis=1), ops.cast(ops.concatenate(indices, axis=1), "int32")

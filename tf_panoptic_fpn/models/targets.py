@@ -4,6 +4,7 @@ from keras import ops
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.masks import crop_masks
 from tf_panoptic_fpn.ops.matching import match_boxes
 from tf_panoptic_fpn.ops.sampling import sample_labels, sample_rois
@@ -42,7 +43,7 @@ def anchor_targets(anchors: Tensor, batch: Tensors, num_samples: int) -> tuple[T
     )
     max_positives = int(num_samples * RPN_POSITIVE_FRACTION)
     labels = sample_labels(labels, num_samples, max_positives, batch[schema.IMAGE_SEEDS])
-    return labels, ops.take_along_axis(gt_boxes, matched[:, :, None], axis=1)
+    return labels, take_rows(gt_boxes, matched)
 
 
 def roi_targets(
@@ -87,9 +88,9 @@ def roi_targets(
         max_foreground,
         batch[schema.IMAGE_SEEDS],
     )
-    matched = ops.take_along_axis(matched, indices, axis=1)
-    rois = ops.take_along_axis(candidates, indices[:, :, None], axis=1)
-    gt_classes = ops.take_along_axis(batch[schema.GT_CLASSES], matched, axis=1)
+    matched = take_rows(matched, indices)
+    rois = take_rows(candidates, indices)
+    gt_classes = take_rows(batch[schema.GT_CLASSES], matched)
     masks = crop_masks(
         batch[schema.GT_MASKS],
         gt_boxes,
@@ -100,7 +101,7 @@ def roi_targets(
     return {
         "rois": ops.stop_gradient(ops.where(is_valid[:, :, None], rois, 0.0)),
         "classes": ops.where(is_foreground, gt_classes, num_classes),
-        "matched_boxes": ops.take_along_axis(gt_boxes, matched[:, :, None], axis=1),
+        "matched_boxes": take_rows(gt_boxes, matched),
         "is_valid": is_valid,
         "masks": ops.stop_gradient(masks),
         "is_foreground": is_foreground[:, :max_foreground],

@@ -45,9 +45,7 @@ def _level_anchors(
         half_width = size / math.sqrt(ratio) / 2
         half_height = ratio * half_width
         cell.append([-half_height, -half_width, half_height, half_width])
-    cell = ops.convert_to_tensor(cell, dtype=dtype)
-    ys = ops.cast(ops.arange(height, dtype="int32") * stride, dtype)
-    xs = ops.cast(ops.arange(width, dtype="int32") * stride, dtype)
+    ys, xs = (ops.cast(ops.arange(n, dtype="int32") * stride, dtype) for n in (height, width))
     ys, xs = ops.meshgrid(ys, xs, indexing="ij")
     shifts = ops.reshape(ops.stack([ys, xs, ys, xs], axis=-1), [-1, 1, 4])
-    return ops.reshape(shifts + cell, [-1, 4])
+    return ops.reshape(shifts + ops.convert_to_tensor(cell, dtype=dtype), [-1, 4])

@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import MIN_SIZE
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.roi_align import axis_weights
 from tf_panoptic_fpn.schema import Tensor
 
@@ -44,15 +45,13 @@ def crop_masks(
         float32 `[B, F, size, size]`, 0 or 1: whether at least half of the cell is in the mask; 0
         outside the ground-truth box.
     """
-    batch, num_gt, height, width = ops.shape(gt_masks)
-    offsets = ops.arange(batch, dtype="int32")[:, None] * num_gt
-    flat_index = matched_index + offsets
-    masks = ops.take(ops.reshape(gt_masks, [-1, height, width]), flat_index, axis=0)
-    boxes = ops.take(ops.reshape(gt_boxes, [-1, 4]), flat_index, axis=0)
+    height, width = gt_masks.shape[2:]
+    masks, boxes = take_rows(gt_masks, matched_index), take_rows(gt_boxes, matched_index)
     cells = ops.convert_to_tensor([height, width], dtype=rois.dtype)
-    scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], MIN_SIZE)
-    start = (rois[..., :2] - boxes[..., :2]) * scale - 0.5
-    length = (rois[..., 2:] - rois[..., :2]) * scale
+    (box_start, box_end), (roi_start, roi_end) = (ops.split(x, 2, axis=-1) for x in (boxes, rois))
+    scale = cells / ops.maximum(box_end - box_start, MIN_SIZE)
+    start = (roi_start - box_start) * scale - 0.5
+    length = (roi_end - roi_start) * scale
     rows = axis_weights(start[..., 0], length[..., 0], size, height, sampling_ratio=0)
     columns = axis_weights(start[..., 1], length[..., 1], size, width, sampling_ratio=0)
     strips = ops.matmul(rows, ops.cast(masks, rows.dtype))

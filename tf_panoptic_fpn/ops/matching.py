@@ -32,12 +32,13 @@ def match_boxes(
     low, high = thresholds
     valid = ops.expand_dims(gt_valid, -1)
     iou = ops.where(valid, pairwise_iou(gt_boxes, boxes), -1)  # [B, N, A]
-    matched_index = ops.cast(ops.argmax(iou, axis=1), "int32")
     best = ops.max(iou, axis=1)
+    # Not of `iou` itself: of floats, Keras makes copies first, for a zero with a sign.
+    matched_index = ops.argmax(ops.cast(iou == best[:, None], "uint8"), axis=1)
     positive = best >= high
     if allow_low_quality:
         best_of_gt = ops.max(iou, axis=2, keepdims=True)
         is_best = ops.logical_and(iou == best_of_gt, best_of_gt > 0)
         positive = ops.logical_or(positive, ops.any(is_best, axis=1))
     labels = ops.where(positive, 1, ops.where(best < low, 0, -1))
-    return matched_index, ops.cast(labels, "int32")
+    return ops.cast(matched_index, "int32"), ops.cast(labels, "int32")

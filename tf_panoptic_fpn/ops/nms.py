@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.schema import Tensor
@@ -41,15 +42,15 @@ def portable_nms(
     """
     boxes, scores = ops.stop_gradient(boxes), ops.stop_gradient(scores)
     order = ops.cast(ops.argsort(-scores, axis=1), "int32")
-    boxes = ops.take_along_axis(boxes, ops.expand_dims(order, -1), axis=1)
-    valid = ops.take_along_axis(scores, order, axis=1) > -float("inf")
+    boxes = take_rows(boxes, order)
+    valid = take_rows(scores, order) > -float("inf")
     rank = ops.arange(ops.shape(scores)[1], dtype="int32")
     # suppresses[p, i, j]: box i, if kept, suppresses box j.
     suppresses = ops.logical_and(
         pairwise_iou(boxes, boxes) > iou_threshold, rank[:, None] < rank[None, :]
     )
     if groups is not None:
-        groups = ops.take_along_axis(groups, order, axis=1)
+        groups = take_rows(groups, order)
         suppresses = ops.logical_and(suppresses, groups[:, :, None] == groups[:, None, :])
 
     def settle(kept: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +62,7 @@ def portable_nms(
         lambda kept, changed: changed, settle, (valid, ops.convert_to_tensor(True))
     )
     rank_of_box = ops.cast(ops.argsort(order, axis=1), "int32")
-    return ops.take_along_axis(kept, rank_of_box, axis=1)
+    return take_rows(kept, rank_of_box)
 
 
 def native_nms(

@@ -3,22 +3,23 @@
 Reference: Mask R-CNN, arXiv:1703.06870, section 3; the half-cell shift ("aligned") is detectron2's.
 """
 
+from collections.abc import Callable
+
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import box_areas
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
-from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.schema import Tensor, Tensors
 
 STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
 # Samples a bin and axis that a roi may have in any case, for rois that reach out of the canvas.
 MIN_SAMPLE_LIMIT = 32
 # Bins (rows of a roi's output) that the portable way works on at a time, to bound its memory.
 BINS_AT_A_TIME = 448
-# Elements of the samples that the native way holds at a time: 64 MiB.
-SAMPLES_AT_A_TIME = 2**24
 
 
-def roi_align(features, boxes, output_size, sampling_ratio):
+def roi_align(features: Tensors, boxes: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
     """Resamples each roi to a small grid, from the pyramid level that fits its size.
 
     Each cell of the grid is the mean of bilinear samples. A sample over one feature cell outside
@@ -34,14 +35,12 @@ def roi_align(features, boxes, output_size, sampling_ratio):
     Returns:
         `[B, R, output_size, output_size, C]`, the dtype of `features`.
     """
-    # TensorFlow's kernel gives float32 whatever it is given.
-    dtypes = {full_dtype(x.dtype) for x in (features["P2"], boxes)}
-    if use_tensorflow_kernels() and dtypes == {"float32"}:
+    if use_tensorflow_kernels():
         return native_roi_align(features, boxes, output_size, sampling_ratio)
     return portable_roi_align(features, boxes, output_size, sampling_ratio)
 
 
-def roi_levels(boxes):
+def roi_levels(boxes: Tensor) -> Tensor:
     """Chooses the pyramid level of each roi: P4 from 224 pixels (root of the area), P3 from 112...
 
     Args:
@@ -57,7 +56,9 @@ def roi_levels(boxes):
     return ops.cast(ops.clip(levels, 2, 5), "int32")
 
 
-def axis_weights(start, size, bins, extent, sampling_ratio):
+def axis_weights(
+    start: Tensor, size: Tensor, bins: int, extent: Tensor, sampling_ratio: int
+) -> Tensor:
     """Computes how much each cell of one axis of a map weighs in each bin of a roi.
 
     RoIAlign is separable: its output is `rows @ map @ columns.T`, with such weights for both axes.
@@ -81,7 +82,7 @@ def axis_weights(start, size, bins, extent, sampling_ratio):
     divisor = ops.cast(ops.maximum(counts, 1), start.dtype)
     step = (bin_size / divisor)[..., None]
 
-    def sample_weights(i):
+    def sample_weights(i: Tensor) -> Tensor:
         points = bin_starts + (ops.cast(i, start.dtype) + 0.5) * step
         counted = ops.logical_and(points >= -1, points <= last + 1)
         counted = ops.logical_and(counted, i < counts[..., None])
@@ -97,7 +98,9 @@ def axis_weights(start, size, bins, extent, sampling_ratio):
     return ops.stop_gradient(total / divisor[..., None, None])
 
 
-def portable_roi_align(features, boxes, output_size, sampling_ratio):
+def portable_roi_align(
+    features: Tensors, boxes: Tensor, output_size: int, sampling_ratio: int
+) -> Tensor:
     """`roi_align` in `keras.ops`, as dense matrix products; XLA compiles it."""
     boxes = ops.stop_gradient(boxes)
     batch, num_rois = ops.shape(boxes)[:2]
@@ -114,7 +117,7 @@ def portable_roi_align(features, boxes, output_size, sampling_ratio):
     return pooled[:, :num_rois]
 
 
-def _pool_rois(features, boxes, output_size, sampling_ratio):
+def _pool_rois(features: Tensors, boxes: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
     """Pools `[B, r]` rois: every level for every roi, with weights 0 on the levels not its own."""
     levels = roi_levels(boxes)
     batch, num_rois = ops.shape(boxes)[:2]
@@ -136,166 +139,160 @@ def _pool_rois(features, boxes, output_size, sampling_ratio):
     return pooled
 
 
-def native_roi_align(features, boxes, output_size, sampling_ratio):
-    """`roi_align` with TensorFlow's `crop_and_resize`; XLA does not compile it.
+def native_roi_align(
+    features: Tensors, boxes: Tensor, output_size: int, sampling_ratio: int
+) -> Tensor:
+    """`roi_align` with TensorFlow's sparse products, all levels in one; XLA does not compile it.
 
-    The i-th samples of all cells of a roi form a regular grid, which is one crop; a roi is the mean
-    of as many crops as a cell has samples.
+    A bin is a weighted sum of cells, so all bins are one sparse matrix times all cells of all
+    levels, and the gradient is its transpose times the bins'.
     """
     import tensorflow as tf
 
     dtype = features["P2"].dtype
-    boxes = tf.stop_gradient(boxes)
-    batch, num_rois = tf.shape(boxes)[0], tf.shape(boxes)[1]
-    rois = tf.reshape(boxes, [-1, 4])
-    images = tf.repeat(tf.range(batch), num_rois)
-    levels = roi_levels(rois)
+    maps = [full_precision(features[name]) for name in STRIDES]
+    boxes = tf.stop_gradient(tf.cast(boxes, maps[0].dtype))
+    extents = tf.stack([tf.shape(x)[1:3] for x in maps])
+    batch, num_rois = tf.unstack(tf.shape(boxes)[:2])
+    channels = maps[0].shape[-1]
+    weights = _bin_weights(boxes, extents, output_size, sampling_ratio)
 
     @tf.custom_gradient
-    def pool(*maps):
-        channels = maps[0].shape[-1]
-        pooled = tf.zeros([batch * num_rois, output_size, output_size, channels])
-        plans = []
-        for level, (stride, level_map) in enumerate(zip(STRIDES.values(), maps, strict=True), 2):
-            numbers = tf.where(levels == level)
-            plan = _LevelPlan(rois, images, numbers, stride, level_map, output_size, sampling_ratio)
-            plans.append(plan)
-            pooled = plan.pool(level_map, pooled)
+    def pool(cells: Tensor) -> tuple[Tensor, Callable]:
+        def gradient(upstream: Tensor) -> Tensor:
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=weights, type=upstream.dtype)
+            return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=upstream)
 
-        def gradient(upstream):
-            return [plan.gradient(upstream) for plan in plans]
+        return tf.raw_ops.SparseMatrixMatMul(a=weights, b=cells), gradient
 
-        return pooled, gradient
-
-    pooled = pool(*(tf.cast(features[name], "float32") for name in STRIDES))
-    shape = [batch, num_rois, output_size, output_size, pooled.shape[-1]]
-    pooled = tf.reshape(pooled, shape)
-    pooled = tf.ensure_shape(pooled, [*boxes.shape[:2], *pooled.shape[2:]])
+    pooled = pool(tf.concat([tf.reshape(x, [-1, channels]) for x in maps], axis=0))
+    shape = [batch, num_rois, output_size, output_size, channels]
+    pooled = tf.ensure_shape(tf.reshape(pooled, shape), [*boxes.shape[:2], *shape[2:]])
     return tf.cast(pooled, dtype)
 
 
-class _LevelPlan:
-    """The samples that the rois of one level need."""
+def _bin_weights(boxes: Tensor, extents: Tensor, bins: int, sampling_ratio: int) -> Tensor:
+    """Returns how much each cell weighs in each bin, as a CSR matrix.
 
-    def __init__(self, rois, images, numbers, stride, level_map, output_size, sampling_ratio):
-        import tensorflow as tf
+    Its rows are the bins (image, roi, y, x); its columns the cells (level, image, y, x).
+    """
+    import tensorflow as tf
 
-        self.output_size = output_size
-        self.map_shape = tf.shape(level_map)
-        start, size = _cell_frame(tf.gather_nd(rois, numbers), stride)
-        ny = _sample_counts(size[:, 0], output_size, self.map_shape[1], sampling_ratio)
-        nx = _sample_counts(size[:, 1], output_size, self.map_shape[2], sampling_ratio)
-        not_empty = tf.where(ny * nx > 0)
-        self.numbers = tf.gather_nd(numbers, not_empty)
-        self.images = tf.gather_nd(images, self.numbers)
-        self.start = tf.gather_nd(start, not_empty)
-        self.bin_size = tf.gather_nd(size, not_empty) / output_size
-        self.counts = tf.gather_nd(tf.stack([ny, nx], axis=1), not_empty)
-        self.num_samples = tf.reduce_prod(self.counts, axis=1)
-        limit = max(SAMPLES_AT_A_TIME // (output_size**2 * level_map.shape[-1]), 1)
-        self.chunk_of_roi = tf.cumsum(self.num_samples, exclusive=True) // limit
-        self.num_chunks = tf.reduce_max(tf.concat([self.chunk_of_roi + 1, [0]], axis=0))
+    batch, num_rois = tf.unstack(tf.shape(boxes)[:2])
+    # A box that is not a number has no level, and no samples either.
+    levels = tf.clip_by_value(tf.reshape(roi_levels(boxes), [-1]) - 2, 0, len(STRIDES) - 1)
+    strides = tf.gather(tf.constant(list(STRIDES.values()), boxes.dtype), levels)
+    start, size = _cell_frame(tf.reshape(boxes, [-1, 4]), strides[:, None])
+    extents_of_rois = tf.gather(extents, levels)
+    # The two axes of each roi are separate: [2 rois] spans.
+    start, size, extent = (tf.reshape(x, [-1]) for x in (start, size, extents_of_rois))
+    first_taps, num_taps, tap_cells, tap_weights = _span_taps(
+        start, size, extent, bins, sampling_ratio
+    )
 
-    def pool(self, level_map, pooled):
-        """Returns `pooled` `[rois, out, out, C]` with the rows of this level filled in."""
-        import tensorflow as tf
-
-        # With its edge repeated once, the map extrapolates as RoIAlign does: clamped up to one cell
-        # outside, 0 beyond.
-        padded = tf.pad(level_map, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-        last = tf.cast(tf.tile(self.map_shape[1:3] + 1, [2]), "float32")
-
-        def fill(chunk, pooled):
-            members = tf.cast(tf.where(self.chunk_of_roi == chunk)[:, 0], "int32")
-            owners, start = self._samples(members)
-            rois = tf.gather(members, owners)
-            end = start + (self.output_size - 1) * tf.gather(self.bin_size, rois)
-            samples = tf.image.crop_and_resize(
-                padded,
-                (tf.concat([start, end], axis=1) + 1) / last,
-                tf.gather(self.images, rois),
-                [self.output_size, self.output_size],
-            )
-            sums = tf.math.segment_sum(samples, owners)
-            num_samples = tf.cast(tf.gather(self.num_samples, members), "float32")
-            means = sums / num_samples[:, None, None, None]
-            at = tf.gather(self.numbers, members)
-            return chunk + 1, tf.tensor_scatter_nd_update(pooled, at, means)
-
-        return tf.while_loop(
-            lambda chunk, pooled: chunk < self.num_chunks, fill, (tf.constant(0), pooled)
-        )[1]
-
-    def gradient(self, upstream):
-        """Returns the gradient `[B, h, w, C]` of this level's map from that of `pooled`.
-
-        Not by `crop_and_resize`'s own gradient: the threads of its CPU kernel add to the same cells
-        without a lock and lose terms.
-        """
-        import tensorflow as tf
-
-        num_rois, bins = tf.size(self.numbers), self.output_size**2
-        owners, start = self._samples(tf.range(num_rois))
-        grid = tf.range(self.output_size, dtype="float32")[None, :, None]
-        points = start[:, None] + grid * tf.gather(self.bin_size, owners)[:, None]  # [n, out, 2]
-        y_cells, y_weights = _bilinear_taps(points[..., 0], self.map_shape[1])
-        x_cells, x_weights = _bilinear_taps(points[..., 1], self.map_shape[2])
-        y_weights /= tf.cast(tf.gather(self.num_samples, owners), "float32")[:, None, None]
-        # Axes below: sample, bin along y, bin along x, tap along y, tap along x.
-        weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
-        y_cells += tf.gather(self.images, owners)[:, None, None] * self.map_shape[1]
-        cells = y_cells[:, :, None, :, None] * self.map_shape[2] + x_cells[:, None, :, None, :]
-        bin_numbers = owners[:, None] * bins + tf.range(bins)
-        bin_numbers = tf.repeat(tf.reshape(bin_numbers, [-1]), 4)
-        num_cells = tf.reduce_prod(self.map_shape[:3])
-        sampling = tf.SparseTensor(
-            tf.cast(tf.stack([bin_numbers, tf.reshape(cells, [-1])], axis=1), "int64"),
-            tf.reshape(weights, [-1]),
-            tf.cast(tf.stack([num_rois * bins, num_cells]), "int64"),
-        )
-        of_bins = tf.reshape(tf.gather_nd(upstream, self.numbers), [-1, upstream.shape[-1]])
-        of_cells = tf.sparse.sparse_dense_matmul(sampling, of_bins, adjoint_a=True)
-        return tf.reshape(of_cells, self.map_shape)
-
-    def _samples(self, members):
-        """Lists the samples of some rois.
-
-        Returns (owners `[n]`, start `[n, 2]`): the roi of each sample, as a position in `members`,
-        and where in the map it falls for the first bin; the other bins follow at `bin_size`.
-        """
-        import tensorflow as tf
-
-        num_samples = tf.gather(self.num_samples, members)
-        owners = tf.repeat(tf.range(tf.size(members)), num_samples)
-        first = tf.gather(tf.cumsum(num_samples, exclusive=True), owners)
-        sample = tf.range(tf.size(owners)) - first
-        rois = tf.gather(members, owners)
-        counts = tf.gather(self.counts, rois)
-        sample = tf.stack([sample // counts[:, 1], sample % counts[:, 1]], axis=1)
-        step = tf.gather(self.bin_size, rois) / tf.cast(counts, "float32")
-        return owners, tf.gather(self.start, rois) + (tf.cast(sample, "float32") + 0.5) * step
+    # Each bin has num_taps[y] x num_taps[x] entries, the products of its taps along both axes.
+    first_y, first_x = tf.unstack(tf.reshape(first_taps, [-1, 2, bins]), axis=1)
+    taps_y, taps_x = tf.unstack(tf.reshape(num_taps, [-1, 2, 1, 1]), axis=1)
+    image = tf.range(tf.size(levels)) // num_rois
+    cells_of_image = tf.reduce_prod(extents, axis=1)
+    first_cell = tf.gather(tf.cumsum(cells_of_image * batch, exclusive=True), levels)
+    first_cell += image * tf.gather(cells_of_image, levels)
+    of_rows = [first_y[:, :, None], first_x[:, None], taps_x, extents_of_rois[:, 1, None, None]]
+    of_rows.append(first_cell[:, None, None])
+    shape = [tf.size(levels), bins, bins]
+    of_rows = [tf.reshape(tf.broadcast_to(x, shape), [-1]) for x in of_rows]
+    num_entries = tf.reshape(tf.broadcast_to(taps_y * taps_x, shape), [-1])
+    rows, entry = _ragged_range(num_entries)
+    first_y, first_x, taps_x, width, first_cell = tf.unstack(
+        tf.gather(tf.stack(of_rows, axis=1), rows), axis=1
+    )
+    tap_y, tap_x = first_y + entry // taps_x, first_x + entry % taps_x
+    columns = tf.gather(tap_cells, tap_y) * width + tf.gather(tap_cells, tap_x) + first_cell
+    shape = tf.stack([tf.size(num_entries), tf.reduce_sum(cells_of_image) * batch])
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(tf.stack([rows, columns], axis=1), "int64"),
+        values=tf.gather(tap_weights, tap_y) * tf.gather(tap_weights, tap_x),
+        dense_shape=tf.cast(shape, "int64"),
+    )
 
 
-def _bilinear_taps(points, extent):
-    """Returns (cells, weights) `[..., 2]`: of one axis, the cells either side of each point."""
-    last = ops.cast(extent, "float32") - 1
-    counted = ops.logical_and(points >= -1, points <= last + 1)
-    clamped = ops.clip(points, 0, last)
-    low = ops.floor(clamped)
+def _span_taps(
+    start: Tensor, size: Tensor, extent: Tensor, bins: int, sampling_ratio: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the cells that the bins of some spans along one axis read, their taps.
+
+    The taps of all spans and bins follow each other; those of a bin are neighbouring cells.
+
+    Args:
+        start, size, extent: `[S]`, see `axis_weights`.
+
+    Returns:
+        (index of each bin's first tap int32 `[S, bins]`, taps in a bin int32 `[S]`, the cell int32
+        and the weight of each tap `[taps]`).
+    """
+    import tensorflow as tf
+
+    counts = _sample_counts(size, bins, extent, sampling_ratio)
+    bin_size = size / bins
+    step = bin_size / tf.cast(tf.maximum(counts, 1), size.dtype)
+    between = tf.cast(tf.math.ceil(tf.cast(counts - 1, size.dtype) * step), "int32")
+    num_taps = tf.where(counts > 0, between + 2, 0)
+    first_taps = tf.cumsum(num_taps * bins, exclusive=True)[:, None]
+    first_taps += tf.range(bins) * num_taps[:, None]
+
+    spans, sample = _ragged_range(counts)
+    of_samples = tf.gather(tf.stack([start, bin_size, step], axis=1), spans)
+    start, bin_size, step = tf.split(of_samples, 3, axis=1)
+    points = start + tf.range(bins, dtype=size.dtype) * bin_size
+    points += (tf.cast(sample, size.dtype)[:, None] + 0.5) * step
+    last = tf.gather(extent, spans)[:, None] - 1
+    cells, weights = _bilinear_taps(points, last)
+    weights /= tf.cast(tf.gather(counts, spans), size.dtype)[:, None, None]
+    # The cells go up with the sample.
+    first_cells = tf.math.unsorted_segment_min(cells[..., 0], spans, tf.size(counts))
+    # Rounding may put the last sample on the brink of a further cell, which then weighs nothing.
+    offset = tf.minimum(
+        cells - tf.gather(first_cells, spans)[..., None],
+        tf.gather(num_taps, spans)[:, None, None] - 1,
+    )
+    at = tf.gather(first_taps, spans)[..., None] + offset
+    total = tf.reduce_sum(num_taps) * bins
+    tap_weights = tf.math.unsorted_segment_sum(weights, at, total)
+    tap_cells = tf.math.unsorted_segment_max(cells, at, total)
+    # A tap that no sample reads has no cell.
+    return first_taps, num_taps, tf.maximum(tap_cells, 0), tap_weights
+
+
+def _ragged_range(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (row, place in its row), int32, of the elements of ragged rows of some lengths."""
+    import tensorflow as tf
+
+    place = tf.raw_ops.RaggedRange(starts=0, limits=counts, deltas=1).rt_dense_values
+    not_empty = tf.cast(tf.where(counts > 0)[:, 0], "int32")
+    return tf.gather(not_empty, tf.cumsum(tf.cast(place == 0, "int32")) - 1), place
+
+
+def _bilinear_taps(points: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (cells int32, weights) `[..., 2]`: of one axis, the cells either side of points."""
+    import tensorflow as tf
+
+    last = tf.cast(last, points.dtype)
+    counted = (points >= -1) & (points <= last + 1)
+    clamped = tf.clip_by_value(points, 0, last)
+    low = tf.floor(clamped)
     upper_weight = clamped - low
-    weights = ops.stack([1 - upper_weight, upper_weight], axis=-1)
-    cells = ops.stack([low, ops.minimum(low + 1, last)], axis=-1)
-    return ops.cast(cells, "int32"), ops.where(counted[..., None], weights, 0)
+    weights = tf.stack([1 - upper_weight, upper_weight], axis=-1)
+    cells = tf.stack([low, tf.minimum(low + 1, last)], axis=-1)
+    return tf.cast(cells, "int32"), tf.where(counted[..., None], weights, 0)
 
 
-def _cell_frame(boxes, stride):
+def _cell_frame(boxes: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (start, size) `[..., 2]` of boxes in cells; cell j has its centre at j."""
-    start = boxes[..., :2] / stride - 0.5
-    end = boxes[..., 2:] / stride - 0.5
+    start, end = ops.split(boxes / stride - 0.5, 2, axis=-1)
     return start, end - start
 
 
-def _sample_counts(size, bins, extent, sampling_ratio):
+def _sample_counts(size: Tensor, bins: int, extent: Tensor, sampling_ratio: int) -> Tensor:
     """Returns int32 samples a bin; 0 for an empty roi."""
     if sampling_ratio > 0:
         return ops.cast(ops.where(size > 0, sampling_ratio, 0), "int32")

@@ -3,9 +3,10 @@
 from typing import Any
 
 import keras
-from keras import ops
+import tensorflow as tf
 
 from tf_panoptic_fpn.config import OptimizerConfig
+from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensor
 from tf_panoptic_fpn.training.schedule import build_schedule
 
@@ -24,7 +25,7 @@ class SGD(keras.optimizers.Optimizer):
     some steps late there; PyTorch's is immediate, and the published recipes were run with it. The
     scale and shift of normalisation layers do not decay, biases do.
 
-    An element whose gradient is not finite keeps its weight and velocity.
+    A step of which any gradient is not finite changes no weight and no velocity.
 
     Args:
         learning_rate: float or schedule.
@@ -65,27 +66,38 @@ class SGD(keras.optimizers.Optimizer):
         self.velocities = self.add_optimizer_variables(variables, "velocity")
         self.decays = [v.path.rsplit("/", 1)[-1] not in NORM_WEIGHTS for v in variables]
 
-    def update_step(
-        self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor
+    def _backend_update_step(
+        self, grads: list, trainable_variables: list, learning_rate: Any
     ) -> None:
-        index = self._get_variable_index(variable)
-        velocity = self.velocities[index]
-        gradient = ops.cast(gradient, variable.dtype)
-        decay = self.l2_penalty if self.decays[index] else 0.0
-        is_finite = ops.isfinite(gradient)
-        rate = ops.cast(learning_rate, variable.dtype)
-        into_velocity, out_of_velocity = (
-            (1.0, rate) if self.momentum_style == "torch" else (rate, 1.0)
+        if self.reduces_gradients:  # before they are tested
+            grads = sum_over_replicas(list(grads))
+        is_finite = tf.math.is_finite(tf.linalg.global_norm(grads))
+        rate = tf.convert_to_tensor(learning_rate)
+        # The kernel does `v = momentum v + g; w = w - step v`, or nothing with these: 1, 0 and 0.
+        step, scale = (rate, 1.0) if self.momentum_style == "torch" else (-1.0, -rate)
+        step, scale, momentum = (
+            tf.where(is_finite, tf.cast(value, rate.dtype), off)
+            for value, off in ((step, 0.0), (scale, 0.0), (self.momentum, 1.0))
         )
-        moved = self.momentum * velocity + into_velocity * (gradient + decay * variable)
-        new_velocity = ops.where(is_finite, moved, velocity)
-        step = ops.where(is_finite, out_of_velocity * new_velocity, 0.0)
-        self.assign(velocity, new_velocity)
-        self.assign_sub(variable, step)
+        scalars = (step, scale, momentum, scale * self.l2_penalty)
+        super()._backend_update_step(grads, trainable_variables, scalars)
+
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Any) -> None:
+        """Updates a `tf.Variable`; `learning_rate` is what `_backend_update_step` makes of it."""
+        index = self._get_variable_index(variable)
+        step, scale, momentum, decay = (tf.cast(x, variable.dtype) for x in learning_rate)
+        gradient = tf.math.multiply_no_nan(tf.cast(gradient, variable.dtype), scale)
+        if self.l2_penalty and self.decays[index]:
+            gradient += decay * variable
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=self.velocities[index].value.handle,
+            lr=step,
+            grad=gradient,
+            momentum=momentum,
+        )
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
-        if self.reduces_gradients:
-            return super()._all_reduce_sum_gradients(grads_and_vars)
         return grads_and_vars
 
     def get_config(self) -> dict[str, Any]:
