@@ -3,18 +3,18 @@
 import dataclasses
 import pathlib
 
-from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
-from tf_panoptic_fpn.datatools.convert.datumaro_bridge import read_datumaro
-from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
-from tf_panoptic_fpn.datatools.convert.png_pairs import read_png_pairs
-from tf_panoptic_fpn.datatools.convert.recognise import recognise
-from tf_panoptic_fpn.datatools.convert.roboflow import read_roboflow
-from tf_panoptic_fpn.datatools.convert.source import declare_stuff, read_categories
-from tf_panoptic_fpn.datatools.convert.voc import read_voc
-from tf_panoptic_fpn.datatools.convert.writer import IMAGE_FILES, NO_VALIDATION, write_panoptic
-from tf_panoptic_fpn.datatools.convert.yolo import read_yolo
+from tf_panoptic_fpn.convert.coco_instances import read_coco_instances
+from tf_panoptic_fpn.convert.datumaro_bridge import read_datumaro
+from tf_panoptic_fpn.convert.labelme import read_labelme
+from tf_panoptic_fpn.convert.png_pairs import read_png_pairs
+from tf_panoptic_fpn.convert.recognise import recognise
+from tf_panoptic_fpn.convert.roboflow import read_roboflow
+from tf_panoptic_fpn.convert.source import declare_stuff, read_categories
+from tf_panoptic_fpn.convert.voc import read_voc
+from tf_panoptic_fpn.convert.writer import IMAGE_FILES, NO_VALIDATION, write_panoptic
+from tf_panoptic_fpn.convert.yolo import read_yolo
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.formats.folders import plural
+from tf_panoptic_fpn.folders import plural
 
 SUMMARY = "make a COCO panoptic data set from other annotations"
 

@@ -11,7 +11,7 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.images import is_plain_label_png, read_header
 from tf_panoptic_fpn.formats.records import few
-from tf_panoptic_fpn.formats.rle import runs_of
+from tf_panoptic_fpn.masks.rle import runs_of
 
 _CHUNK = 1000
 _THREADS = 8  # that wait for files

@@ -25,8 +25,8 @@ from tf_panoptic_fpn.formats.records import (
     PanopticSplit,
     check_files,
 )
-from tf_panoptic_fpn.formats.rle import MaskError, encode_segmentation, mask_area
 from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.masks.rle import MaskError, encode_segmentation, mask_area
 from tf_panoptic_fpn.section import Path, setting
 
 # What stands for the ids of annotations that have none, or text.

@@ -10,7 +10,7 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE, read_image, read_label_png, shown_size
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import unique_ids
+from tf_panoptic_fpn.masks.segment_map import unique_ids
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

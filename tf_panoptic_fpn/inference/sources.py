@@ -10,7 +10,7 @@ import pathlib
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.folders import unread_kinds
+from tf_panoptic_fpn.folders import unread_kinds
 from tf_panoptic_fpn.inference.video import VIDEO_SUFFIXES
 
 _logger = logging.getLogger(__name__)

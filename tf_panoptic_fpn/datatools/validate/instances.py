@@ -14,7 +14,7 @@ from tf_panoptic_fpn.datatools.validate.measures import compare_with_mask
 from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.formats.breaches import ERROR, RULES
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
-from tf_panoptic_fpn.formats.rle import good_polygons, mask_area, mask_box
+from tf_panoptic_fpn.masks.rle import good_polygons, mask_area, mask_box
 
 _BOX_TOLERANCE = 2  # pixels; a polygon's box has fractions, its mask has not
 _OUTSIDE_TOLERANCE = 1  # pixels

@@ -6,7 +6,6 @@ import os
 
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.datatools.validate.classes import check_classes
-from tf_panoptic_fpn.datatools.validate.components import count_parts
 from tf_panoptic_fpn.datatools.validate.corrections import corrected_lists, corrections
 from tf_panoptic_fpn.datatools.validate.files import check_image, read_map
 from tf_panoptic_fpn.datatools.validate.findings import Changes
@@ -16,7 +15,8 @@ from tf_panoptic_fpn.formats.breaches import ERROR, RULES
 from tf_panoptic_fpn.formats.coco_json import category_table, images_by_id
 from tf_panoptic_fpn.formats.coco_panoptic import panoptic_annotations
 from tf_panoptic_fpn.formats.json_file import read_lists
-from tf_panoptic_fpn.formats.segment_map import tight_boxes, unique_ids
+from tf_panoptic_fpn.masks.components import count_parts
+from tf_panoptic_fpn.masks.segment_map import tight_boxes, unique_ids
 
 _TINY = 16  # pixels
 

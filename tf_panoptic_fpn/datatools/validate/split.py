@@ -10,7 +10,7 @@ from tf_panoptic_fpn.datatools.validate.panoptic import compare_segments
 from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.segment_map import unique_ids
+from tf_panoptic_fpn.masks.segment_map import unique_ids
 
 
 def validate_split(load_split):

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from tf_panoptic_fpn.datatools.convert.source import Drawing
+from tf_panoptic_fpn.convert.runs import foreground, mask_runs, runs_area, runs_mask
+from tf_panoptic_fpn.convert.source import Drawing
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.rle import foreground, mask_runs, runs_area, runs_mask
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,26 +9,26 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.datatools.convert.painting import (
+from tf_panoptic_fpn.convert.painting import (
     Shape,
     combine_maps,
     fill_background,
     paint_shapes,
 )
-from tf_panoptic_fpn.datatools.convert.source import (
+from tf_panoptic_fpn.convert.runs import mask_runs
+from tf_panoptic_fpn.convert.source import (
     Drawing,
     Source,
     SourceImage,
     declare_stuff,
     read_categories,
 )
-from tf_panoptic_fpn.datatools.convert.writer import write_panoptic
+from tf_panoptic_fpn.convert.writer import write_panoptic
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.breaches import ERROR, WARNING
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.rle import mask_runs
 
 CAR, ROAD, PERSON = 3, 5, 8
 CATEGORIES = CategoryTable(

@@ -9,13 +9,11 @@ import re
 import numpy as np
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.datatools.convert.painting import Shape, merge_shapes, paint_shapes
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
+from tf_panoptic_fpn.convert.painting import Shape, merge_shapes, paint_shapes
+from tf_panoptic_fpn.convert.runs import mask_runs, segmentation_runs
+from tf_panoptic_fpn.convert.source import SPLITS, Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.folders import plural
-from tf_panoptic_fpn.formats.rle import mask_runs, segmentation_runs
-
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+from tf_panoptic_fpn.folders import plural
 
 
 def read_datumaro(folder, categories=None, kind=None):
@@ -55,7 +53,7 @@ def read_datumaro(folder, categories=None, kind=None):
             image_id,
             os.path.relpath(path, images_dir),
             functools.partial(_draw, item, labels),
-            split=_SPLITS.get(item.subset),
+            split=SPLITS.get(item.subset),
         )
         for image_id, (path, item) in enumerate(items, 1)
     )

@@ -5,6 +5,7 @@ import os
 
 from tf_panoptic_fpn.errors import DataError
 
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Kinds of image that Pillow reads with a plugin, which registers itself when it is imported.
 _PLUGINS = {
     ".heic": "pillow-heif",

@@ -5,20 +5,19 @@ import dataclasses
 import os
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
-from tf_panoptic_fpn.datatools.convert.source import Source
+from tf_panoptic_fpn.convert.coco_instances import read_coco_instances
+from tf_panoptic_fpn.convert.source import SPLITS, Source
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.folders import list_files, unread_kinds
+from tf_panoptic_fpn.folders import IMAGE_EXTENSIONS, list_files, unread_kinds
 from tf_panoptic_fpn.formats.json_file import read_lists
-from tf_panoptic_fpn.formats.png_pairs import IMAGE_EXTENSIONS
 
 ANNOTATIONS = "_annotations.coco.json"
-_SPLITS = {"train": "train", "valid": "validation", "val": "validation", "test": "test"}
+_FOLDERS = ("", "train", "valid", "val", "test")
 
 
 def find_splits(folder):
     """Dict: name of a folder ("" for the folder itself) -> the COCO JSON in it."""
-    paths = {name: os.path.join(folder, name, ANNOTATIONS) for name in ("", *_SPLITS)}
+    paths = {name: os.path.join(folder, name, ANNOTATIONS) for name in _FOLDERS}
     return {name: path for name, path in paths.items() if os.path.isfile(path)}
 
 
@@ -54,7 +53,7 @@ def read_roboflow(folder, categories=None):
                     image,
                     image_id=len(images) + 1,
                     file_name=file_name,
-                    split=_SPLITS.get(name),
+                    split=SPLITS.get(name),
                 )
             )
         left_out |= {

@@ -12,7 +12,7 @@ from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.cityscapes import annotated, read_cityscapes
 from tf_panoptic_fpn.formats.images import read_label_png
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 
 def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):

@@ -6,13 +6,13 @@ import os
 
 import numpy as np
 
-from tf_panoptic_fpn.datatools.convert.painting import Shape, paint_shapes
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
+from tf_panoptic_fpn.convert.painting import Shape, paint_shapes
+from tf_panoptic_fpn.convert.source import Source, SourceImage, check_size
 from tf_panoptic_fpn.formats.breaches import LIST, Breaches
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
 from tf_panoptic_fpn.formats.coco_json import category_table, images_by_id
 from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
-from tf_panoptic_fpn.formats.rle import runs_of
+from tf_panoptic_fpn.masks.rle import runs_of
 
 
 def read_coco_instances(images_dir, instances_json, categories=None):

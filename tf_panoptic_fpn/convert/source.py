@@ -9,6 +9,15 @@ from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.json_file import read_json
 
+# What tools call a split: what it is called here.
+SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:

@@ -9,13 +9,13 @@ import shutil
 
 import yaml
 
-from tf_panoptic_fpn.datatools.convert.painting import fill_background
-from tf_panoptic_fpn.datatools.convert.source import SizeError
+from tf_panoptic_fpn.convert.painting import fill_background
+from tf_panoptic_fpn.convert.source import SizeError
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.images import read_header, read_image
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 IMAGE_FILES = ("link", "copy", "reference")
 SPLITS = ("train", "validation", "test")
