@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
 # From the ground up: a room imports from rooms further up in this list and from nothing below.
 ROOMS = (
     "errors",
+    "messages",
     "schema",
     "atomic_write",
     "paths",
@@ -39,6 +40,7 @@ ROOMS = (
 )
 FILES_ALONE = {
     "errors",
+    "messages",
     "schema",
     "atomic_write",
     "paths",

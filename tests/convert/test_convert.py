@@ -21,7 +21,6 @@ from tf_panoptic_fpn.convert.source import (
     Source,
     SourceImage,
     declare_stuff,
-    read_categories,
 )
 from tf_panoptic_fpn.convert.writer import write_panoptic
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
@@ -179,15 +178,15 @@ def test_a_bad_categories_file(tmp_path, tree, fault):
     path = tmp_path / "categories.json"
     path.write_text(json.dumps(tree))
     with pytest.raises(DataError, match=f"{path}: .*{fault}"):
-        read_categories(path)
+        CategoryTable.load(path, default_thing=None)
 
 
 def test_a_categories_file(tmp_path):
     path = tmp_path / "categories.json"
     CATEGORIES.save(path)
-    assert read_categories(path) == CATEGORIES
+    assert CategoryTable.load(path, default_thing=None) == CATEGORIES
     path.write_text(json.dumps({"categories": CATEGORIES.to_coco()}))
-    assert read_categories(path) == CATEGORIES
+    assert CategoryTable.load(path, default_thing=None) == CATEGORIES
 
 
 IDS = np.array([[1, 1, 0, 2], [1, 1, 2, 2]], np.int32)

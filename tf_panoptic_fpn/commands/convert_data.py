@@ -3,18 +3,19 @@
 import dataclasses
 import pathlib
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.convert.coco_instances import read_coco_instances
 from tf_panoptic_fpn.convert.datumaro_bridge import read_datumaro
 from tf_panoptic_fpn.convert.labelme import read_labelme
 from tf_panoptic_fpn.convert.png_pairs import read_png_pairs
 from tf_panoptic_fpn.convert.recognise import recognise
 from tf_panoptic_fpn.convert.roboflow import read_roboflow
-from tf_panoptic_fpn.convert.source import declare_stuff, read_categories
+from tf_panoptic_fpn.convert.source import declare_stuff
 from tf_panoptic_fpn.convert.voc import read_voc
 from tf_panoptic_fpn.convert.writer import IMAGE_FILES, NO_VALIDATION, write_panoptic
 from tf_panoptic_fpn.convert.yolo import read_yolo
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.folders import plural
+from tf_panoptic_fpn.messages import plural, printable
 
 SUMMARY = "make a COCO panoptic data set from other annotations"
 
@@ -84,7 +85,7 @@ def _read_source(arguments):
         if getattr(arguments, flag) is not None and name != source:
             raise ConfigError(f"--source={name} does not take --{flag}")
     paths = [getattr(arguments, name) for name in needed]
-    categories = read_categories(arguments.categories) if arguments.categories else None
+    categories = CategoryTable.load(arguments.categories, None) if arguments.categories else None
     if name == "datumaro":
         return read(*paths, categories, arguments.format)
     if name != "png-pairs":
@@ -131,7 +132,7 @@ def _only_named(source, names_file):
 
 def _print_summary(conversion, categories, output):
     for note in conversion.notes:
-        print(_printable(note))
+        print(printable(note))
     print(
         f"{plural(sum(conversion.num_images.values()), 'image')}, "
         f"{plural(conversion.num_segments, 'segment')}, "
@@ -156,11 +157,6 @@ def _print_left_out(what, pairs):
         noun, _, rest = what.partition(" ")
         print(" ".join(filter(None, (plural(len(pairs), noun), rest, "left out:"))))
     for name, reason in pairs[:_SHOWN]:
-        print(_printable(f"  {name}: {reason}"))
+        print(printable(f"  {name}: {reason}"))
     if len(pairs) > _SHOWN:
         print(f"  and {len(pairs) - _SHOWN} more, see conversion.json")
-
-
-def _printable(text):
-    """A file name may hold anything."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -13,7 +13,7 @@ from tf_panoptic_fpn.convert.painting import Shape, merge_shapes, paint_shapes
 from tf_panoptic_fpn.convert.runs import mask_runs, segmentation_runs
 from tf_panoptic_fpn.convert.source import SPLITS, Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.folders import plural
+from tf_panoptic_fpn.messages import plural
 
 
 def read_datumaro(folder, categories=None, kind=None):

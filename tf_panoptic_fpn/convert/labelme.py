@@ -18,14 +18,9 @@ from tf_panoptic_fpn.convert.painting import Shape, merge_shapes, paint_shapes
 from tf_panoptic_fpn.convert.runs import mask_runs, segmentation_runs
 from tf_panoptic_fpn.convert.source import Drawing, Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.folders import (
-    IMAGE_EXTENSIONS,
-    files_by_stem,
-    list_files,
-    plural,
-    unread_kinds,
-)
+from tf_panoptic_fpn.folders import IMAGE_EXTENSIONS, files_by_stem, list_files, unread_kinds
 from tf_panoptic_fpn.formats.json_file import read_json
+from tf_panoptic_fpn.messages import plural
 
 # Labels that LabelMe's own exporters take for no class.
 _IGNORE = "__ignore__"

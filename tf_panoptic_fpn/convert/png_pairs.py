@@ -8,14 +8,9 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.convert.painting import combine_maps
 from tf_panoptic_fpn.convert.source import Drawing, Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.folders import (
-    IMAGE_EXTENSIONS,
-    files_by_stem,
-    list_files,
-    plural,
-    unread_kinds,
-)
+from tf_panoptic_fpn.folders import IMAGE_EXTENSIONS, files_by_stem, list_files, unread_kinds
 from tf_panoptic_fpn.formats.images import read_label_png
+from tf_panoptic_fpn.messages import plural
 
 
 def read_png_pairs(

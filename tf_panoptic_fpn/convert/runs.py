@@ -1,16 +1,18 @@
 """Masks as run lengths, down the columns, background first: what is painted into a map."""
 
+from typing import Any
+
 import numpy as np
 
 from tf_panoptic_fpn.masks.rle import encode_segmentation, runs_of
 
 
-def segmentation_runs(segmentation, size):
+def segmentation_runs(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """Rasterises a COCO segmentation.
 
     Args:
         segmentation: polygons or an RLE, see `encode_segmentation`.
-        size: `(height, width)`, ints.
+        size: `(height, width)`.
 
     Returns:
         int64 `[r]`, run lengths.
@@ -22,7 +24,7 @@ def segmentation_runs(segmentation, size):
     return runs.astype(np.int64)
 
 
-def mask_runs(mask):
+def mask_runs(mask: np.ndarray) -> np.ndarray:
     """Run lengths of a mask; the inverse of `runs_mask`.
 
     Args:
@@ -36,12 +38,12 @@ def mask_runs(mask):
     return np.diff(changes, prepend=0, append=flat.size)
 
 
-def runs_mask(runs, size):
+def runs_mask(runs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Mask of run lengths.
 
     Args:
         runs: int64 `[r]`.
-        size: `(height, width)`, ints.
+        size: `(height, width)`.
 
     Returns:
         bool `[H, W]`.
@@ -50,12 +52,12 @@ def runs_mask(runs, size):
     return flat.reshape(size[1], size[0]).T
 
 
-def runs_area(runs):
+def runs_area(runs: np.ndarray) -> int:
     """Returns the number of foreground pixels of run lengths, an int."""
     return int(runs[1::2].sum())
 
 
-def foreground(runs):
+def foreground(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and lengths of the foreground runs.
 
     Args:

@@ -7,7 +7,6 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.json_file import read_json
 
 # What tools call a split: what it is called here.
 SPLITS = {
@@ -78,32 +77,6 @@ def check_size(what, stated, size):
     if tuple(stated) != tuple(size):
         stated, received = ("{}x{}".format(*s) for s in (stated, size))
         raise SizeError(f"{what} says {stated} (HxW), the image is {received}")
-
-
-def read_categories(path):
-    """Reads a categories file.
-
-    Args:
-        path: a JSON file: a list of objects with `id`, `name` and `isthing`, or an object with
-            such a list as `categories`, as every COCO file has it.
-
-    Returns:
-        `CategoryTable`.
-
-    Raises:
-        DataError: if the file cannot be read, or a category lacks a key.
-    """
-    tree = read_json(path, (dict, list))
-    entries = tree.get("categories") if isinstance(tree, dict) else tree
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: must hold a list of categories")
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("isthing") not in (0, 1):
-            raise DataError(
-                f"{path}: a category needs `id`, `name` and an `isthing` of 0 or 1. "
-                f"Received: {entry!r:.100}"
-            )
-    return CategoryTable.from_coco(entries, file=str(path))
 
 
 def declare_stuff(categories, stuff, background=None):

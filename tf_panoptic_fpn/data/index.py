@@ -10,8 +10,8 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.images import is_plain_label_png, read_header
-from tf_panoptic_fpn.formats.records import few
 from tf_panoptic_fpn.masks.rle import runs_of
+from tf_panoptic_fpn.messages import few
 
 _CHUNK = 1000
 _THREADS = 8  # that wait for files

@@ -1,11 +1,11 @@
 """Reading COCO instance files for the metrics: ground truth and results."""
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import written
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
 from tf_panoptic_fpn.formats.coco_json import Fields, is_number
 from tf_panoptic_fpn.formats.json_file import read_json
 from tf_panoptic_fpn.masks.rle import MaskError, encode_segmentation, mask_area, mask_box
+from tf_panoptic_fpn.messages import written
 
 
 def read_ground_truth(path, needs_masks):

@@ -16,10 +16,10 @@ from tf_panoptic_fpn.formats.records import (
     PanopticSplit,
     Segment,
     check_files,
-    few,
 )
 from tf_panoptic_fpn.formats.split_config import SplitConfig
 from tf_panoptic_fpn.masks.segment_map import unique_ids
+from tf_panoptic_fpn.messages import few
 from tf_panoptic_fpn.section import Path, setting
 
 # The classes that are evaluated; the other labels are void.

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import LIST, STOP, Breaches, written
+from tf_panoptic_fpn.formats.breaches import LIST, STOP, Breaches
 from tf_panoptic_fpn.formats.coco_json import (
     Fields,
     annotation_place,
@@ -27,6 +27,7 @@ from tf_panoptic_fpn.formats.records import (
 )
 from tf_panoptic_fpn.formats.split_config import SplitConfig
 from tf_panoptic_fpn.masks.rle import MaskError, encode_segmentation, mask_area
+from tf_panoptic_fpn.messages import written
 from tf_panoptic_fpn.section import Path, setting
 
 # What stands for the ids of annotations that have none, or text.

@@ -9,7 +9,8 @@ import math
 import posixpath
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.formats.breaches import LIST, Breaches, written
+from tf_panoptic_fpn.formats.breaches import LIST, Breaches
+from tf_panoptic_fpn.messages import written
 
 MOST_PIXELS = (1 << 31) - 1  # that pycocotools' run lengths can count
 _NUMBERS = {int, float}

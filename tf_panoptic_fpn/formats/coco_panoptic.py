@@ -5,11 +5,12 @@ import os
 from typing import Literal
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import LIST, Breaches, written
+from tf_panoptic_fpn.formats.breaches import LIST, Breaches
 from tf_panoptic_fpn.formats.coco_json import Fields, category_table, images_by_id
 from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
-from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment, check_files, few
+from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment, check_files
 from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.messages import few, written
 from tf_panoptic_fpn.section import Path, setting
 
 

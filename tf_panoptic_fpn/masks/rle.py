@@ -1,21 +1,22 @@
 """Masks as run lengths, down the columns, background first; and COCO's code for them."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from tf_panoptic_fpn.errors import DataError
 
+Rle = dict[str, Any]  # COCO's: {"size": [H, W], "counts": bytes}
+
 _LONGEST = np.iinfo(np.uint16).max
 _MORE = 48 + 32  # characters from here on are not the last of their number
 
 
-def runs_of(rles):
+def runs_of(rles: Sequence[Rle]) -> tuple[np.ndarray, np.ndarray]:
     """Unpacks the compressed counts of COCO RLEs.
-
-    Args:
-        rles: list of dicts `{"size": [H, W], "counts": bytes}`.
 
     Returns:
         `(runs, num_runs)`: uint16 `[r]`, the run lengths of all masks one after the other, down the
@@ -71,12 +72,16 @@ def _split_long(counts, mask, num_masks):
 class MaskError(DataError):
     """A segmentation breaks a rule, which pycocotools might not survive."""
 
-    def __init__(self, text, rule="segmentation"):
+    def __init__(self, text: str, rule: str = "segmentation") -> None:
         super().__init__(text)
         self.rule = rule
 
 
-def encode_segmentation(segmentation, size, on_bad_part=None):
+def encode_segmentation(
+    segmentation: Any,
+    size: Sequence[int],
+    on_bad_part: Callable[[str], Any] | None = None,
+) -> Rle:
     """Makes a COCO RLE of an annotation's `segmentation`, by pycocotools' rules.
 
     Args:
@@ -85,9 +90,6 @@ def encode_segmentation(segmentation, size, on_bad_part=None):
         size: (height, width) of the image.
         on_bad_part: called with a line of text for each polygon that is left out, others being
             good.
-
-    Returns:
-        dict `{"size": [H, W], "counts": bytes}`.
 
     Raises:
         MaskError: if the segmentation, or each of its polygons, breaks a rule.
@@ -117,17 +119,19 @@ def encode_segmentation(segmentation, size, on_bad_part=None):
     return rle
 
 
-def mask_area(rle):
-    """Returns the number of pixels of a COCO RLE, an int."""
+def mask_area(rle: Rle) -> int:
+    """Returns the number of pixels of a COCO RLE."""
     return int(coco_mask.area(rle))
 
 
-def mask_box(rle):
+def mask_box(rle: Rle) -> tuple[float, float, float, float]:
     """Returns the tight box of a COCO RLE, floats x, y, width, height; zeros without a pixel."""
     return tuple(coco_mask.toBbox(rle).tolist())
 
 
-def good_polygons(polygons, size, on_bad_part=None):
+def good_polygons(
+    polygons: list[Any], size: Sequence[int], on_bad_part: Callable[[str], Any] | None = None
+) -> list[list[float]]:
     """Returns those of a list of polygons that can be rasterised; see `encode_segmentation`."""
     if not polygons:
         raise MaskError("`segmentation` is empty")

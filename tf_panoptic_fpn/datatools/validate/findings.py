@@ -2,7 +2,8 @@
 
 import textwrap
 
-from tf_panoptic_fpn.formats.breaches import LIST, RULES, Breaches, printable
+from tf_panoptic_fpn.formats.breaches import LIST, RULES, Breaches
+from tf_panoptic_fpn.messages import printable
 
 _WIDTH = 100
 

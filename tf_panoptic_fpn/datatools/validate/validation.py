@@ -4,8 +4,8 @@ import dataclasses
 import time
 
 from tf_panoptic_fpn.datatools.validate.findings import Changes, Findings
-from tf_panoptic_fpn.folders import plural
 from tf_panoptic_fpn.formats.breaches import ERROR, NOTE, RULES, WARNING
+from tf_panoptic_fpn.messages import plural
 
 
 @dataclasses.dataclass
