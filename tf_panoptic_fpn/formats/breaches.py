@@ -56,6 +56,7 @@ RULES = {
     "repaired": (WARNING, "a value of another type, read as what it must mean"),
     "path": (WARNING, "a path as Windows writes it, or with needless parts"),
     "mark": (WARNING, "the file begins with a byte order mark"),
+    "text_id": (WARNING, "an annotation's `id` is text"),
     "no_id": (WARNING, "an annotation without `id`, which is numbered"),
     "part": (WARNING, "a part of a mask cannot be read and is left out"),
     "empty_box": (WARNING, "a box without a size; the mask's is taken"),

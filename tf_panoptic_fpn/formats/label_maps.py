@@ -38,7 +38,8 @@ class LabelMapsSplit(SplitConfig):
 
     def read(self, root: str | os.PathLike, breaches: Breaches | None = None) -> PanopticSplit:
         """Reads the split, see `read_label_maps`; nothing is left out."""
-        return read_label_maps(*self.paths(root).values())
+        images, label_dir, categories = self.paths(root).values()
+        return read_label_maps(images, label_dir, categories)
 
 
 def read_label_maps(
@@ -83,8 +84,6 @@ def read_label_maps(
             file_name=file_name,
             image_path=os.path.join(images_dir, file_name),
             panoptic_path=os.path.join(label_dir, f"{stem}.png"),
-            height=0,
-            width=0,
             segments=segments,
             instances=(),
             map_format="grey",

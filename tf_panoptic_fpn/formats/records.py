@@ -51,10 +51,10 @@ class ImageRecord:
     image_id: int | str
     file_name: str
     image_path: str
-    panoptic_path: str
-    height: int
-    width: int
-    segments: tuple[Segment, ...]
+    panoptic_path: str = ""
+    height: int = 0
+    width: int = 0
+    segments: tuple[Segment, ...] = ()
     instances: tuple[Instance, ...] | None = None  # None: they are the things of the map
     map_format: str = "rgb"
     void_values: tuple[int, ...] = ()
