@@ -153,7 +153,7 @@ class Breaches:
             self._count(rule, ": ".join(filter(None, (place, text))))
             is_first = self.counts[rule] == 1
         if self.policy == STOP and is_first:  # whoever stops at errors asks for no list
-            logging.getLogger(__name__).warning("%s", breach)
+            logging.getLogger(__name__).warning("%s", printable(str(breach)))
 
     def leave_out(self, text: str) -> None:
         """Notes an image that is left out for a reason that is none of `RULES`."""
