@@ -369,3 +369,14 @@ def test_what_is_written_validates(tmp_path):
     write_panoptic(make_source(tmp_path, ["a.png"]), out)
     findings = validate_panoptic(out / "images", out / "panoptic.json", out / "panoptic").findings
     assert findings.total(ERROR) == findings.total(WARNING) == 0
+
+
+def test_images_without_a_split_train(tmp_path):
+    source = make_source(tmp_path, ["a.png", "b.png", "c.png"])
+    splits = ("test", None, "train")
+    images = [dataclasses.replace(i, split=s) for i, s in zip(source.images, splits, strict=True)]
+    source = dataclasses.replace(source, images=tuple(images))
+    conversion = write_panoptic(source, tmp_path / "out")
+    assert conversion.num_images == {"panoptic_train.json": 2, "panoptic_test.json": 1}
+    with pytest.raises(ConfigError, match=r"splits of its own, \['None', 'test', 'train'\]"):
+        write_panoptic(source, tmp_path / "more", validation_share=0.5)

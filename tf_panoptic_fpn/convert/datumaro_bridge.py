@@ -16,7 +16,9 @@ from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.messages import plural
 
 
-def read_datumaro(folder, categories=None, kind=None):
+def read_datumaro(
+    folder: str | os.PathLike, categories: CategoryTable | None = None, kind: str | None = None
+) -> Source:
     """Reads a folder through datumaro.
 
     Polygons, masks and ellipses have an area. Those of one label and one group are one instance,
@@ -24,12 +26,9 @@ def read_datumaro(folder, categories=None, kind=None):
 
     Args:
         folder: path.
-        categories: `CategoryTable`; by default every label is a thing, with ids from 1 on in the
-            order of the labels.
+        categories: by default every label is a thing, with ids from 1 on in the order of the
+            labels.
         kind: datumaro's name of the format, e.g. "cvat"; by default it is found by datumaro.
-
-    Returns:
-        A `Source`.
 
     Raises:
         ConfigError: if datumaro is not installed, or does not know the format.

@@ -13,11 +13,8 @@ from tf_panoptic_fpn.folders import list_files
 _TRIED = 20  # JSON files, to find one of LabelMe's
 
 
-def recognise(folder):
+def recognise(folder: str | os.PathLike) -> str:
     """Finds the source of a folder.
-
-    Args:
-        folder: path.
 
     Returns:
         "roboflow", "yolo", "voc", "labelme" or "datumaro" (an XML of CVAT).

@@ -141,6 +141,7 @@ class CocoInstances:
         things_only: bool = True,
         opens_images: bool = True,
         corrects: bool = False,
+        head: Breaches | None = None,
     ) -> None:
         """Reads the JSON without its masks.
 
@@ -152,20 +153,22 @@ class CocoInstances:
             opens_images: whether an image needs a `file_name`.
             corrects: keeps annotations whose box or `iscrowd` is wrong, or that have no mask but a
                 box.
+            head: takes what is wrong with all but the annotations, if not `breaches`.
         """
         self._corrects = corrects
         self.path = path
         self.breaches = breaches or Breaches()
+        head = head or self.breaches
         self._quiet = Fields(path, Breaches(LIST))  # of what the scan has named already
         self.others: dict[str, Any] = {}
         self.categories, self.images = CategoryTable(()), {}
-        lists = read_lists(path, ("images", "categories"), self.breaches, self.others)
+        lists = read_lists(path, ("images", "categories"), head, self.others)
         if lists is not None:
-            own_categories = category_table(lists["categories"], path, self.breaches)
+            own_categories = category_table(lists["categories"], path, head)
             self.categories = categories or own_categories
-            self.images = images_by_id(lists["images"], path, self.breaches, opens_images)
+            self.images = images_by_id(lists["images"], path, head, opens_images)
         self._position = {image_id: i for i, image_id in enumerate(self.images)}
-        entries = () if lists is None else list_entries(path, "annotations", self.breaches)
+        entries = () if lists is None else list_entries(path, "annotations", head)
         self._scan(entries, things_only)
 
     def added_to(self, record: ImageRecord) -> ImageRecord:
