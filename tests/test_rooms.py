@@ -55,7 +55,7 @@ FILES_ALONE = {
     "metrics",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
-LARGE = {"data", "evaluation", "formats"}
+LARGE = {"data", "evaluation"}
 MAX_ROOM, MAX_FILE, MAX_FUNCTION = 2500, 400, 60  # lines; a function's without its docstring
 
 
