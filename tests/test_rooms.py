@@ -13,12 +13,15 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
 # From the ground up: a room imports from rooms further up in this list and from nothing below.
 ROOMS = (
     "errors",
+    "messages",
     "schema",
     "atomic_write",
     "paths",
+    "folders",
     "section",
     "workdir",
     "ops",
+    "masks",
     "categories",
     "formats",
     "config",
@@ -28,6 +31,7 @@ ROOMS = (
     "metrics",
     "data",
     "datatools",
+    "convert",
     "inference",
     "evaluation",
     "export",
@@ -36,11 +40,14 @@ ROOMS = (
 )
 FILES_ALONE = {
     "errors",
+    "messages",
     "schema",
     "atomic_write",
     "paths",
+    "folders",
     "section",
     "workdir",
+    "masks",
     "categories",
     "formats",
     "config",
@@ -48,7 +55,7 @@ FILES_ALONE = {
     "metrics",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
-LARGE = {"data", "evaluation", "formats"}
+LARGE = {"data", "evaluation"}
 MAX_ROOM, MAX_FILE, MAX_FUNCTION = 2500, 400, 60  # lines; a function's without its docstring
 
 

@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import yaml
+
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.messages import one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,26 +43,33 @@ class CategoryTable:
 
     @classmethod
     def from_coco(
-        cls, categories: Iterable[Mapping[str, Any]], file: str = "categories"
+        cls,
+        categories: Iterable[Mapping[str, Any]],
+        file: str = "categories",
+        default_thing: bool | None = True,
     ) -> "CategoryTable":
         """Reads the `categories` list of a COCO (panoptic) JSON file.
 
         Args:
-            categories: list of dicts with `id`, `name` and, for panoptic files, `isthing` (without
-                it, as in instance files, the category is a thing).
+            categories: list of dicts with `id`, `name` and, for panoptic files, `isthing`.
             file: name to put in error messages.
+            default_thing: what a category without `isthing` is; None if it must say so.
 
         Raises:
-            DataError: if an entry lacks `id` or `name`, or an id occurs twice.
+            DataError: if an entry lacks a key or holds a wrong value, or an id occurs twice.
         """
+        needed, text = {"id", "name"}, "`id` and `name`"
+        if default_thing is None:
+            needed, text = needed | {"isthing"}, "`id`, `name` and an `isthing` of 0 or 1"
         table = []
         for entry in categories:
-            if not isinstance(entry, dict) or "id" not in entry or "name" not in entry:
-                raise DataError(f"{file}: a category needs `id` and `name`. Received: {entry}")
+            if not isinstance(entry, dict) or not needed <= entry.keys():
+                raise DataError(f"{file}: a category needs {text}. Received: {entry!r:.100}")
+            is_thing = entry.get("isthing", default_thing)
             color = entry.get("color")
             if type(entry["id"]) is not int:
                 raise DataError(f"{file}: a category's `id` must be an int. Received: {entry}")
-            if entry.get("isthing", 1) not in (0, 1):
+            if is_thing not in (0, 1):
                 raise DataError(f"{file}: a category's `isthing` must be 0 or 1. Received: {entry}")
             if color and not isinstance(color, (list, tuple)):
                 raise DataError(f"{file}: a category's `color` must be a list. Received: {entry}")
@@ -67,30 +77,40 @@ class CategoryTable:
                 Category(
                     id=entry["id"],
                     name=str(entry["name"]),
-                    is_thing=bool(entry.get("isthing", 1)),
+                    is_thing=bool(is_thing),
                     color=tuple(color) if color else None,
                 )
             )
         return cls(tuple(table))
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "CategoryTable":
-        """Reads a table that `save` wrote, or the `categories` of another JSON file.
+    def load(cls, path: str | os.PathLike, default_thing: bool | None = True) -> "CategoryTable":
+        """Reads a table that `save` wrote, a list written by hand, or that of a COCO file.
+
+        Args:
+            path: JSON, or YAML if its name ends so: a list of categories, or an object with the key
+                `categories`.
+            default_thing: see `from_coco`.
 
         Raises:
             DataError: if the file cannot be read or lists no categories, or as `from_coco`.
         """
+        is_yaml = str(path).lower().endswith((".yaml", ".yml"))
         try:
-            with open(path, encoding="utf-8-sig") as file:
-                tree = json.load(file)
+            with open(path, "rb") as file:
+                content = file.read()  # UTF-8 or UTF-16, with or without a byte order mark
+            tree = yaml.safe_load(content) if is_yaml else json.loads(content)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not JSON: {' '.join(str(error).split())}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            kind = "YAML" if is_yaml else "JSON"
+            raise DataError(f"{path}: not {kind}: {one_line(error)}") from None
         entries = tree.get("categories") if isinstance(tree, dict) else tree
         if not isinstance(entries, list) or not entries:
-            raise DataError(f"{path}: must list one category or more")
-        return cls.from_coco(entries, file=str(path))
+            raise DataError(
+                f"{path}: must hold a list of categories, one or more. Received: {entries!r:.40}"
+            )
+        return cls.from_coco(entries, str(path), default_thing)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the table as the `categories` list of a COCO panoptic file."""

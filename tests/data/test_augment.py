@@ -19,7 +19,7 @@ from tf_panoptic_fpn.data.shapes import CATEGORIES, draw_shapes
 from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
-from tf_panoptic_fpn.formats.rle import runs_of
+from tf_panoptic_fpn.masks.rle import runs_of
 
 THINGS = {category.id for category in CATEGORIES if category.is_thing}
 

@@ -7,9 +7,9 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_masks
 
 from tf_panoptic_fpn.data import instance_masks
-from tf_panoptic_fpn.formats import segment_map
-from tf_panoptic_fpn.formats.rle import runs_of
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks import segment_map
+from tf_panoptic_fpn.masks.rle import runs_of
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
 from tf_panoptic_fpn.ops.masks import crop_masks
 

@@ -7,7 +7,7 @@ from tf_panoptic_fpn.config import ShapesConfig
 from tf_panoptic_fpn.data.shapes import CATEGORIES, draw_shapes, write_shapes
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 SMALL = ShapesConfig(train_images=5, validation_images=2, image_size=(96, 128), seed=3)
 

@@ -8,9 +8,9 @@ import yaml
 from PIL import Image
 
 from tf_panoptic_fpn.config import Config, DataConfig, load_config, save_config
+from tf_panoptic_fpn.convert.cityscapes import convert_cityscapes
 from tf_panoptic_fpn.data import splits
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
-from tf_panoptic_fpn.datatools.convert.cityscapes import convert_cityscapes
 from tf_panoptic_fpn.errors import ConfigError, DataError
 
 

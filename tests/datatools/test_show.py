@@ -19,7 +19,7 @@ from tf_panoptic_fpn.datatools.show import (
     paste_bitmap,
 )
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 from tf_panoptic_fpn.visualize.segments import OTHER
 
 RED, GREEN = (255, 0, 0), (0, 200, 0)

@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from tf_panoptic_fpn.commands import validate_data
-from tf_panoptic_fpn.datatools.validate.components import count_parts
 from tf_panoptic_fpn.datatools.validate.files import check_image, read_map
 from tf_panoptic_fpn.datatools.validate.findings import Findings
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
@@ -24,6 +23,7 @@ from tf_panoptic_fpn.formats.breaches import ERROR, RULES
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.records import load_segments
+from tf_panoptic_fpn.masks.components import count_parts
 
 WALL, CAR, PERSON, SKY = 1, 3, 7, 9
 IDS = np.array([[1] * 8] * 4 + [[0, 2, 2, 2, 2, 2, 300, 300]] * 4)

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from tf_panoptic_fpn.commands import convert_cityscapes as command
+from tf_panoptic_fpn.convert.cityscapes import convert_cityscapes
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.index import build_index
-from tf_panoptic_fpn.datatools.convert.cityscapes import convert_cityscapes
 from tf_panoptic_fpn.datatools.validate.split import validate_split
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.cityscapes import CATEGORIES, read_cityscapes, read_cityscapes_panoptic

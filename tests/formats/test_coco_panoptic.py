@@ -6,7 +6,7 @@ from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 IDS = np.array([[1, 1, 300], [0, 2, 300]])
 CATEGORIES = {1: 9, 2: 3, 300: 7}

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pillow_resize import resize_image, resize_labels
 
-from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.images import read_image, resized_size
+from tf_panoptic_fpn.errors import DamagedFileError, DataError
+from tf_panoptic_fpn.formats.images import read_image, read_label_png, resized_size
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -86,6 +88,12 @@ def test_read_image_names_the_bad_file_in_one_line(tmp_path, how, reason):
         read_image(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_image, read_label_png])
+def test_damaged_bytes_name_no_file(read):
+    with pytest.raises(DamagedFileError, match=r"^the (image|label map) cannot be decoded: "):
+        read(io.BytesIO(b"no image"))
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "text", "truncated PNG"])

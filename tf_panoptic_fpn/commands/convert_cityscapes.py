@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Converts the splits; one that is done already, by a run that went no further, stays."""
-    from tf_panoptic_fpn.datatools.convert.cityscapes import convert_cityscapes
+    from tf_panoptic_fpn.convert.cityscapes import convert_cityscapes
 
     root = pathlib.Path(arguments.root)
     output = pathlib.Path(arguments.output or root / "gtFine")

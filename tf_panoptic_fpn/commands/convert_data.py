@@ -6,23 +6,18 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
-from tf_panoptic_fpn.datatools.convert.datumaro_bridge import read_datumaro
-from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
-from tf_panoptic_fpn.datatools.convert.png_pairs import read_png_pairs
-from tf_panoptic_fpn.datatools.convert.recognise import recognise
-from tf_panoptic_fpn.datatools.convert.roboflow import read_roboflow
-from tf_panoptic_fpn.datatools.convert.source import Source, declare_stuff, read_categories
-from tf_panoptic_fpn.datatools.convert.voc import read_voc
-from tf_panoptic_fpn.datatools.convert.writer import (
-    IMAGE_FILES,
-    NO_VALIDATION,
-    Conversion,
-    write_panoptic,
-)
-from tf_panoptic_fpn.datatools.convert.yolo import read_yolo
+from tf_panoptic_fpn.convert.coco_instances import read_coco_instances
+from tf_panoptic_fpn.convert.datumaro_bridge import read_datumaro
+from tf_panoptic_fpn.convert.labelme import read_labelme
+from tf_panoptic_fpn.convert.png_pairs import read_png_pairs
+from tf_panoptic_fpn.convert.recognise import recognise
+from tf_panoptic_fpn.convert.roboflow import read_roboflow
+from tf_panoptic_fpn.convert.source import Source, declare_stuff
+from tf_panoptic_fpn.convert.voc import read_voc
+from tf_panoptic_fpn.convert.writer import IMAGE_FILES, NO_VALIDATION, Conversion, write_panoptic
+from tf_panoptic_fpn.convert.yolo import read_yolo
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.formats.folders import plural
+from tf_panoptic_fpn.messages import plural, printable
 
 SUMMARY = "make a COCO panoptic data set from other annotations"
 
@@ -92,7 +87,7 @@ def _read_source(arguments: argparse.Namespace) -> Source:
         if getattr(arguments, flag) is not None and name != source:
             raise ConfigError(f"--source={name} does not take --{flag}")
     paths = [getattr(arguments, name) for name in needed]
-    categories = read_categories(arguments.categories) if arguments.categories else None
+    categories = CategoryTable.load(arguments.categories, None) if arguments.categories else None
     if name == "datumaro":
         return read(*paths, categories, arguments.format)
     if name != "png-pairs":
@@ -139,7 +134,7 @@ def _only_named(source: Source, names_file: str) -> Source:
 
 def _print_summary(conversion: Conversion, categories: CategoryTable, output: str) -> None:
     for note in conversion.notes:
-        print(_printable(note))
+        print(printable(note))
     print(
         f"{plural(sum(conversion.num_images.values()), 'image')}, "
         f"{plural(conversion.num_segments, 'segment')}, "
@@ -164,11 +159,6 @@ def _print_left_out(what: str, pairs: Sequence[tuple[str, str]]) -> None:
         noun, _, rest = what.partition(" ")
         print(" ".join(filter(None, (plural(len(pairs), noun), rest, "left out:"))))
     for name, reason in pairs[:_SHOWN]:
-        print(_printable(f"  {name}: {reason}"))
+        print(printable(f"  {name}: {reason}"))
     if len(pairs) > _SHOWN:
         print(f"  and {len(pairs) - _SHOWN} more, see conversion.json")
-
-
-def _printable(text: str) -> str:
-    """A file name may hold anything."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -27,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from tf_panoptic_fpn.categories import CategoryTable
     from tf_panoptic_fpn.evaluation import semantic_files
     from tf_panoptic_fpn.evaluation.file_pairs import pair_by_path
     from tf_panoptic_fpn.evaluation.metric_tables import figures_file, format_figures
     from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU
     from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
 
-    table = semantic_files.read_categories(arguments.categories)
+    table = CategoryTable.load(arguments.categories)
     category_ids, names = list(table.unique_names), list(table.unique_names.values())
     both = set(category_ids) & set(arguments.ignored)
     if both:

@@ -13,8 +13,9 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.images import is_plain_label_png, read_header
-from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, few
-from tf_panoptic_fpn.formats.rle import runs_of
+from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit
+from tf_panoptic_fpn.masks.rle import runs_of
+from tf_panoptic_fpn.messages import few
 
 _CHUNK = 1000
 _THREADS = 8  # that wait for files

@@ -16,7 +16,7 @@ from PIL import Image
 from tf_panoptic_fpn.categories import Category
 from tf_panoptic_fpn.config import ShapesConfig
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 # Ids are not consecutive and mix things with stuff, as those of real data sets do.
 CATEGORIES = (

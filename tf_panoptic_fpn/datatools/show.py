@@ -1,9 +1,13 @@
 """A contact sheet of training samples, as the model sees them."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.visualize import draw_semantic, side_by_side
 from tf_panoptic_fpn.visualize.colors import segment_colors, text_color
 from tf_panoptic_fpn.visualize.fonts import draw_text, drawable_name, text_length, text_metrics
@@ -19,20 +23,20 @@ MAX_SMALL_NAMES = 12  # names that are larger than their box
 HATCH = 8  # pixels from one line to the next
 
 
-def contact_sheet(batches, categories):
+def contact_sheet(batches: Iterable[Mapping[str, Any]], categories: CategoryTable) -> np.ndarray:
     """Draws each sample of training batches: instances to the left, semantic labels to the right.
 
     Instances have their box, their mask, pasted from the bitmap in the frame of the box, and their
     name; crowds are hatched. In the semantic labels, what is ignored stays clear.
 
     Args:
-        batches: iterable of dicts of arrays, as `training_dataset` yields them.
-        categories: `CategoryTable`.
+        batches: dicts of arrays, as `training_dataset` yields them.
+        categories: of the data set.
 
     Returns:
         uint8 `[H, W, 3]`.
     """
-    pictures = []
+    pictures: list[np.ndarray] = []
     for batch in batches:
         for i in range(len(batch[schema.IMAGES])):
             sample = {key: np.asarray(value[i]) for key, value in batch.items()}
@@ -40,14 +44,19 @@ def contact_sheet(batches, categories):
     return _sheet(pictures)
 
 
-def draw_sample_instances(image, sample, categories, scale):
+def draw_sample_instances(
+    image: np.ndarray,
+    sample: Mapping[str, np.ndarray],
+    categories: CategoryTable,
+    scale: Sequence[float] | np.ndarray,
+) -> np.ndarray:
     """Draws the boxes and masks of a sample.
 
     Args:
         image: uint8 `[H, W, 3]`, the sample's image resized by `scale`.
-        sample: dict of arrays of one image, as in `schema`.
-        categories: `CategoryTable`.
-        scale: (y, x), floats.
+        sample: arrays of one image, as in `schema`.
+        categories: of the data set.
+        scale: (y, x).
 
     Returns:
         uint8 `[H, W, 3]`.
@@ -77,13 +86,15 @@ def draw_sample_instances(image, sample, categories, scale):
     return np.array(canvas)
 
 
-def paste_bitmap(bitmap, box, size):
+def paste_bitmap(
+    bitmap: np.ndarray, box: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """Pastes a mask in the frame of its box.
 
     Args:
         bitmap: `[M, M]`, 0 or 1.
         box: float `[4]`, yxyx, pixels.
-        size: `(height, width)` of the image, ints.
+        size: `(height, width)` of the image.
 
     Returns:
         `(mask, (top, left))`: bool `[h, w]`, the pixels whose centre is in a set cell, and where

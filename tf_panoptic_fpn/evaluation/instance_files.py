@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import written
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
 from tf_panoptic_fpn.formats.coco_json import Fields, is_number
 from tf_panoptic_fpn.formats.json_file import read_json
-from tf_panoptic_fpn.formats.rle import MaskError, encode_segmentation, mask_area, mask_box
+from tf_panoptic_fpn.masks.rle import MaskError, encode_segmentation, mask_area, mask_box
+from tf_panoptic_fpn.messages import written
 
 
 def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, list]:

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import Breaches, written
+from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.coco_json import category_table, matching_id
 from tf_panoptic_fpn.formats.coco_panoptic import PanopticAnnotation, panoptic_annotations
 from tf_panoptic_fpn.formats.json_file import read_lists
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_ids
+from tf_panoptic_fpn.messages import written
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 _CHUNK = 16  # images that a worker scores before it reports

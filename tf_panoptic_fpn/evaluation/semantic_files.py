@@ -5,31 +5,10 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import read_label_map
-from tf_panoptic_fpn.formats.json_file import read_json
 
 IGNORED = -1  # no file can hold it, so that the number of classes has no limit
-
-
-def read_categories(path: str | os.PathLike) -> CategoryTable:
-    """Reads the categories of a COCO file, or the `categories.json` of a run.
-
-    Args:
-        path: JSON file: a list of categories, or an object with the key `categories`.
-
-    Returns:
-        A `CategoryTable` of one or more categories.
-
-    Raises:
-        DataError: if the file cannot be read or lists none.
-    """
-    tree = read_json(path, (dict, list))
-    entries = tree.get("categories") if isinstance(tree, dict) else tree
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: must list one category or more")
-    return CategoryTable.from_coco(entries, file=str(path))
 
 
 def read_semantic_pair(

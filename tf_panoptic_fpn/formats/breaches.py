@@ -6,11 +6,12 @@ LEAVE_OUT for training, LIST for `validate-data` and `convert-data`.
 """
 
 import dataclasses
-import json
 import logging
+import os
 import threading
 
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.messages import printable
 
 STOP, LEAVE_OUT, LIST = "stop", "leave out", "list"
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -55,6 +56,7 @@ RULES = {
     "repaired": (WARNING, "a value of another type, read as what it must mean"),
     "path": (WARNING, "a path as Windows writes it, or with needless parts"),
     "mark": (WARNING, "the file begins with a byte order mark"),
+    "text_id": (WARNING, "an annotation's `id` is text"),
     "no_id": (WARNING, "an annotation without `id`, which is numbered"),
     "part": (WARNING, "a part of a mask cannot be read and is left out"),
     "empty_box": (WARNING, "a box without a size; the mask's is taken"),
@@ -100,7 +102,7 @@ class Breach:
     place: str  # in the file, such as the image's file name and the annotation
     text: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return ": ".join(filter(None, (self.file, self.place, self.text)))
 
 
@@ -117,21 +119,21 @@ class Breaches:
             annotation or image and any other raises; or LIST, where nothing does.
     """
 
-    def __init__(self, policy=STOP):
+    def __init__(self, policy: str = STOP) -> None:
         self.policy = policy
-        self.counts = {}
-        self.examples = {}
-        self.left_out = []
+        self.counts: dict[str, int] = {}
+        self.examples: dict[str, list[str]] = {}
+        self.left_out: list[Breach] = []
         self._lock = threading.Lock()
 
-    def add(self, rule, place, text="", file=""):
+    def add(self, rule: str, place: str, text: str = "", file: str | os.PathLike = "") -> None:
         """Counts a breach of `RULES`; the reader goes on without the entry if it was an error.
 
         Args:
             rule: key of `RULES`.
-            place: str, in the file.
-            text: str, with the value as written.
-            file: path; "" where the place names it.
+            place: in the file.
+            text: with the value as written.
+            file: "" where the place names it.
 
         Raises:
             DataError: if the policy says so.
@@ -151,9 +153,9 @@ class Breaches:
             self._count(rule, ": ".join(filter(None, (place, text))))
             is_first = self.counts[rule] == 1
         if self.policy == STOP and is_first:  # whoever stops at errors asks for no list
-            logging.getLogger(__name__).warning("%s", breach)
+            logging.getLogger(__name__).warning("%s", printable(str(breach)))
 
-    def leave_out(self, text):
+    def leave_out(self, text: str) -> None:
         """Notes an image that is left out for a reason that is none of `RULES`."""
         with self._lock:
             self.left_out.append(Breach("other", "", "", text))
@@ -165,7 +167,7 @@ class Breaches:
             # A file name may hold anything, lone surrogates and line ends included.
             shown.append(printable(example)[:300])
 
-    def merge(self, other):
+    def merge(self, other: "Breaches") -> None:
         """Adds what others have found."""
         with self._lock:
             for rule, count in other.counts.items():
@@ -174,15 +176,15 @@ class Breaches:
                 self.counts[rule] = self.counts.get(rule, 0) + count
             self.left_out += other.left_out
 
-    def total(self, severity):
+    def total(self, severity: str) -> int:
         """Returns the number of breaches of a severity."""
         return sum(n for rule, n in self.counts.items() if RULES[rule][0] == severity)
 
-    def first_reason(self):
+    def first_reason(self) -> str:
         """Returns the first thing that was left out and why; "" without any."""
         return printable(str(self.left_out[0])) if self.left_out else ""
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """Returns a few lines for a log: what was left out, and what was read all the same."""
         lines = []
         if self.left_out:
@@ -192,21 +194,10 @@ class Breaches:
             lines.append(f"{len(texts)} annotations or images are left out: {shown}{more}")
         return lines + self.warnings()
 
-    def warnings(self):
+    def warnings(self) -> list[str]:
         """Returns a line for each rule that was breached, but cost nothing."""
         return [
             f"{count} times: {RULES[rule][1]}, e.g. {self.examples[rule][0]}"
             for rule, count in self.counts.items()
             if rule not in LOSSES and (RULES[rule][0] == WARNING or rule in _UNUSED_IN_TRAINING)
         ]
-
-
-def written(value):
-    """Returns a value as it is written, shortened: `'1'` is text and `1` a number."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def printable(text):
-    """Returns text with a `?` for each character that a terminal cannot show."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -5,8 +5,11 @@ import os
 import pathlib
 from typing import Literal
 
+import numpy as np
+
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.cityscapes_labels import FIRST_INSTANCE_ID, LABELS
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.images import read_label_png
@@ -16,10 +19,10 @@ from tf_panoptic_fpn.formats.records import (
     PanopticSplit,
     Segment,
     check_files,
-    few,
 )
-from tf_panoptic_fpn.formats.segment_map import unique_ids
 from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.masks.segment_map import unique_ids
+from tf_panoptic_fpn.messages import few
 from tf_panoptic_fpn.section import Path, setting
 
 # The classes that are evaluated; the other labels are void.
@@ -48,17 +51,15 @@ class CityscapesSplit(SplitConfig):
     panoptic_json: Path = setting("", "the converted JSON, in place of label_dir")
     panoptic_dir: Path = setting("", "the folder of its PNGs")
 
-    def read(self, root, breaches=None):
+    def read(self, root: str | os.PathLike, breaches: Breaches | None = None) -> PanopticSplit:
         """Reads the split, see `read_cityscapes` and `read_cityscapes_panoptic`."""
-        paths = self.paths(root)
+        images, *paths = self.paths(root).values()
         if self.label_dir:
-            return read_cityscapes(paths["images"], paths["label_dir"])
-        return read_cityscapes_panoptic(
-            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], breaches
-        )
+            return read_cityscapes(images, paths[0])
+        return read_cityscapes_panoptic(images, paths[0], paths[1], breaches)
 
 
-def read_cityscapes(images_dir, label_dir):
+def read_cityscapes(images_dir: str | os.PathLike, label_dir: str | os.PathLike) -> PanopticSplit:
     """Reads a split of Cityscapes as published.
 
     The values of `*_gtFine_instanceIds.png` are label ids, or 1000 x label id + number for an
@@ -86,9 +87,6 @@ def read_cityscapes(images_dir, label_dir):
             file_name=name + _IMAGE_ENDING,
             image_path=os.path.join(images_dir, name + _IMAGE_ENDING),
             panoptic_path=os.path.join(label_dir, name + _MAP_ENDING),
-            height=0,
-            width=0,
-            segments=(),
             map_format="grey",
         )
         for name in sorted(names)
@@ -98,9 +96,13 @@ def read_cityscapes(images_dir, label_dir):
     return PanopticSplit(CATEGORIES, LazyRecords(records, _with_segments))
 
 
-def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None):
-    """Reads a split of Cityscapes whose maps were converted by cityscapesScripts, or by
-    `convert-cityscapes`.
+def read_cityscapes_panoptic(
+    images_dir: str | os.PathLike,
+    panoptic_json: str | os.PathLike,
+    panoptic_dir: str | os.PathLike,
+    breaches: Breaches | None = None,
+) -> PanopticSplit:
+    """Reads a split that cityscapesScripts or `convert-cityscapes` has converted.
 
     Args:
         images_dir: as in `read_cityscapes`. Images are found by their ids, since the file names in
@@ -108,9 +110,6 @@ def read_cityscapes_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=N
         panoptic_json, panoptic_dir: e.g. `gtFine/cityscapes_panoptic_train.json` and the folder of
             that name; its categories have label ids or train ids.
         breaches: see `read_coco_panoptic`.
-
-    Returns:
-        A `PanopticSplit`.
 
     Raises:
         DataError: as `read_coco_panoptic`.
@@ -128,11 +127,11 @@ def _published_name(image_id, _):
     return f"{str(image_id).split('_')[0]}/{image_id}{_IMAGE_ENDING}"
 
 
-def _with_segments(record):
+def _with_segments(record: ImageRecord) -> ImageRecord:
     return annotated(record, read_label_png(record.panoptic_path))
 
 
-def annotated(record, values):
+def annotated(record: ImageRecord, values: np.ndarray) -> ImageRecord:
     """A record with its size, segments and void values, from its map int [H, W]."""
     segments, void_values, unknown = [], [], []
     for value in unique_ids(values).tolist():

@@ -1,6 +1,7 @@
 """The labels of Cityscapes: helpers/labels.py of cityscapesScripts."""
 
 import typing
+from collections.abc import Callable
 
 
 class Label(typing.NamedTuple):
@@ -52,13 +53,6 @@ LABELS = (
 FIRST_INSTANCE_ID = 1000  # instance id = 1000 * label id + number; below it, the label of a group
 
 
-def label_ids(where):
-    """Ids of the labels for which `where(label)` is true.
-
-    Args:
-        where: function of a `Label`.
-
-    Returns:
-        list of ints, ascending.
-    """
+def label_ids(where: Callable[[Label], bool]) -> list[int]:
+    """Ids of the labels for which `where(label)` is true, ascending."""
     return [label_id for label_id, label in enumerate(LABELS) if where(label)]

@@ -1,15 +1,17 @@
 """Reading COCO instances JSON: polygons, run-length encoded masks and crowds."""
 
-import array
 import dataclasses
 import json
 import os
-from typing import Literal
+import struct
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import LIST, STOP, Breaches, written
+from tf_panoptic_fpn.formats.breaches import LIST, STOP, Breaches
 from tf_panoptic_fpn.formats.coco_json import (
     Fields,
     annotation_place,
@@ -17,7 +19,7 @@ from tf_panoptic_fpn.formats.coco_json import (
     images_by_id,
     is_plain,
 )
-from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
+from tf_panoptic_fpn.formats.json_file import Entry, list_entries, read_lists
 from tf_panoptic_fpn.formats.records import (
     ImageRecord,
     Instance,
@@ -25,10 +27,15 @@ from tf_panoptic_fpn.formats.records import (
     PanopticSplit,
     check_files,
 )
-from tf_panoptic_fpn.formats.rle import MaskError, encode_segmentation, mask_area
 from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.masks.rle import MaskError, encode_segmentation, mask_area
+from tf_panoptic_fpn.messages import written
 from tf_panoptic_fpn.section import Path, setting
 
+# What is kept of an annotation: positions of its image and category, and its place in the file.
+_ROW = np.dtype("<i4, <i4, <i8, <i8, <i8, ?")
+_ROW.names = ("image", "category", "id", "start", "stop", "is_crowd")
+_PACK = struct.Struct("<iiqqq?").pack
 # What stands for the ids of annotations that have none, or text.
 _NO_ID, _TEXT = -(1 << 63), 1 - (1 << 63)
 
@@ -42,13 +49,17 @@ class CocoInstancesSplit(SplitConfig):
     images: Path = setting("", "folder of the images")
     instances_json: Path = setting("", "COCO instances JSON")
 
-    def read(self, root, breaches=None):
+    def read(self, root: str | os.PathLike, breaches: Breaches | None = None) -> PanopticSplit:
         """Reads the split, see `read_coco_instances`."""
-        paths = self.paths(root)
-        return read_coco_instances(paths["images"], paths["instances_json"], breaches)
+        images, instances_json = self.paths(root).values()
+        return read_coco_instances(images, instances_json, breaches)
 
 
-def read_coco_instances(images_dir, instances_json, breaches=None):
+def read_coco_instances(
+    images_dir: str | os.PathLike,
+    instances_json: str | os.PathLike,
+    breaches: Breaches | None = None,
+) -> PanopticSplit:
     """Reads a split that has instances only: there is no map, and all semantic labels are void.
 
     Args:
@@ -56,7 +67,7 @@ def read_coco_instances(images_dir, instances_json, breaches=None):
         instances_json: file with `images`, `annotations` (each with `image_id`, `category_id` and
             `segmentation`; `id`, `bbox`, `area` and `iscrowd` may be left out) and `categories`
             (without `isthing`, a category is a thing; annotations of stuff are no instances).
-        breaches: `Breaches`, by default one that stops.
+        breaches: by default those that stop.
 
     Returns:
         A `PanopticSplit` without panoptic maps. Masks are decoded each time that a record is
@@ -72,10 +83,8 @@ def read_coco_instances(images_dir, instances_json, breaches=None):
             image_id=image_id,
             file_name=file_name,
             image_path=os.path.join(images_dir, file_name),
-            panoptic_path="",
             height=height,
             width=width,
-            segments=(),
         )
         for image_id, (file_name, height, width) in instances.images.items()
     ]
@@ -84,16 +93,15 @@ def read_coco_instances(images_dir, instances_json, breaches=None):
     return PanopticSplit(instances.categories, images, has_panoptic=False)
 
 
-def with_coco_instances(split, instances_json, breaches=None):
+def with_coco_instances(
+    split: PanopticSplit, instances_json: str | os.PathLike, breaches: Breaches | None = None
+) -> PanopticSplit:
     """Takes the instances of a panoptic split from a COCO instances JSON, as detectron2 does.
 
     Args:
-        split: a `PanopticSplit`.
+        split: its segments and maps stay.
         instances_json, breaches: see `read_coco_instances`. Its images, found by their ids, must
             include those of the split; annotations of the split's stuff are no instances.
-
-    Returns:
-        A `PanopticSplit`; segments and maps are those of `split`.
 
     Raises:
         DataError: as `read_coco_instances`, or if the two contradict each other.
@@ -122,51 +130,55 @@ class CocoInstances:
         categories: `CategoryTable`.
         images: dict: image id -> `(file_name, height, width)`.
         others: dict, what else the file holds, such as `info`.
-        breaches: `Breaches`.
+        breaches: takes what breaks a rule.
     """
 
     def __init__(
         self,
-        path,
-        breaches=None,
-        categories=None,
-        things_only=True,
-        opens_images=True,
-        corrects=False,
-    ):
+        path: str | os.PathLike,
+        breaches: Breaches | None = None,
+        categories: CategoryTable | None = None,
+        things_only: bool = True,
+        opens_images: bool = True,
+        corrects: bool = False,
+        head: Breaches | None = None,
+    ) -> None:
         """Reads the JSON without its masks.
 
         Args:
             path: the JSON.
             breaches: see `read_coco_instances`.
-            categories: `CategoryTable` in place of the file's.
-            things_only: bool, leaves annotations of stuff alone.
-            opens_images: bool, whether an image needs a `file_name`.
-            corrects: bool, keeps annotations whose box or `iscrowd` is wrong, or that have no mask
-                but a box.
+            categories: in place of the file's.
+            things_only: leaves annotations of stuff alone.
+            opens_images: whether an image needs a `file_name`.
+            corrects: keeps annotations whose box or `iscrowd` is wrong, or that have no mask but a
+                box.
+            head: takes what is wrong with all but the annotations, if not `breaches`.
         """
         self._corrects = corrects
         self.path = path
         self.breaches = breaches or Breaches()
+        head = head or self.breaches
         self._quiet = Fields(path, Breaches(LIST))  # of what the scan has named already
-        self.others = {}
-        lists = read_lists(path, ("images", "categories"), self.breaches, self.others)
-        is_json, lists = lists is not None, lists or {"images": [], "categories": []}
-        if is_json:
-            own_categories = category_table(lists["categories"], path, self.breaches)
+        self.others: dict[str, Any] = {}
+        self.categories, self.images = CategoryTable(()), {}
+        lists = read_lists(path, ("images", "categories"), head, self.others)
+        if lists is not None:
+            own_categories = category_table(lists["categories"], path, head)
             self.categories = categories or own_categories
-            self.images = images_by_id(lists["images"], path, self.breaches, opens_images)
-        else:
-            self.categories, self.images = category_table([], path, Breaches(LIST)), {}
+            self.images = images_by_id(lists["images"], path, head, opens_images)
         self._position = {image_id: i for i, image_id in enumerate(self.images)}
-        self._scan(is_json, things_only)
+        entries = () if lists is None else list_entries(path, "annotations", head)
+        self._scan(entries, things_only)
 
-    def added_to(self, record):
+    def added_to(self, record: ImageRecord) -> ImageRecord:
         """Returns an `ImageRecord` with the instances of its image."""
         return dataclasses.replace(record, instances=self.of_image(record.image_id))
 
-    def of_image(self, image_id, breaches=None):
-        """Returns the tuple of `Instance`s of an image; `breaches` may be others than the file's.
+    def of_image(
+        self, image_id: int | str, breaches: Breaches | None = None
+    ) -> tuple[Instance, ...]:
+        """Returns the instances of an image; `breaches` may be others than the file's.
 
         Raises:
             DataError: by the policy of the breaches, if a mask breaks a rule.
@@ -174,7 +186,9 @@ class CocoInstances:
         pairs = self.entries_of_image(image_id, breaches=breaches)
         return tuple(i for _, i in pairs if i is not None and i.rle is not None)
 
-    def entries_of_image(self, image_id, needs_masks=True, breaches=None):
+    def entries_of_image(
+        self, image_id: int | str, needs_masks: bool = True, breaches: Breaches | None = None
+    ) -> Iterator[tuple[Entry, Instance | None]]:
         """Yields `(entry, instance)`: what the JSON holds, and its `Instance` or None.
 
         Unless it `needs_masks`, an instance with a box has no `rle`; nor has, for those who
@@ -193,24 +207,20 @@ class CocoInstances:
             fields.place = file_name, image_id, self._id(row)
             yield entry, self._instance(row, entry, size, fields, needs_masks)
 
-    def only_crowds(self):
+    def only_crowds(self) -> list[str]:
         """Returns the names of the categories of which every annotation is a crowd."""
-        category = np.array(self._columns["category"], int)
-        is_crowd = np.frombuffer(self._columns["is_crowd"], bool)
+        category, is_crowd = self._rows["category"], self._rows["is_crowd"]
         found = set(category[is_crowd].tolist()) - set(category[~is_crowd].tolist())
         return [self.categories.by_id[self._category_ids[i]].name for i in sorted(found)]
 
-    def _scan(self, is_json, things_only):
+    def _scan(self, entries, things_only):
         """Finds the place of each annotation in the file, and checks all but the masks."""
-        columns = {"image": "i", "category": "i", "id": "q", "start": "q", "stop": "q"}
-        columns = {name: array.array(kind) for name, kind in columns.items()}
-        columns["is_crowd"] = bytearray()
+        rows = bytearray()
         fields = Fields(self.path, self.breaches)
         by_id = self.categories.by_id
         place_of_category = {category_id: i for i, category_id in enumerate(by_id)}
         names = [file_name for file_name, _, _ in self.images.values()]
         self._texts = {}  # row -> `id`, of those that are text
-        entries = list_entries(self.path, "annotations", self.breaches) if is_json else ()
         for entry, (start, stop) in entries:
             fields.place = "", entry.get("image_id"), entry.get("id")
             image_id = fields.known_image(entry, self._position)
@@ -222,24 +232,21 @@ class CocoInstances:
             if category_id is None or (things_only and not by_id[category_id].is_thing):
                 continue
             if is_plain(entry):
-                columns["id"].append(entry["id"])
-                columns["is_crowd"].append(entry["iscrowd"])
+                annotation_id, is_crowd = entry["id"], entry["iscrowd"]
             else:
                 is_crowd, (_, is_good_box) = fields.is_crowd(entry), fields.box(entry)
                 fields.area(entry)
                 if (is_crowd is None or not is_good_box) and not self._corrects:
                     continue
-                columns["id"].append(self._read_id(entry, fields, len(columns["id"])))
-                columns["is_crowd"].append(bool(is_crowd))
-            columns["image"].append(image)
-            columns["category"].append(place_of_category[category_id])
-            columns["start"].append(start)
-            columns["stop"].append(stop)
-        images = np.array(columns["image"])
-        self._order = np.argsort(images, kind="stable")
-        self._offsets = np.searchsorted(images[self._order], np.arange(len(self.images) + 1))
+                annotation_id = self._read_id(entry, fields, len(rows) // _ROW.itemsize)
+            category = place_of_category[category_id]
+            rows += _PACK(image, category, annotation_id, start, stop, bool(is_crowd))
+        self._rows = np.frombuffer(rows, _ROW)
+        self._order = np.argsort(self._rows["image"], kind="stable")
+        ordered = self._rows["image"][self._order]
+        self._offsets = np.searchsorted(ordered, np.arange(len(self.images) + 1))
         self._category_ids = list(by_id)
-        self._columns = {**columns, "id": self._numbered(columns["id"], images, names)}
+        self._number(names)
 
     def _read_id(self, entry, fields, row):
         """The `id` of an annotation; what stands for it if it is text or left out."""
@@ -256,9 +263,9 @@ class CocoInstances:
             number = fields.add("entry", text)
         return _NO_ID if number is None else number
 
-    def _numbered(self, ids, images, names):
-        """The ids, with numbers for those that are left out or occur twice."""
-        ids = np.array(ids, np.int64)
+    def _number(self, names):
+        """Gives numbers to annotations without `id`, or whose `id` has occurred before."""
+        ids = self._rows["id"]
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         again = (ordered[1:] == ordered[:-1]) & (ordered[1:] > _TEXT)
@@ -270,7 +277,7 @@ class CocoInstances:
         image_ids = list(self.images) if doubled else ()
         for row in doubled:
             shown = self._texts.pop(row, int(ids[row]))
-            image = images[row]
+            image = self._rows["image"][row]
             self.breaches.add(
                 "id_twice",
                 annotation_place(names[image], image_ids[image], shown),
@@ -284,10 +291,9 @@ class CocoInstances:
         count = int(missing.sum())
         first = high + 1 if high < 1 << 62 else low - count
         ids[missing] = np.arange(first, first + count)
-        return ids
 
     def _id(self, row):
-        return self._texts[row] if row in self._texts else int(self._columns["id"][row])
+        return self._texts[row] if row in self._texts else int(self._rows["id"][row])
 
     def _instance(self, row, entry, size, fields, needs_masks):
         """The `Instance` of a row; None, with a breach, if its mask breaks a rule."""
@@ -307,8 +313,8 @@ class CocoInstances:
                 return fields.add("empty_mask", "the mask has no pixel")
         return Instance(
             id=self._id(row),
-            category_id=self._category_ids[self._columns["category"][row]],
-            is_crowd=bool(self._columns["is_crowd"][row]),
+            category_id=self._category_ids[self._rows["category"][row]],
+            is_crowd=bool(self._rows["is_crowd"][row]),
             area=area,
             bbox_xywh=box,
             rle=rle,
@@ -317,12 +323,11 @@ class CocoInstances:
     def _entries(self, image_id, rows):
         """Reads annotations again, from their places in the file."""
         entries = []
-        starts, stops = self._columns["start"], self._columns["stop"]
         try:
             with open(self.path, "rb") as file:
-                for row in rows:
-                    file.seek(starts[row])
-                    entries.append(json.loads(file.read(stops[row] - starts[row])))
+                for start, stop in self._rows[["start", "stop"]][rows].tolist():
+                    file.seek(start)
+                    entries.append(json.loads(file.read(stop - start)))
             unchanged = all(
                 self._quiet.known_image(entry, self._position) == image_id for entry in entries
             )

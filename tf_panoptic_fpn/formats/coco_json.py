@@ -5,13 +5,18 @@ one that cannot is an error which quotes it as written. Each function returns No
 if the policy of the `Breaches` lets it.
 """
 
-import math
+import os
 import posixpath
+from collections.abc import Collection, Container
+from typing import Any
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.formats.breaches import LIST, Breaches, written
+from tf_panoptic_fpn.formats.breaches import LIST, Breaches
+from tf_panoptic_fpn.formats.json_file import Entry
+from tf_panoptic_fpn.messages import written
 
 MOST_PIXELS = (1 << 31) - 1  # that pycocotools' run lengths can count
+ImageFile = tuple[str, int, int]  # file name, height and width
 _NUMBERS = {int, float}
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
@@ -20,58 +25,50 @@ class Fields:
     """Reads the fields of the entries of one file.
 
     Attributes:
-        file: path, for messages.
-        breaches: `Breaches`, which takes what breaks a rule.
-        place: the entry that is being read, str or, to be put in words only if need be, a tuple of
-            the image's file name, its id and the annotation's `id`; set it before each.
-        kind: str, what an entry is.
+        file: for messages.
+        breaches: takes what breaks a rule; by default that is an error.
+        place: the entry that is being read or, to be put in words only if need be, a tuple of the
+            image's file name, its id and the annotation's `id`; set it before each.
+        kind: what an entry is.
     """
 
-    def __init__(self, file, breaches=None, kind="an annotation"):
+    def __init__(
+        self,
+        file: str | os.PathLike,
+        breaches: Breaches | None = None,
+        kind: str = "an annotation",
+    ) -> None:
         self.file = str(file)
         self.breaches = breaches or Breaches()
-        self.place = ""
+        self.place: str | tuple[str, Any, Any] = ""
         self.kind = kind
 
-    def add(self, rule, text):
+    def add(self, rule: str, text: str) -> Any:
         """Adds a breach of the current entry; returns None."""
         place = self.place if isinstance(self.place, str) else annotation_place(*self.place)
         self.breaches.add(rule, place, text, self.file)
 
-    def int_id(self, entry, key):
+    def int_id(self, entry: Entry, key: str) -> int | None:
         """Returns an id that must be an int; text such as "12" and 12.0 are read as 12."""
         value = entry.get(key)
-        if type(value) is int:
-            return value
-        number = _as_int(value)
-        if number is None:
-            return self._wrong(entry, key, "int")
-        self._repaired(key, value, number)
-        return number
+        return value if type(value) is int else self._as_id(entry, key, "int")
 
-    def image_id(self, entry, key):
+    def image_id(self, entry: Entry, key: str) -> int | str | None:
         """Returns the id of an image, an int or text; 12.0 is read as 12."""
         value = entry.get(key)
-        if type(value) in (int, str):
-            return value
-        number = _as_int(value)
-        if number is None:
-            return self._wrong(entry, key, "int or str")
-        self._repaired(key, value, number)
-        return number
+        return value if type(value) in (int, str) else self._as_id(entry, key, "int or str")
 
-    def annotation_id(self, entry):
+    def annotation_id(self, entry: Entry) -> int | str | None:
         """Returns the `id` of an annotation, an int or, where it is no number, text."""
         value = entry["id"]
         number = _as_int(value)
-        if (number is not None and number != value) or type(value) is float:
-            self._repaired("id", value, number)
-        elif number is None and not isinstance(value, str):
-            return self._wrong(entry, "id", "int or str")
-        return value if number is None else number
+        if number is None and isinstance(value, str):
+            self.add("text_id", f"`id` is text. Received: {written(value)}")
+            return value
+        return number if type(value) is int else self._as_id(entry, "id", "int or str")
 
-    def known_image(self, entry, images):
-        """Returns the `image_id` of an annotation or a result, as `images` (a dict or set) has it.
+    def known_image(self, entry: Entry, images: Collection[int | str]) -> Any:
+        """Returns the `image_id` of an annotation or a result, as `images`, a dict or set, has it.
 
         An id that is not listed is looked up as text or as an int.
         """
@@ -86,12 +83,10 @@ class Fields:
             return other
         kinds = {type(key) for key in images}
         only = f"; the ids of the images are {kinds.pop().__name__}" if len(kinds) == 1 else ""
-        return self.add(
-            "unknown_image",
-            f"{self.kind} is for image id {written(value)}, which is not listed{only}",
-        )
+        text = f"{self.kind} is for image id {written(value)}, which is not listed{only}"
+        return self.add("unknown_image", text)
 
-    def known_category(self, entry, categories):
+    def known_category(self, entry: Entry, categories: Container[int]) -> int | None:
         """Returns the `category_id` of an annotation, a segment or a result; it must be listed."""
         category_id = entry.get("category_id")
         if type(category_id) is not int:
@@ -100,30 +95,19 @@ class Fields:
             return self.add("unknown_category", f"unknown category id {category_id}")
         return category_id
 
-    def is_crowd(self, entry):
-        """Returns `iscrowd`, a bool; False where it is left out."""
-        value = entry.get("iscrowd", 0)
-        if type(value) is int and value in (0, 1):
-            return value == 1
-        flag = False if value is None else _as_flag(value)
-        if flag is None:
-            return self.add("iscrowd", f"`iscrowd` must be 0 or 1. Received: {written(value)}")
-        self._repaired("iscrowd", value, int(flag))
-        return flag
+    def is_crowd(self, entry: Entry) -> bool | None:
+        """Returns `iscrowd`; False where it is left out."""
+        if entry.get("iscrowd", 0) is None:
+            self._repaired("iscrowd", None, 0)
+            return False
+        return self._flag(entry, "iscrowd", 0)
 
-    def is_thing(self, entry, default=True):
-        """Returns `isthing` of a category, a bool; `default` where it is left out."""
-        value = entry.get("isthing", int(default))
-        if type(value) is int and value in (0, 1):
-            return value == 1
-        flag = _as_flag(value)
-        if flag is None:
-            return self.add("isthing", f"`isthing` must be 0 or 1. Received: {written(value)}")
-        self._repaired("isthing", value, int(flag))
-        return flag
+    def is_thing(self, entry: Entry) -> bool | None:
+        """Returns `isthing` of a category; True where it is left out."""
+        return self._flag(entry, "isthing", 1)
 
-    def area(self, entry):
-        """Returns `area`, a number; None where it is left out or is none."""
+    def area(self, entry: Entry) -> float | None:
+        """Returns `area`; None where it is left out or is no number of 0 or above."""
         value = entry.get("area")
         if value is None or (is_number(value) and value >= 0):
             return value
@@ -134,7 +118,7 @@ class Fields:
         self._repaired("area", value, number)
         return number
 
-    def box(self, entry):
+    def box(self, entry: Entry) -> tuple[tuple[float, float, float, float] | None, bool]:
         """Returns `(box, is_good)`; the box is x, y, width, height, or None where it is left out.
 
         An empty list counts as left out.
@@ -161,20 +145,20 @@ class Fields:
         )
         return None, False
 
-    def file_name(self, entry, key="file_name"):
-        """Returns a path with `/` between its parts and without `./`."""
-        value = entry.get(key)
+    def file_name(self, entry: Entry) -> str | None:
+        """Returns `file_name` with `/` between its parts and without `./`."""
+        value = entry.get("file_name")
         if not isinstance(value, str) or not value:
-            return self._wrong(entry, key, "str")
+            return self._wrong(entry, "file_name", "str")
         if "\\" in value or "./" in value or "//" in value:
             name = posixpath.normpath(value.replace("\\", "/"))
             if name != value:
-                self.add("path", f"`{key}` is {written(value)}, read as {written(name)}")
+                self.add("path", f"`file_name` is {written(value)}, read as {written(name)}")
             return name
         return value
 
-    def size(self, entry, key):
-        """Returns `height` or `width`, an int above 0."""
+    def size(self, entry: Entry, key: str) -> int | None:
+        """Returns `height` or `width`, above 0."""
         value = entry.get(key)
         if type(value) is not int:
             return self._wrong(entry, key, "int")
@@ -182,7 +166,7 @@ class Fields:
             return self.add("entry", f"`{key}` must be above 0. Received: {value}")
         return value
 
-    def list_of_objects(self, entry, key):
+    def list_of_objects(self, entry: Entry, key: str) -> list[Entry] | None:
         """Returns the dicts in a list."""
         value = entry.get(key)
         if not isinstance(value, list):
@@ -191,6 +175,23 @@ class Fields:
             if not isinstance(item, dict):
                 self.add("entry", f"`{key}` must be a list of objects. Received: {written(item)}")
         return [item for item in value if isinstance(item, dict)]
+
+    def _as_id(self, entry, key, kinds):
+        number = _as_int(entry.get(key))
+        if number is None:
+            return self._wrong(entry, key, kinds)
+        self._repaired(key, entry[key], number)
+        return number
+
+    def _flag(self, entry, key, default):
+        value = entry.get(key, default)
+        if type(value) is int and value in (0, 1):
+            return value == 1
+        flag = _as_flag(value)
+        if flag is None:
+            return self.add(key, f"`{key}` must be 0 or 1. Received: {written(value)}")
+        self._repaired(key, value, int(flag))
+        return flag
 
     def _wrong(self, entry, key, kinds):
         if key not in entry:
@@ -202,18 +203,22 @@ class Fields:
         self.add("repaired", f"`{key}` is {written(value)}, read as {written(meant)}")
 
 
-def category_table(entries, file, breaches=None, default_thing=True, is_panoptic=False):
+def category_table(
+    entries: list[Entry],
+    file: str | os.PathLike,
+    breaches: Breaches | None = None,
+    is_panoptic: bool = False,
+) -> CategoryTable:
     """Reads the `categories` of a COCO JSON.
 
     Args:
-        entries: list of dicts with `id`, `name` and, where some are stuff, `isthing` and `color`.
+        entries: with `id`, `name` and, where some are stuff, `isthing` and `color`.
         file: where they were read, for messages.
-        breaches: `Breaches`, by default one that stops.
-        default_thing: bool, what a category without `isthing` is.
-        is_panoptic: bool, whether `isthing` is missed where it is left out.
+        breaches: by default those that stop.
+        is_panoptic: whether `isthing` is missed where it is left out, which makes a thing.
 
     Returns:
-        `CategoryTable`, of the good ones.
+        A table of the good ones.
 
     Raises:
         DataError: by the policy of `breaches`, if there is none, or one breaks a rule.
@@ -221,7 +226,8 @@ def category_table(entries, file, breaches=None, default_thing=True, is_panoptic
     fields = Fields(file, breaches)
     if not entries:
         fields.add("list", "the data set has no categories")
-    categories, names = {}, set()
+    categories: dict[int, Category] = {}
+    names = set()
     for entry in entries:
         name = entry.get("name")
         fields.place = ""
@@ -234,33 +240,35 @@ def category_table(entries, file, breaches=None, default_thing=True, is_panoptic
             fields.add("entry", f"`color` must be a list of ints. Received: {written(color)}")
             color = None
         category_id = fields.int_id(entry, "id")
-        is_thing = fields.is_thing(entry, default_thing)
+        is_thing = fields.is_thing(entry)
         if category_id is None or is_thing is None:
             continue
         if category_id in categories:
-            fields.add(
-                "category_twice", f"category ids must be unique. Received twice: [{category_id}]"
-            )
+            text = f"category ids must be unique. Received twice: [{category_id}]"
+            fields.add("category_twice", text)
             continue
         if is_panoptic and "isthing" not in entry:
             fields.add("no_isthing", "read as a thing")
         if name in names:
             fields.add("name_twice", f"again as id {category_id}")
         names.add(name)
-        categories[category_id] = Category(
-            category_id, str(name), is_thing, tuple(color) if color else None
-        )
+        color = tuple(color) if color else None
+        categories[category_id] = Category(category_id, str(name), is_thing, color)
     return CategoryTable(tuple(categories.values()))
 
 
-def images_by_id(entries, file, breaches=None, needs_name=True):
+def images_by_id(
+    entries: list[Entry],
+    file: str | os.PathLike,
+    breaches: Breaches | None = None,
+    needs_name: bool = True,
+) -> dict[int | str, ImageFile]:
     """Reads the `images` of a COCO JSON.
 
     Args:
-        entries: list of dicts with `id`, `file_name`, `height` and `width`.
-        file: where they were read, for messages.
-        breaches: `Breaches`, by default one that stops.
-        needs_name: bool, False for metrics, which open no image.
+        entries: with `id`, `file_name`, `height` and `width`.
+        file, breaches: see `category_table`.
+        needs_name: False for metrics, which open no image.
 
     Returns:
         Dict, in their order: image id -> `(file_name, height, width)`.
@@ -271,7 +279,8 @@ def images_by_id(entries, file, breaches=None, needs_name=True):
     fields = Fields(file, breaches)
     if not entries:
         fields.add("list", "the data set has no images")
-    images, names = {}, set()
+    images: dict[int | str, ImageFile] = {}
+    names = set()
     for entry in entries:
         name = entry.get("file_name")
         fields.place = name if isinstance(name, str) else ""
@@ -281,31 +290,29 @@ def images_by_id(entries, file, breaches=None, needs_name=True):
             fields.add("image_twice", text)
             continue
         name = fields.file_name(entry) if needs_name else ""
-        size = fields.size(entry, "height"), fields.size(entry, "width")
-        if image_id is None or name is None or None in size:
+        height, width = fields.size(entry, "height"), fields.size(entry, "width")
+        if image_id is None or name is None or height is None or width is None:
             continue
-        if math.prod(size) > MOST_PIXELS:
-            fields.add(
-                "entry",
-                f"an image can have {MOST_PIXELS} pixels at most. Received: {size[0]}x{size[1]}",
-            )
+        if height * width > MOST_PIXELS:
+            text = f"an image can have {MOST_PIXELS} pixels at most. Received: {height}x{width}"
+            fields.add("entry", text)
             continue
         if needs_name and name in names:
             fields.add("file_twice", f"listed again, as image id {written(image_id)}")
             if fields.breaches.policy == LIST:
                 continue
         names.add(name)
-        images[image_id] = (name, *size)
+        images[image_id] = (name, height, width)
     return images
 
 
-def annotation_place(file_name, image_id, annotation_id):
+def annotation_place(file_name: str, image_id: Any, annotation_id: Any) -> str:
     """Names an annotation, by its image's file name or else by the image's id."""
     name = "an annotation" if annotation_id is None else f"annotation {annotation_id}"
     return f"{file_name}: {name}" if file_name else f"{name} (image {image_id})"
 
 
-def is_plain(entry):
+def is_plain(entry: Entry) -> bool:
     """Whether the fields of an annotation, but for its mask, are as nearly all are: well-formed.
 
     This is for speed alone: what is not plain may be good all the same, which `Fields` tells.
@@ -328,7 +335,7 @@ def is_plain(entry):
         return False
 
 
-def matching_id(image_id, images):
+def matching_id(image_id: Any, images: Container[int | str]) -> int | str | None:
     """Returns the id of an image as a dict or set of ids has it, be it written as text or not."""
     if type(image_id) in (int, str) and image_id in images:
         return image_id
@@ -337,7 +344,7 @@ def matching_id(image_id, images):
     return next((c for c in candidates if c is not None and c in images), None)
 
 
-def is_number(value):
+def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number; ints may be too large for `math.isfinite`."""
     return type(value) in (int, float) and -1e15 < value < 1e15
 

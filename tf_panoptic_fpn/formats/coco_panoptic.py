@@ -2,14 +2,18 @@
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.breaches import LIST, Breaches, written
-from tf_panoptic_fpn.formats.coco_json import Fields, category_table, images_by_id
-from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
-from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment, check_files, few
+from tf_panoptic_fpn.formats.breaches import LIST, Breaches
+from tf_panoptic_fpn.formats.coco_instances import with_coco_instances
+from tf_panoptic_fpn.formats.coco_json import Fields, ImageFile, category_table, images_by_id
+from tf_panoptic_fpn.formats.json_file import Entry, list_entries, read_lists
+from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment, check_files
 from tf_panoptic_fpn.formats.split_config import SplitConfig
+from tf_panoptic_fpn.messages import few, written
 from tf_panoptic_fpn.section import Path, setting
 
 
@@ -20,8 +24,8 @@ class PanopticAnnotation:
     image_id: int | str
     file_name: str  # of the map
     segments: tuple[Segment, ...]
-    entry: dict
-    segment_entries: list[dict]  # of the segments, in their order
+    entry: Entry
+    segment_entries: list[Entry]  # of the segments, in their order
 
 
 class CocoPanopticSplit(SplitConfig):
@@ -40,21 +44,22 @@ class CocoPanopticSplit(SplitConfig):
         "", "COCO instances JSON, for the instances in place of the PNGs"
     )
 
-    def read(self, root, breaches=None):
+    def read(self, root: str | os.PathLike, breaches: Breaches | None = None) -> PanopticSplit:
         """Reads the split, see `read_coco_panoptic` and `with_coco_instances`."""
-        # The reader of instances imports this file.
-        from tf_panoptic_fpn.formats.coco_instances import with_coco_instances
-
-        paths = self.paths(root)
-        split = read_coco_panoptic(
-            paths["images"], paths["panoptic_json"], paths["panoptic_dir"], breaches
-        )
-        if not self.instances_json:
-            return split
-        return with_coco_instances(split, paths["instances_json"], breaches)
+        images, panoptic_json, panoptic_dir, *instances_json = self.paths(root).values()
+        split = read_coco_panoptic(images, panoptic_json, panoptic_dir, breaches)
+        for path in instances_json:  # one or none
+            split = with_coco_instances(split, path, breaches)
+        return split
 
 
-def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None, rename=None):
+def read_coco_panoptic(
+    images_dir: str | os.PathLike,
+    panoptic_json: str | os.PathLike,
+    panoptic_dir: str | os.PathLike,
+    breaches: Breaches | None = None,
+    rename: Callable[[int | str, str], str] | None = None,
+) -> PanopticSplit:
     """Reads the JSON of a COCO panoptic split and checks that it and its folders hold together.
 
     No image is opened here: `load_segments` compares what the files hold with the JSON.
@@ -63,7 +68,7 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None, r
         images_dir: folder of the images.
         panoptic_json: file with `images`, `annotations` (each with `segments_info`), `categories`.
         panoptic_dir: folder of the panoptic PNGs.
-        breaches: `Breaches`, by default one that stops.
+        breaches: by default those that stop.
         rename: function of an image's id and its file name in the JSON; returns the file's name in
             `images_dir`. By default that of the JSON.
 
@@ -80,7 +85,7 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None, r
     categories = category_table(lists["categories"], panoptic_json, breaches, is_panoptic=True)
     images = images_by_id(lists["images"], panoptic_json, breaches)
     if rename is not None:
-        images = {key: (rename(key, name), *size) for key, (name, *size) in images.items()}
+        images = {i: (rename(i, name), h, w) for i, (name, h, w) in images.items()}
     annotations = {
         annotation.image_id: (annotation.file_name, annotation.segments)
         for annotation in panoptic_annotations(panoptic_json, categories, breaches, images)
@@ -109,18 +114,21 @@ def read_coco_panoptic(images_dir, panoptic_json, panoptic_dir, breaches=None, r
     return PanopticSplit(categories, tuple(records))
 
 
-def panoptic_annotations(file, categories, breaches, images=None):
+def panoptic_annotations(
+    file: str | os.PathLike,
+    categories: CategoryTable,
+    breaches: Breaches,
+    images: Mapping[int | str, ImageFile] | None = None,
+) -> Iterator[PanopticAnnotation]:
     """Reads the `annotations` of a COCO panoptic JSON.
 
     Args:
         file: the JSON.
-        categories: `CategoryTable`.
-        breaches: `Breaches`.
-        images: dict: image id -> `(file_name, height, width)`, of the images that can have an
-            annotation; by default any.
+        categories, breaches: see `read_coco_panoptic`.
+        images: those that can have an annotation, by their ids; by default any.
 
     Yields:
-        `PanopticAnnotation`, one an image; without a segment, that is a breach.
+        One an image; without a segment, that is a breach.
 
     Raises:
         DataError: by the policy of `breaches`.

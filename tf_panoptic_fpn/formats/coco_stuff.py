@@ -6,6 +6,7 @@ from typing import Literal
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
 from tf_panoptic_fpn.formats.label_maps import label_segments
 from tf_panoptic_fpn.formats.records import LazyRecords, PanopticSplit, check_files
@@ -37,15 +38,18 @@ class CocoStuffSplit(SplitConfig):
     instances_json: Path = setting("", "COCO instances JSON")
     label_dir: Path = setting("", "folder of the pixel maps")
 
-    def read(self, root, breaches=None):
+    def read(self, root: str | os.PathLike, breaches: Breaches | None = None) -> PanopticSplit:
         """Reads the split, see `read_coco_stuff`."""
-        paths = self.paths(root)
-        return read_coco_stuff(
-            paths["images"], paths["instances_json"], paths["label_dir"], breaches
-        )
+        images, instances_json, label_dir = self.paths(root).values()
+        return read_coco_stuff(images, instances_json, label_dir, breaches)
 
 
-def read_coco_stuff(images_dir, instances_json, label_dir, breaches=None):
+def read_coco_stuff(
+    images_dir: str | os.PathLike,
+    instances_json: str | os.PathLike,
+    label_dir: str | os.PathLike,
+    breaches: Breaches | None = None,
+) -> PanopticSplit:
     """Reads a split of COCO-Stuff: its maps for the semantic branch, COCO's instances for things.
 
     Args:
@@ -81,6 +85,7 @@ def read_coco_stuff(images_dir, instances_json, label_dir, breaches=None):
             void_values=void_values,
         )
 
+    assert isinstance(split.images, LazyRecords)  # of which no mask is to be decoded
     paths = [_map_path(label_dir, record) for record in split.images.records]
     check_files("label map", paths, instances_json)
     return PanopticSplit(categories, LazyRecords(split.images, with_map), has_panoptic=False)

@@ -3,11 +3,17 @@
 import contextlib
 import dataclasses
 import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
+from tf_panoptic_fpn.messages import one_line
+
+T = TypeVar("T")
+File = str | os.PathLike | BinaryIO  # a path, or an open file
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,14 +45,8 @@ class ImageHeader:
     is_plain: bool  # TensorFlow's decoders give the pixels of `read_image`, before they are upright
 
 
-def read_header(path):
+def read_header(path: str | os.PathLike) -> ImageHeader:
     """Reads the head of an image file, without its pixels.
-
-    Args:
-        path: an image of any format that Pillow reads.
-
-    Returns:
-        An `ImageHeader`.
 
     Raises:
         DamagedFileError: if the file is missing, empty or no image.
@@ -58,7 +58,7 @@ def read_header(path):
         return ImageHeader(height, width, orientation, is_plain)
 
 
-def shown_size(path, size, stated_size):
+def shown_size(path: str | os.PathLike, size: tuple[int, int], stated_size: tuple[int, int]) -> str:
     """Returns the size of an image as text, which says if the stated one is that before rotation.
 
     Args:
@@ -75,7 +75,7 @@ def shown_size(path, size, stated_size):
     return f"{text} upright (EXIF orientation)" if is_turned else text
 
 
-def read_image(path, pixel_range=FULL_RANGE):
+def read_image(path: File, pixel_range: tuple[int, int] = FULL_RANGE) -> np.ndarray:
     """Reads an image file as RGB, upright.
 
     The EXIF orientation is applied (of a PNG, if it precedes the pixels); grey, palette, CMYK
@@ -83,7 +83,7 @@ def read_image(path, pixel_range=FULL_RANGE):
 
     Args:
         path: an image of any format that Pillow reads.
-        pixel_range: `(low, high)`, ints, the values of 16-bit grey pixels that become 0 and 255;
+        pixel_range: `(low, high)`, the values of 16-bit grey pixels that become 0 and 255;
             what lies beyond is clipped.
 
     Returns:
@@ -96,7 +96,7 @@ def read_image(path, pixel_range=FULL_RANGE):
         return np.asarray(_to_rgb(image, pixel_range))
 
 
-def used_range(path):
+def used_range(path: str | os.PathLike) -> tuple[int, int] | None:
     """Returns the lowest and the highest value of a 16-bit grey image; None for any other image.
 
     Raises:
@@ -109,7 +109,7 @@ def used_range(path):
         return int(values.min()), int(values.max())
 
 
-def convert_image(image, pixel_range=FULL_RANGE):
+def convert_image(image: Image.Image, pixel_range: tuple[int, int] = FULL_RANGE) -> np.ndarray:
     """As `read_image`, of an image that Pillow has opened.
 
     Raises:
@@ -119,7 +119,7 @@ def convert_image(image, pixel_range=FULL_RANGE):
         return np.asarray(_to_rgb(image, pixel_range))
 
 
-def is_plain_label_png(path):
+def is_plain_label_png(path: str | os.PathLike) -> bool:
     """Tells whether TensorFlow's decoders read a label map as `read_label_png` does, from its head.
 
     Raises:
@@ -129,7 +129,7 @@ def is_plain_label_png(path):
         return image.format == "PNG" and (image.mode, _stored(image)) in _PLAIN_LABELS
 
 
-def read_label_png(path):
+def read_label_png(path: File) -> np.ndarray:
     """Reads a map whose values are labels or ids.
 
     Args:
@@ -153,7 +153,7 @@ def read_label_png(path):
         return np.asarray(image).astype(np.int32)
 
 
-def read_label_map(path):
+def read_label_map(path: str | os.PathLike) -> np.ndarray:
     """Reads a map whose pixel values are labels.
 
     Args:
@@ -169,7 +169,7 @@ def read_label_map(path):
     return open_map(path, _labels)
 
 
-def open_map(path, read):
+def open_map(path: str | os.PathLike, read: Callable[[Image.Image], T]) -> T:
     """Opens an image file and returns `read(image)`.
 
     Raises:
@@ -181,10 +181,8 @@ def open_map(path, read):
             return read(image)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: the map cannot be decoded: {reason}") from None
+    except Exception as error:  # of many kinds, see `decoding`
+        raise DataError(f"{path}: the map cannot be decoded: {one_line(error)}") from None
 
 
 def _labels(image):
@@ -193,15 +191,11 @@ def _labels(image):
     return np.asarray(image).astype(np.int32)
 
 
-def resized_size(height, width, short_side, max_long_side):
+def resized_size(height: int, width: int, short_side: int, max_long_side: int) -> tuple[int, int]:
     """Size with a shorter side of `short_side`, or less where the longer would pass its limit.
 
-    Args:
-        height, width: int, pixels.
-        short_side, max_long_side: int, pixels.
-
     Returns:
-        `(height, width)`, ints of at least 1.
+        `(height, width)`, of at least 1, in pixels as the arguments are.
 
     Reference: `ResizeShortestEdge` of detectron2, with the same rounding.
     """
@@ -213,7 +207,7 @@ def resized_size(height, width, short_side, max_long_side):
 
 
 @contextlib.contextmanager
-def decoding(path, what):
+def decoding(path: File, what: str) -> Iterator[None]:
     """Turns whatever a decoder raises into one line that names the file."""
     try:
         yield
@@ -223,10 +217,11 @@ def decoding(path, what):
         raise DamagedFileError(f"{path}: the {what} file is missing") from None
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
     except Exception as error:
+        if not isinstance(path, (str, os.PathLike)):
+            raise DamagedFileError(f"the {what} cannot be decoded: {one_line(error)}") from None
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise DamagedFileError(f"{path}: the {what} file is empty") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DamagedFileError(f"{path}: the {what} cannot be decoded: {reason}") from None
+        raise DamagedFileError(f"{path}: the {what} cannot be decoded: {one_line(error)}") from None
 
 
 def _stored(image):

@@ -1,16 +1,24 @@
 """Reading JSON files: whole, or the lists of an object entry by entry in little memory."""
 
 import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.breaches import Breaches
+from tf_panoptic_fpn.messages import one_line
+
+Entry = dict[str, Any]
 
 _WINDOW = 1 << 22
 _MARK = b"\xef\xbb\xbf".decode("latin-1")  # which Windows editors put before UTF-8
 _UTF_16 = tuple(mark.decode("latin-1") for mark in (b"\xff\xfe", b"\xfe\xff"))
+_NO_ENTRY = object()  # stands for the beginning of a list
+_LISTS_OF_OBJECTS = ("images", "annotations", "categories")
 
 
-def read_json(path, kind):
+def read_json(path: str | os.PathLike, kind: type | tuple[type, ...]) -> Any:
     """Reads a JSON file whose outermost value is of a given kind.
 
     Args:
@@ -27,73 +35,67 @@ def read_json(path, kind):
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not JSON, or cut short: {reason}") from None
+        raise DataError(f"{path}: not JSON, or cut short: {one_line(error)}") from None
     if not isinstance(tree, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        names = {dict: "an object", list: "a list"}
-        expected = " or ".join(names[kind] for kind in kinds)
+        expected = " or ".join("an object" if kind is dict else "a list" for kind in kinds)
         raise DataError(f"{path}: must hold {expected}. Received: {type(tree).__name__}")
     return tree
 
 
-def read_lists(path, keys, breaches=None, others=None):
+def read_lists(
+    path: str | os.PathLike,
+    keys: Sequence[str],
+    breaches: Breaches | None = None,
+    others: Entry | None = None,
+) -> dict[str, list[Entry]] | None:
     """Reads some of the lists of a JSON object, and checks that the whole file is JSON.
 
     Args:
         path: a JSON file that holds an object.
         keys: names of lists of objects.
-        breaches: `Breaches`, by default one that stops.
-        others: a dict that takes all other values of the object.
+        breaches: by default those that stop.
+        others: takes all other values of the object.
 
     Returns:
-        dict: key -> list of dicts; empty where the file has none, None if it is no JSON.
+        The lists by their keys; empty where the file has none, None if it is no JSON.
 
     Raises:
         DataError: naming the file, if it cannot be opened; otherwise by the policy of `breaches`.
     """
     breaches = breaches or Breaches()
-    lists, found = {key: [] for key in keys}, set()
+    lists: dict[str, list[Entry]] = {key: [] for key in keys}
+
+    def keep_other(key, value):
+        if key is None:
+            breaches.add("mark", "", "which is passed over", path)
+        elif others is None or key in _LISTS_OF_OBJECTS:
+            return
+        elif value is _NO_ENTRY:
+            others[key] = []
+        elif isinstance(others.get(key), list):
+            others[key].append(value)
+        else:
+            others[key] = value
+
     try:
-        for key, value, _ in _values(path):
-            if key is None:
-                breaches.add("mark", "", "which is passed over", path)
-            elif key not in keys:
-                if others is not None and key not in _LISTS_OF_OBJECTS:
-                    _put(others, key, value)
-            elif value is _NO_ENTRY:
-                found.add(key)
-            elif key not in found or not isinstance(value, dict):
-                kind = "list" if key not in found else "entry"
-                found.add(key)
-                breaches.add(kind, "", f"`{key}` must be a list of objects", path)
-            else:
-                lists[key].append(value)
+        for key, entry, _ in _entries(path, keys, breaches, keep_other):
+            lists[key].append(entry)
     except _NotJsonError as error:
         breaches.add("json", "", str(error), path)
         return None
-    for key in keys:
-        if key not in found:
-            breaches.add("list", "", f"the key `{key}` is missing", path)
     return lists
 
 
-def _put(others, key, value):
-    if value is _NO_ENTRY:
-        others[key] = []
-    elif isinstance(others.get(key), list):
-        others[key].append(value)
-    else:
-        others[key] = value
-
-
-def list_entries(path, key, breaches=None):
+def list_entries(
+    path: str | os.PathLike, key: str, breaches: Breaches | None = None
+) -> Iterator[tuple[Entry, tuple[int, int]]]:
     """Reads a list of a JSON object entry by entry.
 
     Args:
         path: a JSON file that holds an object.
         key: name of a list of objects.
-        breaches: `Breaches`, by default one that stops.
+        breaches: by default those that stop.
 
     Yields:
         `(entry, span)`: a dict, and the `(start, stop)` of its text in the file, in bytes.
@@ -102,37 +104,46 @@ def list_entries(path, key, breaches=None):
         DataError: as `read_lists`.
     """
     breaches = breaches or Breaches()
-    found = is_list = False
     try:
-        for name, entry, span in _values(path):
-            if name != key:
-                if found:
-                    return
-                continue
-            found = True
-            if entry is _NO_ENTRY:
-                is_list = True
-            elif not is_list or not isinstance(entry, dict):
-                text = f"`{key}` must be a list of objects"
-                breaches.add("entry" if is_list else "list", "", text, path)
-            else:
-                yield entry, span
+        for _, entry, span in _entries(path, (key,), breaches, lambda key, value: None):
+            yield entry, span
     except _NotJsonError as error:
         breaches.add("json", "", str(error), path)
-        return
-    if not found:
-        breaches.add("list", "", f"the key `{key}` is missing", path)
 
 
-_NO_ENTRY = object()  # stands for the beginning of a list
-_LISTS_OF_OBJECTS = ("images", "annotations", "categories")
+def _entries(
+    path: str | os.PathLike,
+    keys: Sequence[str],
+    breaches: Breaches,
+    on_other: Callable[[str | None, Any], None],
+) -> Iterator[tuple[str, Entry, tuple[int, int]]]:
+    """Yields (key, entry, span) of lists of objects; what is wrong with them is a breach.
+
+    `on_other(key, value)` takes what `_values` finds besides.
+    """
+    lists, found = set(), set()
+    for key, value, span in _values(path):
+        if key not in keys:
+            on_other(key, value)
+            continue
+        found.add(key)
+        if value is _NO_ENTRY:
+            lists.add(key)
+        elif key in lists and isinstance(value, dict):
+            yield key, value, span
+        else:
+            rule = "entry" if key in lists else "list"
+            breaches.add(rule, "", f"`{key}` must be a list of objects", path)
+    for key in keys:
+        if key not in found:
+            breaches.add("list", "", f"the key `{key}` is missing", path)
 
 
 class _NotJsonError(ValueError):
     """The text is not JSON, or not an object."""
 
 
-def _values(path):
+def _values(path: str | os.PathLike) -> Iterator[tuple[Any, Any, Any]]:
     """Yields (key, value, span) of all values of an object, of a list one by one.
 
     Before the entries of a list comes (key, _NO_ENTRY, None), and before all (None, None, None) if
@@ -149,7 +160,7 @@ def _values(path):
     except (DataError, _NotJsonError):
         raise
     except ValueError as error:
-        raise _NotJsonError(f"not JSON: {' '.join(str(error).split())}") from None
+        raise _NotJsonError(f"not JSON: {one_line(error)}") from None
 
 
 class _Scanner:

@@ -5,6 +5,7 @@ Pillow inflates a PNG row by row, which for maps of few colours takes half of it
 uncompressed, to undo their filters.
 """
 
+import os
 import struct
 
 import numpy as np
@@ -19,7 +20,7 @@ _COLOR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB
 _MAX_STORED = 65535  # bytes in an uncompressed block of a zlib stream
 
 
-def read_panoptic_ids(path):
+def read_panoptic_ids(path: str | os.PathLike) -> np.ndarray:
     """Reads a panoptic map in the COCO format: id = R + 256 G + 65536 B.
 
     Args:
@@ -36,9 +37,8 @@ def read_panoptic_ids(path):
             ids = _decode(file.read(), path)
     except DataError:
         raise
-    except (OSError, ValueError, struct.error, zlib_ng.error):
+    except Exception:  # what is wrong with a file, if anything is, Pillow says
         ids = None
-    # What is wrong with a file, if anything is, Pillow says.
     return read_panoptic_png(path) if ids is None else ids
 
 
@@ -99,7 +99,7 @@ def _store(data):
     return b"".join(blocks)
 
 
-def read_panoptic_png(path):
+def read_panoptic_png(path: str | os.PathLike) -> np.ndarray:
     """Reads a panoptic map in the COCO format: id = R + 256 G + 65536 B.
 
     Args:
@@ -119,7 +119,7 @@ def read_panoptic_png(path):
     return rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16
 
 
-def write_panoptic_png(ids, path):
+def write_panoptic_png(ids: np.ndarray, path: str | os.PathLike) -> None:
     """Writes a panoptic map in the COCO format; the inverse of `read_panoptic_png`.
 
     Args:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE, read_image, read_label_png, shown_size
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import unique_ids
+from tf_panoptic_fpn.masks.rle import Rle
+from tf_panoptic_fpn.masks.segment_map import unique_ids
+from tf_panoptic_fpn.messages import few
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Instance:
     is_crowd: bool
     area: float | None
     bbox_xywh: tuple[float, float, float, float] | None
-    rle: dict | None  # COCO's: {"size": [H, W], "counts": bytes}; None where none is asked for
+    rle: Rle | None  # None where none is asked for
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,10 +51,10 @@ class ImageRecord:
     image_id: int | str
     file_name: str
     image_path: str
-    panoptic_path: str
-    height: int
-    width: int
-    segments: tuple[Segment, ...]
+    panoptic_path: str = ""
+    height: int = 0
+    width: int = 0
+    segments: tuple[Segment, ...] = ()
     instances: tuple[Instance, ...] | None = None  # None: they are the things of the map
     map_format: str = "rgb"
     void_values: tuple[int, ...] = ()
@@ -70,26 +73,24 @@ class PanopticSplit:
     has_panoptic: bool = True
 
 
-class LazyRecords(Sequence):
+class LazyRecords(Sequence[ImageRecord]):
     """Records of which a part is read from the files each time that one is asked for."""
 
-    def __init__(self, records, complete):
-        """Takes a sequence of `ImageRecord` and a function that returns one of them completed."""
+    def __init__(
+        self, records: Sequence[ImageRecord], complete: Callable[[ImageRecord], ImageRecord]
+    ) -> None:
         self.records = records
         self._complete = complete
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         return self._complete(self.records[i])
 
 
-def load_segments(record):
+def load_segments(record: ImageRecord) -> tuple[np.ndarray, np.ndarray]:
     """Reads an image and its map.
-
-    Args:
-        record: an `ImageRecord`.
 
     Returns:
         `(image, ids)`: uint8 `[H, W, 3]` RGB, and int32 `[H, W]` segment ids, 0 being void; all 0
@@ -99,60 +100,38 @@ def load_segments(record):
         DataError: if a file cannot be decoded, its size is not the record's, or the ids in the map
             are not the record's.
     """
-    size = (record.height, record.width)
-    segment_ids = [segment.id for segment in record.segments]
-    if record.panoptic_path and record.map_format == "rgb":
-        paths = record.image_path, record.panoptic_path
-        return read_checked(*paths, size, segment_ids, record.pixel_range)
-    image = read_image(record.image_path, record.pixel_range)
+    path, size = record.panoptic_path, (record.height, record.width)
+    image, is_grey = read_image(record.image_path, record.pixel_range), record.map_format == "grey"
+    if not path:
+        ids = np.zeros(size, np.int32)
+    elif is_grey:
+        ids = read_label_png(path) + 1
+        ids[np.isin(ids, np.array(record.void_values, np.int32) + 1)] = 0
+    else:
+        ids = read_panoptic_png(path)
     _check_size(record.image_path, image, size)
-    if not record.panoptic_path:
-        return image, np.zeros(size, np.int32)
-    ids = read_label_png(record.panoptic_path) + 1
-    _check_size(record.panoptic_path, ids, size)
-    ids[np.isin(ids, np.array(record.void_values, np.int32) + 1)] = 0
-    unlisted = np.setdiff1d(unique_ids(ids), [0, *segment_ids]) - 1
+    _check_size(path, ids, size)
+    if not path:
+        return image, ids
+    found, listed = unique_ids(ids), [segment.id for segment in record.segments]
+    unlisted = np.setdiff1d(found[found > 0], listed)
+    if unlisted.size and is_grey:
+        raise DataError(f"{path}: the map holds unknown labels: {few(unlisted - 1)}")
     if unlisted.size:
-        raise DataError(f"{record.panoptic_path}: the map holds unknown labels: {few(unlisted)}")
+        raise DataError(f"{path}: the map holds ids that the JSON lacks: {few(unlisted)}")
+    absent = np.setdiff1d(listed, found)
+    if absent.size and not is_grey:  # whose segments may be classes, in the image or not
+        raise DataError(f"{path}: the map lacks ids that the JSON lists: {few(absent)}")
     return image, ids
 
 
-def read_checked(image_path, panoptic_path, size, segment_ids, pixel_range=FULL_RANGE):
-    """Reads an image and its panoptic map, which must have this size and these ids.
-
-    Args:
-        image_path, panoptic_path: the two files, the map in COCO's colours.
-        size: `(height, width)`, as annotated.
-        segment_ids: ints, the ids that the JSON lists.
-        pixel_range: see `read_image`.
-
-    Returns:
-        As `load_segments`.
-
-    Raises:
-        DataError: as `load_segments`.
-    """
-    image = read_image(image_path, pixel_range)
-    ids = read_panoptic_png(panoptic_path)
-    _check_size(image_path, image, size)
-    _check_size(panoptic_path, ids, size)
-    found = unique_ids(ids)
-    unlisted = np.setdiff1d(found[found > 0], segment_ids)
-    if unlisted.size:
-        raise DataError(f"{panoptic_path}: the map holds ids that the JSON lacks: {few(unlisted)}")
-    absent = np.setdiff1d(segment_ids, found)
-    if absent.size:
-        raise DataError(f"{panoptic_path}: the map lacks ids that the JSON lists: {few(absent)}")
-    return image, ids
-
-
-def check_files(what, paths, file):
+def check_files(what: str, paths: Sequence[str], file: str | os.PathLike) -> None:
     """Raises DataError, naming the first, if any of the files that another one lists is missing.
 
     Args:
-        what: str, what the files are.
-        paths: list of paths.
-        file: the file that lists them.
+        what: what the files are.
+        paths: of the files.
+        file: the one that lists them.
     """
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
@@ -162,16 +141,9 @@ def check_files(what, paths, file):
         )
 
 
-def few(ids):
-    """Returns the first of some ids as text, so that a message stays on one line."""
-    ids = list(ids)
-    text = ", ".join(str(i) for i in ids[:5])
-    return text if len(ids) <= 5 else f"{text} and {len(ids) - 5} more"
-
-
 def _check_size(path, array, size):
     received = array.shape[:2]
-    if received != tuple(size):
+    if received != size:
         raise DataError(
             f"{path}: the size must be {size[0]}x{size[1]} (HxW), as annotated. "
             f"Received: {shown_size(path, received, size)}"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.folders import unread_kinds
+from tf_panoptic_fpn.folders import unread_kinds
 from tf_panoptic_fpn.inference.video import VIDEO_SUFFIXES
 
 _logger = logging.getLogger(__name__)

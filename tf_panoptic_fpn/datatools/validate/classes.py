@@ -1,13 +1,21 @@
 """Checks of what a data set holds of each class."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-def check_classes(categories, crowds, findings):
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.datatools.validate.findings import Findings
+
+
+def check_classes(
+    categories: CategoryTable, crowds: Mapping[int, Sequence[Any]], findings: Findings
+) -> None:
     """Names the categories that no annotation has, and those of which nothing can be learned.
 
     Args:
-        categories: `CategoryTable`.
-        crowds: dict: category id -> list, whether each of its annotations is a crowd.
-        findings: `Findings`, added to.
+        categories: of the data set.
+        crowds: category id -> whether each of its annotations is a crowd.
+        findings: added to.
     """
     for category in categories.categories:
         name = f"{category.name} (id {category.id})"

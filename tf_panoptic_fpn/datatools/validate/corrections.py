@@ -1,25 +1,33 @@
 """What a split's categories and images are in its corrected JSON."""
 
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.datatools.validate.findings import Changes
 from tf_panoptic_fpn.formats.breaches import LIST, Breaches
-from tf_panoptic_fpn.formats.coco_json import Fields
-from tf_panoptic_fpn.formats.json_file import read_lists
+from tf_panoptic_fpn.formats.coco_json import Fields, ImageFile
+from tf_panoptic_fpn.formats.json_file import Entry, read_lists
 
 
-def corrected_lists(path, categories, images, changes):
+def corrected_lists(
+    path: str | os.PathLike,
+    categories: CategoryTable,
+    images: Mapping[int | str, ImageFile],
+    changes: Changes,
+) -> tuple[list[Entry], dict[int | str, Entry]]:
     """Returns the entries of a JSON's categories and images, as they were read.
 
     Args:
         path: the JSON.
-        categories: `CategoryTable`, as it was read.
-        images: dict: image id -> `(file_name, height, width)`, as it was read.
-        changes: `Changes`, added to.
-
-    Returns:
-        `(categories, images)`: list of dicts; and dict: image id -> dict.
+        categories, images: as they were read.
+        changes: added to.
     """
     lists = read_lists(path, ("categories", "images"), Breaches(LIST)) or {}
-    quiet, kept = Fields(path, Breaches(LIST)), {"categories": {}, "images": {}}
-    values = {
+    quiet = Fields(path, Breaches(LIST))
+    kept: dict[str, dict[Any, Entry]] = {"categories": {}, "images": {}}
+    values: dict[str, dict[Any, Entry]] = {
         "categories": {
             category.id: {"id": category.id, "name": category.name}
             | {"isthing": int(category.is_thing)}
@@ -42,20 +50,20 @@ def corrected_lists(path, categories, images, changes):
                 read.pop("isthing", None)
             if not isinstance(entry.get("color", []), list):
                 entry.pop("color")
-            name = read.get("file_name", read.get("name"))
+            name = read["name" if key == "categories" else "file_name"]
             kept[key][entry_id] = {**entry, **corrections(entry, read, name, changes, key)}
     return list(kept["categories"].values()), kept["images"]
 
 
-def corrections(entry, read, where, changes, kind):
+def corrections(entry: Entry, read: Entry, where: str, changes: Changes, kind: str) -> Entry:
     """Returns those values that are not in the JSON as they were read, and notes each.
 
     Args:
-        entry: dict of the JSON.
-        read: dict: key -> value as it was read.
-        where: str, names the entry.
-        changes: `Changes`.
-        kind: str, what the entry is.
+        entry: of the JSON.
+        read: key -> value as it was read.
+        where: names the entry.
+        changes: added to.
+        kind: what the entry is.
     """
     changed = {key: value for key, value in read.items() if not _is_same(entry.get(key), value)}
     for key, value in changed.items():

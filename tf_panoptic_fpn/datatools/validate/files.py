@@ -3,6 +3,7 @@
 import hashlib
 import os
 
+import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
@@ -14,12 +15,14 @@ _ORIENTATION = 0x0112
 _MOST_BITS = 14  # that cameras with less than 16 have
 
 
-def check_image(path, stated_size):
+def check_image(
+    path: str | os.PathLike, stated_size: tuple[int, int] | None
+) -> tuple[list[tuple[str, str]], tuple[int, int] | None, bytes | None]:
     """Checks an image file.
 
     Args:
         path: the file.
-        stated_size: `(height, width)` as the JSON says, ints, or None.
+        stated_size: `(height, width)` as the JSON says, or None.
 
     Returns:
         `(breaches, size, digest)`: list of pairs of rule and text, the upright `(height, width)`
@@ -68,7 +71,7 @@ def _range_breaches(path):
     return [("pixel_range", f"values {low}..{high} of 0..65535, {bits} bits: {advice}")]
 
 
-def read_map(path):
+def read_map(path: str | os.PathLike) -> tuple[list[tuple[str, str]], np.ndarray | None]:
     """Reads a panoptic map with what is wrong with its file.
 
     Args:
@@ -93,7 +96,7 @@ def read_map(path):
         return [("undecodable", str(error).removeprefix(f"{path}: "))], None
 
 
-def missing_or_empty(path):
+def missing_or_empty(path: str | os.PathLike) -> list[tuple[str, str]]:
     """Returns the breach of a file that is not there or has no content, as a list."""
     if not os.path.isfile(path):
         return [("missing_file", "the file is missing")]

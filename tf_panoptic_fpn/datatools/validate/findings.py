@@ -1,8 +1,10 @@
 """The table of what was found."""
 
 import textwrap
+from collections.abc import Iterable
 
-from tf_panoptic_fpn.formats.breaches import LIST, RULES, Breaches, printable
+from tf_panoptic_fpn.formats.breaches import LIST, RULES, Breaches
+from tf_panoptic_fpn.messages import printable
 
 _WIDTH = 100
 
@@ -10,20 +12,20 @@ _WIDTH = 100
 class Findings(Breaches):
     """Counts of breaches with their first examples, by rule; none of them stops a check."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(LIST)
 
-    def extend(self, breaches):
+    def extend(self, breaches: Iterable[tuple[str, str]]) -> None:
         """Adds pairs of rule and example."""
         for rule, example in breaches:
             self.note(rule, example)
 
-    def note(self, rule, example):
+    def note(self, rule: str, example: str) -> None:
         """Counts what no reader names, since it reads on."""
         with self._lock:
             self._count(rule, example)
 
-    def table(self):
+    def table(self) -> str:
         """Returns the findings as text for a terminal, the worst first; "" without any."""
         lines = []
         for rule, (severity, text) in RULES.items():
@@ -43,16 +45,16 @@ class Findings(Breaches):
 class Changes:
     """Counts of the changes of a corrected JSON with an example, by kind."""
 
-    def __init__(self):
-        self.counts = {}
-        self.examples = {}
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.examples: dict[str, str] = {}
 
-    def add(self, kind, example):
+    def add(self, kind: str, example: str) -> None:
         """Counts a change."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.examples.setdefault(kind, printable(example))
 
-    def merge(self, other):
+    def merge(self, other: "Changes") -> None:
         """Adds the changes that others have made."""
         for kind, count in other.counts.items():
             self.counts[kind] = self.counts.get(kind, 0) + count

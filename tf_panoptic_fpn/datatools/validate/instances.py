@@ -14,13 +14,15 @@ from tf_panoptic_fpn.datatools.validate.measures import compare_with_mask
 from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.formats.breaches import ERROR, RULES
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
-from tf_panoptic_fpn.formats.rle import good_polygons, mask_area, mask_box
+from tf_panoptic_fpn.masks.rle import good_polygons, mask_area, mask_box
 
 _BOX_TOLERANCE = 2  # pixels; a polygon's box has fractions, its mask has not
 _OUTSIDE_TOLERANCE = 1  # pixels
 
 
-def validate_instances(images_dir, instances_json):
+def validate_instances(
+    images_dir: str | os.PathLike, instances_json: str | os.PathLike
+) -> Validation:
     """Checks all that the JSON and the images of a COCO instances split say.
 
     The corrected JSON has areas and boxes of the masks, the sizes of the files and plain numbers
@@ -30,9 +32,6 @@ def validate_instances(images_dir, instances_json):
     Args:
         images_dir: folder of the images.
         instances_json: the JSON.
-
-    Returns:
-        A `Validation`.
 
     Raises:
         DataError: if the JSON cannot be opened.

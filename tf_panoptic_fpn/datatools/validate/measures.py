@@ -1,16 +1,31 @@
 """Area, box and crowd of a segment or an instance, compared with its mask."""
 
+from collections.abc import Sequence
 
-def compare_with_mask(entry, read, category, area, box, where, area_tolerance=0, box_tolerance=1):
+from tf_panoptic_fpn.categories import Category
+from tf_panoptic_fpn.formats.json_file import Entry
+from tf_panoptic_fpn.formats.records import Instance, Segment
+
+
+def compare_with_mask(
+    entry: Entry,
+    read: Segment | Instance,
+    category: Category,
+    area: int,
+    box: Sequence[float],
+    where: str,
+    area_tolerance: float = 0,
+    box_tolerance: float = 1,
+) -> tuple[list[tuple[str, str]], Entry]:
     """Compares what a JSON says of a segment or an instance with its mask.
 
     Args:
-        entry: dict of the JSON.
-        read: the `Segment` or `Instance` that was made of it; what could not be read is None.
-        category: its `Category`.
-        area: int, pixels of the mask, above 0.
-        box: the mask's x, y, width and height, numbers.
-        where: str, names the segment.
+        entry: of the JSON.
+        read: what was made of it; what could not be read is None.
+        category: its own.
+        area: pixels of the mask, above 0.
+        box: the mask's x, y, width and height.
+        where: names the segment.
         area_tolerance, box_tolerance: pixels.
 
     Returns:

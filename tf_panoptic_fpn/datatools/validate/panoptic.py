@@ -3,10 +3,13 @@
 import collections
 import dataclasses
 import os
+from collections.abc import Sequence
 
+import numpy as np
+
+from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.datatools.validate.classes import check_classes
-from tf_panoptic_fpn.datatools.validate.components import count_parts
 from tf_panoptic_fpn.datatools.validate.corrections import corrected_lists, corrections
 from tf_panoptic_fpn.datatools.validate.files import check_image, read_map
 from tf_panoptic_fpn.datatools.validate.findings import Changes
@@ -15,13 +18,17 @@ from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.formats.breaches import ERROR, RULES
 from tf_panoptic_fpn.formats.coco_json import category_table, images_by_id
 from tf_panoptic_fpn.formats.coco_panoptic import panoptic_annotations
-from tf_panoptic_fpn.formats.json_file import read_lists
-from tf_panoptic_fpn.formats.segment_map import tight_boxes, unique_ids
+from tf_panoptic_fpn.formats.json_file import Entry, read_lists
+from tf_panoptic_fpn.formats.records import Segment
+from tf_panoptic_fpn.masks.components import count_parts
+from tf_panoptic_fpn.masks.segment_map import tight_boxes, unique_ids
 
 _TINY = 16  # pixels
 
 
-def validate_panoptic(images_dir, panoptic_json, panoptic_dir):
+def validate_panoptic(
+    images_dir: str | os.PathLike, panoptic_json: str | os.PathLike, panoptic_dir: str | os.PathLike
+) -> Validation:
     """Checks all that the JSON, the images and the maps of a COCO panoptic split say.
 
     The corrected JSON has areas and boxes of the maps, the sizes of the files and plain numbers for
@@ -33,13 +40,10 @@ def validate_panoptic(images_dir, panoptic_json, panoptic_dir):
         panoptic_json: the JSON.
         panoptic_dir: folder of the PNGs.
 
-    Returns:
-        A `Validation`.
-
     Raises:
         DataError: if the JSON cannot be opened.
     """
-    validation, others = Validation(), {}
+    validation, others = Validation(), Entry()
     findings, changes = validation.findings, validation.changes
     lists = read_lists(panoptic_json, ("images", "categories"), findings, others)
     if lists is None:
@@ -145,20 +149,28 @@ def _check(image, annotation, images_dir, panoptic_dir, table):
     return checked
 
 
-def compare_segments(ids, segments, entries, table, changes, file_name, first_id=0):
+def compare_segments(
+    ids: np.ndarray,
+    segments: Sequence[Segment],
+    entries: Sequence[Entry],
+    table: CategoryTable,
+    changes: Changes,
+    file_name: str,
+    first_id: int = 0,
+) -> tuple[list[Entry], list[tuple[str, str]]]:
     """Compares segments with their map.
 
     Args:
         ids: int `[H, W]`.
-        segments: list of `Segment`.
-        entries: list of dicts, that of the JSON for each.
-        table: `CategoryTable`.
-        changes: `Changes`, added to.
+        segments: what was read.
+        entries: that of the JSON for each.
+        table: of their categories.
+        changes: added to.
         file_name: of the image.
-        first_id: int, what the map's values are above those of its file.
+        first_id: what the map's values are above those of its file.
 
     Returns:
-        `(corrected, breaches)`: list of dicts, and pairs of rule and text.
+        `(corrected, breaches)`: entries, and pairs of rule and text.
     """
     segment_ids = [segment.id for segment in segments]
     boxes, areas = tight_boxes(ids, segment_ids)

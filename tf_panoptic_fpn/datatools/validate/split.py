@@ -1,6 +1,7 @@
 """Checks of a split of any other format, through the reader that training uses."""
 
 import collections
+from collections.abc import Callable
 
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.datatools.validate.classes import check_classes
@@ -9,15 +10,15 @@ from tf_panoptic_fpn.datatools.validate.findings import Changes
 from tf_panoptic_fpn.datatools.validate.panoptic import compare_segments
 from tf_panoptic_fpn.datatools.validate.validation import Validation
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.segment_map import unique_ids
+from tf_panoptic_fpn.formats.records import PanopticSplit, load_segments
+from tf_panoptic_fpn.masks.segment_map import unique_ids
 
 
-def validate_split(load_split):
+def validate_split(load_split: Callable[[], PanopticSplit]) -> Validation:
     """Checks the images of a split and what its reader makes of them.
 
     Args:
-        load_split: function that returns a `PanopticSplit`, or raises DataError.
+        load_split: returns the split, or raises DataError.
 
     Returns:
         A `Validation` without a corrected JSON.

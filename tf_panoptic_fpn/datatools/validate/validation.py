@@ -4,8 +4,8 @@ import dataclasses
 import time
 
 from tf_panoptic_fpn.datatools.validate.findings import Changes, Findings
-from tf_panoptic_fpn.formats.breaches import ERROR, NOTE, RULES, WARNING
-from tf_panoptic_fpn.formats.folders import plural
+from tf_panoptic_fpn.formats.breaches import ERROR, NOTE, RULES, WARNING, Breaches
+from tf_panoptic_fpn.messages import plural
 
 
 @dataclasses.dataclass
@@ -24,7 +24,7 @@ class Validation:
     digests: dict[bytes, str] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.monotonic)
 
-    def add_image(self, name, digest, void=0, pixels=0):
+    def add_image(self, name: str, digest: bytes | None, void: int = 0, pixels: int = 0) -> None:
         """Counts an image; `digest` is None if it could not be decoded."""
         self.num_images += 1
         self.void += void
@@ -36,7 +36,7 @@ class Validation:
         else:
             self.digests[digest] = name
 
-    def note_left_out(self, breaches):
+    def note_left_out(self, breaches: Breaches) -> None:
         """Notes as changes what a reader left out and why, but for what is corrected instead."""
         for breach in breaches.left_out:
             if breach.rule in ("bad_box", "iscrowd", "boxes_only"):
@@ -44,13 +44,13 @@ class Validation:
             example = ": ".join(filter(None, (breach.place, breach.text)))
             self.changes.add(f"left out: {RULES[breach.rule][1]}", example)
 
-    def check_leak(self, other):
+    def check_leak(self, other: "Validation") -> None:
         """Compares the images with those of another split's `Validation`."""
         for digest, name in self.digests.items():
             if digest in other.digests:
                 self.findings.note("leak", f"{name} and {other.digests[digest]}")
 
-    def summary(self):
+    def summary(self) -> str:
         """Returns one line of counts."""
         seconds = time.monotonic() - self.started
         counts = ", ".join(f"{s}s {self.findings.total(s)}" for s in (ERROR, WARNING, NOTE))

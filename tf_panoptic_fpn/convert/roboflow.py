@@ -5,31 +5,30 @@ import dataclasses
 import os
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
-from tf_panoptic_fpn.datatools.convert.source import Source
+from tf_panoptic_fpn.convert.coco_instances import read_coco_instances
+from tf_panoptic_fpn.convert.source import SPLITS, Source, SourceImage
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.folders import list_files, unread_kinds
+from tf_panoptic_fpn.folders import IMAGE_EXTENSIONS, list_files, unread_kinds
 from tf_panoptic_fpn.formats.json_file import read_lists
-from tf_panoptic_fpn.formats.png_pairs import IMAGE_EXTENSIONS
 
 ANNOTATIONS = "_annotations.coco.json"
-_SPLITS = {"train": "train", "valid": "validation", "val": "validation", "test": "test"}
+_FOLDERS = ("", "train", "valid", "val", "test")
 
 
-def find_splits(folder):
+def find_splits(folder: str | os.PathLike) -> dict[str, str]:
     """Dict: name of a folder ("" for the folder itself) -> the COCO JSON in it."""
-    paths = {name: os.path.join(folder, name, ANNOTATIONS) for name in ("", *_SPLITS)}
+    paths = {name: os.path.join(folder, name, ANNOTATIONS) for name in _FOLDERS}
     return {name: path for name, path in paths.items() if os.path.isfile(path)}
 
 
-def read_roboflow(folder, categories=None):
+def read_roboflow(folder: str | os.PathLike, categories: CategoryTable | None = None) -> Source:
     """Reads folders of images with a COCO JSON each.
 
     Roboflow lists the name of the project as category 0; it is no class.
 
     Args:
         folder: path.
-        categories: `CategoryTable` instead of the files' own, by the same ids.
+        categories: instead of the files' own, by the same ids.
 
     Returns:
         A `Source` with the splits that the folders are.
@@ -44,7 +43,8 @@ def read_roboflow(folder, categories=None):
     notes = []
     if categories is None:
         categories, notes = _categories(splits)
-    images, left_out = [], {}
+    images: list[SourceImage] = []
+    left_out: dict[str, list[str]] = {}
     for name, path in splits.items():
         source = read_coco_instances(os.path.join(folder, name), path, categories)
         for image in source.images:
@@ -54,7 +54,7 @@ def read_roboflow(folder, categories=None):
                     image,
                     image_id=len(images) + 1,
                     file_name=file_name,
-                    split=_SPLITS.get(name),
+                    split=SPLITS.get(name),
                 )
             )
         left_out |= {
@@ -63,7 +63,11 @@ def read_roboflow(folder, categories=None):
         }
     notes += unread_kinds(list_files(folder), (".json", ".txt", *IMAGE_EXTENSIONS))
     return Source(
-        categories, os.fspath(folder), tuple(images), annotations_left_out=left_out, notes=notes
+        categories,
+        os.fspath(folder),
+        tuple(images),
+        annotations_left_out=left_out,
+        notes=tuple(notes),
     )
 
 

@@ -6,38 +6,34 @@ import os
 
 import numpy as np
 
-from tf_panoptic_fpn.datatools.convert.painting import Shape, paint_shapes
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.convert.painting import Shape, paint_shapes
+from tf_panoptic_fpn.convert.source import Source, SourceImage, check_size
 from tf_panoptic_fpn.formats.breaches import LIST, Breaches
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
-from tf_panoptic_fpn.formats.coco_json import category_table, images_by_id
-from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
-from tf_panoptic_fpn.formats.rle import runs_of
+from tf_panoptic_fpn.masks.rle import runs_of
 
 
-def read_coco_instances(images_dir, instances_json, categories=None):
+def read_coco_instances(
+    images_dir: str | os.PathLike,
+    instances_json: str | os.PathLike,
+    categories: CategoryTable | None = None,
+) -> Source:
     """Reads a COCO instances JSON.
 
     Args:
         images_dir: folder of the images.
         instances_json: file with `images`, `annotations` and `categories`.
-        categories: `CategoryTable` instead of the file's own, by the same ids; by default those of
-            the file, things unless they have `isthing: 0`.
-
-    Returns:
-        A `Source`.
+        categories: by the same ids; by default those of the file, things unless they have
+            `isthing: 0`.
 
     Raises:
         DataError: if the file is no such JSON, or one of its images or categories breaks a rule. An
             annotation that breaks one is left out.
     """
-    lists = read_lists(instances_json, ("images", "categories"))
-    own_categories = category_table(lists["categories"], instances_json)
-    images_by_id(lists["images"], instances_json)
-    for _ in list_entries(instances_json, "annotations"):
-        pass
-    breaches = Breaches(LIST)  # the file holds together; what else is wrong with it costs no more
-    file = CocoInstances(instances_json, breaches, categories or own_categories, things_only=False)
+    breaches, head = Breaches(LIST), Breaches()
+    file = CocoInstances(instances_json, breaches, categories, things_only=False, head=head)
+    breaches.merge(head)
     faults = collections.defaultdict(list)
     for breach in breaches.left_out:
         image, _, annotation = breach.place.partition(": ")

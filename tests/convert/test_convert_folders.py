@@ -9,9 +9,10 @@ from PIL import Image
 
 from tf_panoptic_fpn.commands import convert_data
 from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.convert.yolo import read_yolo_labels
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
-from tf_panoptic_fpn.formats.folders import plural, unread_kinds
-from tf_panoptic_fpn.formats.yolo import read_yolo_labels
+from tf_panoptic_fpn.folders import unread_kinds
+from tf_panoptic_fpn.messages import plural
 
 
 def save_image(path, size=(4, 8)):

@@ -9,7 +9,7 @@ from convert_command import command, convert, drawn
 from PIL import Image
 
 from tf_panoptic_fpn.commands import convert_data
-from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
+from tf_panoptic_fpn.convert.labelme import read_labelme
 from tf_panoptic_fpn.errors import DataError
 
 RED = (200, 30, 40)

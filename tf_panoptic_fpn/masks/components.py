@@ -1,17 +1,19 @@
 """Connected parts of the segments of a map."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def count_parts(ids, segment_ids):
+def count_parts(ids: np.ndarray, segment_ids: Sequence[int]) -> list[int]:
     """Counts the 8-connected parts of segments.
 
     Args:
         ids: int `[H, W]`.
-        segment_ids: list of n ints.
+        segment_ids: of the segments.
 
     Returns:
-        list of n ints.
+        The number of each.
     """
     height, width = ids.shape
     starts_run = np.ones(ids.shape, bool)

@@ -1,13 +1,15 @@
 """From shapes that may overlap, or from maps of classes and instances, to one panoptic map."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from tf_panoptic_fpn.datatools.convert.source import Drawing
+from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.convert.runs import foreground, mask_runs, runs_area, runs_mask
+from tf_panoptic_fpn.convert.source import Drawing
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.rle import foreground, mask_runs, runs_area, runs_mask
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Shape:
     z_order: int = 0
 
 
-def merge_shapes(parts, size):
+def merge_shapes(parts: Sequence[Shape], size: tuple[int, int]) -> Shape:
     """Makes one shape of several of one category; `size` is `(height, width)` of the image."""
     first, *others = parts
     if not others:
@@ -39,7 +41,9 @@ def merge_shapes(parts, size):
     )
 
 
-def paint_shapes(shapes, size, categories):
+def paint_shapes(
+    shapes: Sequence[Shape], size: tuple[int, int], categories: CategoryTable
+) -> Drawing:
     """Paints shapes into one map; a pixel belongs to the shape on top.
 
     From the bottom: stuff, crowds, things, and among each the larger below the smaller, unless the
@@ -51,15 +55,15 @@ def paint_shapes(shapes, size, categories):
     The shapes of one stuff category become one segment. Those without a category lie among things.
 
     Args:
-        shapes: list of `Shape`.
-        size: `(height, width)`, ints.
-        categories: `CategoryTable` of their categories.
+        shapes: any number of them.
+        size: `(height, width)`.
+        categories: theirs.
 
     Returns:
         A `Drawing`; segment ids are the shapes' positions, counted from 1.
     """
     height, width = size
-    stuff_ids = {}
+    stuff_ids: dict[int | None, int] = {}
     is_stuff = {category.id for category in categories.stuff}.__contains__
     segment_ids = [
         stuff_ids.setdefault(shape.category_id, i) if is_stuff(shape.category_id) else i
@@ -80,7 +84,8 @@ def paint_shapes(shapes, size, categories):
     ids = np.ascontiguousarray(columns.reshape(width, height).T)
 
     _, visible = tight_boxes(ids, np.arange(1, len(shapes) + 1))
-    segments, left_out = {}, []
+    segments: dict[int, tuple[int, bool]] = {}
+    left_out = []
     is_void, is_empty = np.zeros((2, len(shapes) + 1), bool)
     for shape, segment_id, area in zip(shapes, segment_ids, areas, strict=True):
         if not visible[segment_id - 1]:
@@ -98,7 +103,9 @@ def paint_shapes(shapes, size, categories):
     return Drawing(ids, segments, tuple(left_out), void)
 
 
-def combine_maps(semantic, instance, categories, void=()):
+def combine_maps(
+    semantic: np.ndarray, instance: np.ndarray, categories: CategoryTable, void: Sequence[int] = ()
+) -> Drawing:
     """Joins a map of classes and a map of instances.
 
     A segment is every pair of a thing category and an instance that occurs, and every stuff
@@ -107,11 +114,8 @@ def combine_maps(semantic, instance, categories, void=()):
     Args:
         semantic: int `[H, W]`, category ids; 0, unless it is a category, is not annotated.
         instance: int `[H, W]`, 0 for none.
-        categories: `CategoryTable`.
+        categories: those of `semantic`.
         void: values of `semantic` that stand for void.
-
-    Returns:
-        A `Drawing`.
 
     Raises:
         DataError: if the sizes differ, or a value is neither a category nor void.
@@ -122,7 +126,8 @@ def combine_maps(semantic, instance, categories, void=()):
     by_id = categories.by_id
     pairs = semantic.astype(np.int64) << 32 | instance
     found, inverse = np.unique(pairs, return_inverse=True)
-    segments, labels, stuff_ids = {}, np.zeros(len(found), np.int32), {}
+    segments, labels = {}, np.zeros(len(found), np.int32)
+    stuff_ids: dict[int, int] = {}
     is_void = np.isin(found >> 32, void)
     for position, (category_id, number) in enumerate(
         zip(found >> 32, found & 0xFFFFFFFF, strict=True)
@@ -143,15 +148,12 @@ def combine_maps(semantic, instance, categories, void=()):
     return Drawing(ids, segments, void=marked)
 
 
-def fill_background(drawing, category_id):
+def fill_background(drawing: Drawing, category_id: int) -> Drawing:
     """Gives what is not annotated, and not void by the annotation either, to a stuff category.
 
     Args:
-        drawing: `Drawing`.
-        category_id: int, the category; joined with its segment if it has one already.
-
-    Returns:
-        A `Drawing`.
+        drawing: of the annotations.
+        category_id: joined with its segment if it has one already.
     """
     rest = drawing.ids == 0
     if drawing.void is not None:

@@ -1,21 +1,26 @@
 """Cityscapes as published to COCO's panoptic format, as cityscapesScripts does."""
 
-import concurrent.futures
 import json
 import os
 
 import numpy as np
-from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import write_text
+from tf_panoptic_fpn.convert.source import Drawing
+from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.cityscapes import annotated, read_cityscapes
 from tf_panoptic_fpn.formats.images import read_label_png
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
+from tf_panoptic_fpn.formats.records import LazyRecords
 
 
-def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
+def convert_cityscapes(
+    images_dir: str | os.PathLike,
+    label_dir: str | os.PathLike,
+    panoptic_json: str | os.PathLike,
+    panoptic_dir: str | os.PathLike,
+) -> None:
     """Writes a split of Cityscapes in COCO's panoptic format, as cityscapesScripts does.
 
     Segments keep the ids of the published maps and categories are label ids. Unlike there, the
@@ -34,16 +39,15 @@ def convert_cityscapes(images_dir, label_dir, panoptic_json, panoptic_dir):
     if os.path.exists(panoptic_json):
         raise DataError(f"{panoptic_json}: exists already")
     split = read_cityscapes(images_dir, label_dir)
+    assert isinstance(split.images, LazyRecords)  # of which no map is to be read twice
     try:
         os.makedirs(panoptic_dir, exist_ok=True)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            work = pool.map(lambda record: _convert(record, panoptic_dir), split.images.records)
-            pairs = list(tqdm(work, "convert", len(split.images), unit="image"))
-        tree = {
-            "images": [image for image, _ in pairs],
-            "annotations": [annotation for _, annotation in pairs],
-            "categories": split.categories.to_coco(),
-        }
+        work = map_in_threads(
+            lambda record: _convert(record, panoptic_dir), split.images.records, "convert"
+        )
+        images, annotations = zip(*work, strict=True)
+        categories = split.categories.to_coco()
+        tree = {"images": images, "annotations": annotations, "categories": categories}
         write_text(panoptic_json, json.dumps(tree))
     except OSError as error:
         path = error.filename or panoptic_dir
@@ -55,18 +59,7 @@ def _convert(record, panoptic_dir):
     values = read_label_png(record.panoptic_path)
     record = annotated(record, values)
     ids = np.where(np.isin(values, record.void_values), 0, values)
-    segments = []
-    boxes, areas = tight_boxes(ids, [segment.id - 1 for segment in record.segments])
-    for segment, (y1, x1, y2, x2), area in zip(record.segments, boxes, areas, strict=True):
-        segments.append(
-            {
-                "id": segment.id - 1,
-                "category_id": segment.category_id,
-                "area": int(area),
-                "bbox": [int(x1), int(y1), int(x2 - x1), int(y2 - y1)],
-                "iscrowd": int(segment.is_crowd),
-            }
-        )
+    segments = {s.id - 1: (s.category_id, s.is_crowd) for s in record.segments}
     png_name = f"{record.image_id}_gtFine_panoptic.png"
     write_panoptic_png(ids, os.path.join(panoptic_dir, png_name))
     image = {
@@ -75,5 +68,8 @@ def _convert(record, panoptic_dir):
         "height": record.height,
         "file_name": record.file_name,
     }
-    annotation = {"image_id": record.image_id, "file_name": png_name, "segments_info": segments}
-    return image, annotation
+    return image, {
+        "image_id": record.image_id,
+        "file_name": png_name,
+        "segments_info": Drawing(ids, segments).segments_info(),
+    }

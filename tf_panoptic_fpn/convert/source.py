@@ -1,13 +1,23 @@
 """What the reader of each kind of annotation returns."""
 
-import collections.abc
 import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.json_file import read_json
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
+
+# What tools call a split: what it is called here.
+SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +34,25 @@ class Drawing:
     left_out: tuple[str, ...] = ()
     void: np.ndarray | None = None
 
-    def without(self, faults):
+    def without(self, faults: Iterable[str]) -> "Drawing":
         """Returns the drawing with more that is left out."""
         return dataclasses.replace(self, left_out=(*faults, *self.left_out))
+
+    def segments_info(self) -> list[dict[str, Any]]:
+        """Returns the segments as a COCO panoptic JSON lists them."""
+        boxes, areas = tight_boxes(self.ids, list(self.segments))
+        return [
+            {
+                "id": segment_id,
+                "category_id": category_id,
+                "iscrowd": int(is_crowd),
+                "area": area,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+            }
+            for (segment_id, (category_id, is_crowd)), (y1, x1, y2, x2), area in zip(
+                self.segments.items(), boxes.astype(int).tolist(), areas.tolist(), strict=True
+            )
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +66,8 @@ class SourceImage:
 
     image_id: int | str
     file_name: str
-    draw: collections.abc.Callable
-    read_bytes: collections.abc.Callable | None = None
+    draw: Callable[[tuple[int, int], CategoryTable], Drawing]
+    read_bytes: Callable[[], bytes] | None = None
     split: str | None = None
 
 
@@ -64,49 +90,22 @@ class SizeError(DataError):
     """The size that an annotation states is not that of its image."""
 
 
-def check_size(what, stated, size):
+def check_size(what: str, stated: Sequence[int], size: Sequence[int]) -> None:
     """Raises SizeError if the stated `(height, width)` is not that of the upright image."""
     if tuple(stated) != tuple(size):
-        stated, received = ("{}x{}".format(*s) for s in (stated, size))
-        raise SizeError(f"{what} says {stated} (HxW), the image is {received}")
+        sizes = "{}x{} (HxW), the image is {}x{}".format(*stated, *size)
+        raise SizeError(f"{what} says {sizes}")
 
 
-def read_categories(path):
-    """Reads a categories file.
-
-    Args:
-        path: a JSON file: a list of objects with `id`, `name` and `isthing`, or an object with
-            such a list as `categories`, as every COCO file has it.
-
-    Returns:
-        `CategoryTable`.
-
-    Raises:
-        DataError: if the file cannot be read, or a category lacks a key.
-    """
-    tree = read_json(path, (dict, list))
-    entries = tree.get("categories") if isinstance(tree, dict) else tree
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: must hold a list of categories")
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("isthing") not in (0, 1):
-            raise DataError(
-                f"{path}: a category needs `id`, `name` and an `isthing` of 0 or 1. "
-                f"Received: {entry!r:.100}"
-            )
-    return CategoryTable.from_coco(entries, file=str(path))
-
-
-def declare_stuff(categories, stuff, background=None):
+def declare_stuff(
+    categories: CategoryTable, stuff: Sequence[str], background: str | None = None
+) -> CategoryTable:
     """Makes stuff of categories, the others staying what they are.
 
     Args:
-        categories: `CategoryTable`.
+        categories: of the data set.
         stuff: names of categories.
         background: name of the stuff that fills what is not annotated; added if it is new.
-
-    Returns:
-        `CategoryTable`.
 
     Raises:
         ConfigError: if no category has a name of `stuff`.
@@ -119,11 +118,7 @@ def declare_stuff(categories, stuff, background=None):
     if background is not None and background not in names:
         entries.append(Category(max((c.id for c in entries), default=0) + 1, background, False))
     changed = {*stuff, background}
+    things = [c.is_thing and c.name not in changed for c in entries]
     return CategoryTable(
-        tuple(
-            dataclasses.replace(
-                category, is_thing=category.is_thing and category.name not in changed
-            )
-            for category in entries
-        )
+        tuple(dataclasses.replace(c, is_thing=t) for c, t in zip(entries, things, strict=True))
     )

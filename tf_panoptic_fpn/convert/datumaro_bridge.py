@@ -9,16 +9,16 @@ import re
 import numpy as np
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.datatools.convert.painting import Shape, merge_shapes, paint_shapes
-from tf_panoptic_fpn.datatools.convert.source import Source, SourceImage, check_size
+from tf_panoptic_fpn.convert.painting import Shape, merge_shapes, paint_shapes
+from tf_panoptic_fpn.convert.runs import mask_runs, segmentation_runs
+from tf_panoptic_fpn.convert.source import SPLITS, Source, SourceImage, check_size
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.folders import plural
-from tf_panoptic_fpn.formats.rle import mask_runs, segmentation_runs
-
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+from tf_panoptic_fpn.messages import plural
 
 
-def read_datumaro(folder, categories=None, kind=None):
+def read_datumaro(
+    folder: str | os.PathLike, categories: CategoryTable | None = None, kind: str | None = None
+) -> Source:
     """Reads a folder through datumaro.
 
     Polygons, masks and ellipses have an area. Those of one label and one group are one instance,
@@ -26,12 +26,9 @@ def read_datumaro(folder, categories=None, kind=None):
 
     Args:
         folder: path.
-        categories: `CategoryTable`; by default every label is a thing, with ids from 1 on in the
-            order of the labels.
+        categories: by default every label is a thing, with ids from 1 on in the order of the
+            labels.
         kind: datumaro's name of the format, e.g. "cvat"; by default it is found by datumaro.
-
-    Returns:
-        A `Source`.
 
     Raises:
         ConfigError: if datumaro is not installed, or does not know the format.
@@ -55,7 +52,7 @@ def read_datumaro(folder, categories=None, kind=None):
             image_id,
             os.path.relpath(path, images_dir),
             functools.partial(_draw, item, labels),
-            split=_SPLITS.get(item.subset),
+            split=SPLITS.get(item.subset),
         )
         for image_id, (path, item) in enumerate(items, 1)
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
-from tf_panoptic_fpn.formats.rle import runs_of
+from tf_panoptic_fpn.masks.rle import runs_of
 
 
 def _mask(runs, size):

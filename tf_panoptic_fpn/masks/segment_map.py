@@ -4,10 +4,12 @@ A panoptic map has some thousand runs against some hundred thousand pixels, so e
 little more than one comparison of neighbours.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def unique_ids(ids):
+def unique_ids(ids: np.ndarray) -> np.ndarray:
     """Returns the ids that occur in a map, sorted.
 
     Args:
@@ -20,7 +22,9 @@ def unique_ids(ids):
     return np.unique(run_ids)
 
 
-def tight_boxes(ids, segment_ids):
+def tight_boxes(
+    ids: np.ndarray, segment_ids: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Boxes and areas of segments, from the map itself.
 
     Args:

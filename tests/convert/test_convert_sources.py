@@ -13,10 +13,10 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.commands import convert_data, validate_data
-from tf_panoptic_fpn.datatools.convert.coco_instances import read_coco_instances
-from tf_panoptic_fpn.datatools.convert.labelme import read_labelme
+from tf_panoptic_fpn.convert.coco_instances import read_coco_instances
+from tf_panoptic_fpn.convert.labelme import read_labelme
+from tf_panoptic_fpn.convert.voc import CLASSES
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
-from tf_panoptic_fpn.formats.voc import CLASSES
 
 
 def box(x, y, width, height):

@@ -9,26 +9,25 @@ from PIL import Image
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import load_config
-from tf_panoptic_fpn.datatools.convert.painting import (
+from tf_panoptic_fpn.convert.painting import (
     Shape,
     combine_maps,
     fill_background,
     paint_shapes,
 )
-from tf_panoptic_fpn.datatools.convert.source import (
+from tf_panoptic_fpn.convert.runs import mask_runs
+from tf_panoptic_fpn.convert.source import (
     Drawing,
     Source,
     SourceImage,
     declare_stuff,
-    read_categories,
 )
-from tf_panoptic_fpn.datatools.convert.writer import write_panoptic
+from tf_panoptic_fpn.convert.writer import write_panoptic
 from tf_panoptic_fpn.datatools.validate.panoptic import validate_panoptic
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.breaches import ERROR, WARNING
 from tf_panoptic_fpn.formats.coco_panoptic import read_coco_panoptic
 from tf_panoptic_fpn.formats.records import load_segments
-from tf_panoptic_fpn.formats.rle import mask_runs
 
 CAR, ROAD, PERSON = 3, 5, 8
 CATEGORIES = CategoryTable(
@@ -179,15 +178,15 @@ def test_a_bad_categories_file(tmp_path, tree, fault):
     path = tmp_path / "categories.json"
     path.write_text(json.dumps(tree))
     with pytest.raises(DataError, match=f"{path}: .*{fault}"):
-        read_categories(path)
+        CategoryTable.load(path, default_thing=None)
 
 
 def test_a_categories_file(tmp_path):
     path = tmp_path / "categories.json"
     CATEGORIES.save(path)
-    assert read_categories(path) == CATEGORIES
+    assert CategoryTable.load(path, default_thing=None) == CATEGORIES
     path.write_text(json.dumps({"categories": CATEGORIES.to_coco()}))
-    assert read_categories(path) == CATEGORIES
+    assert CategoryTable.load(path, default_thing=None) == CATEGORIES
 
 
 IDS = np.array([[1, 1, 0, 2], [1, 1, 2, 2]], np.int32)
@@ -370,3 +369,14 @@ def test_what_is_written_validates(tmp_path):
     write_panoptic(make_source(tmp_path, ["a.png"]), out)
     findings = validate_panoptic(out / "images", out / "panoptic.json", out / "panoptic").findings
     assert findings.total(ERROR) == findings.total(WARNING) == 0
+
+
+def test_images_without_a_split_train(tmp_path):
+    source = make_source(tmp_path, ["a.png", "b.png", "c.png"])
+    splits = ("test", None, "train")
+    images = [dataclasses.replace(i, split=s) for i, s in zip(source.images, splits, strict=True)]
+    source = dataclasses.replace(source, images=tuple(images))
+    conversion = write_panoptic(source, tmp_path / "out")
+    assert conversion.num_images == {"panoptic_train.json": 2, "panoptic_test.json": 1}
+    with pytest.raises(ConfigError, match=r"splits of its own, \['None', 'test', 'train'\]"):
+        write_panoptic(source, tmp_path / "more", validation_share=0.5)

@@ -3,21 +3,18 @@
 import os
 import pathlib
 
-from tf_panoptic_fpn.datatools.convert.roboflow import find_splits
+from tf_panoptic_fpn.convert.labelme import read_labelme_file
+from tf_panoptic_fpn.convert.roboflow import find_splits
+from tf_panoptic_fpn.convert.voc import voc_folders
+from tf_panoptic_fpn.convert.yolo import find_yolo_file
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.formats.folders import list_files
-from tf_panoptic_fpn.formats.labelme import read_labelme_file
-from tf_panoptic_fpn.formats.voc import voc_folders
-from tf_panoptic_fpn.formats.yolo import find_yolo_file
+from tf_panoptic_fpn.folders import list_files
 
 _TRIED = 20  # JSON files, to find one of LabelMe's
 
 
-def recognise(folder):
+def recognise(folder: str | os.PathLike) -> str:
     """Finds the source of a folder.
-
-    Args:
-        folder: path.
 
     Returns:
         "roboflow", "yolo", "voc", "labelme" or "datumaro" (an XML of CVAT).

@@ -1,21 +1,22 @@
 """Masks as run lengths, down the columns, background first; and COCO's code for them."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from tf_panoptic_fpn.errors import DataError
 
+Rle = dict[str, Any]  # COCO's: {"size": [H, W], "counts": bytes}
+
 _LONGEST = np.iinfo(np.uint16).max
 _MORE = 48 + 32  # characters from here on are not the last of their number
 
 
-def runs_of(rles):
+def runs_of(rles: Sequence[Rle]) -> tuple[np.ndarray, np.ndarray]:
     """Unpacks the compressed counts of COCO RLEs.
-
-    Args:
-        rles: list of dicts `{"size": [H, W], "counts": bytes}`.
 
     Returns:
         `(runs, num_runs)`: uint16 `[r]`, the run lengths of all masks one after the other, down the
@@ -71,12 +72,16 @@ def _split_long(counts, mask, num_masks):
 class MaskError(DataError):
     """A segmentation breaks a rule, which pycocotools might not survive."""
 
-    def __init__(self, text, rule="segmentation"):
+    def __init__(self, text: str, rule: str = "segmentation") -> None:
         super().__init__(text)
         self.rule = rule
 
 
-def encode_segmentation(segmentation, size, on_bad_part=None):
+def encode_segmentation(
+    segmentation: Any,
+    size: Sequence[int],
+    on_bad_part: Callable[[str], Any] | None = None,
+) -> Rle:
     """Makes a COCO RLE of an annotation's `segmentation`, by pycocotools' rules.
 
     Args:
@@ -85,9 +90,6 @@ def encode_segmentation(segmentation, size, on_bad_part=None):
         size: (height, width) of the image.
         on_bad_part: called with a line of text for each polygon that is left out, others being
             good.
-
-    Returns:
-        dict `{"size": [H, W], "counts": bytes}`.
 
     Raises:
         MaskError: if the segmentation, or each of its polygons, breaks a rule.
@@ -117,17 +119,19 @@ def encode_segmentation(segmentation, size, on_bad_part=None):
     return rle
 
 
-def mask_area(rle):
-    """Returns the number of pixels of a COCO RLE, an int."""
+def mask_area(rle: Rle) -> int:
+    """Returns the number of pixels of a COCO RLE."""
     return int(coco_mask.area(rle))
 
 
-def mask_box(rle):
+def mask_box(rle: Rle) -> tuple[float, float, float, float]:
     """Returns the tight box of a COCO RLE, floats x, y, width, height; zeros without a pixel."""
     return tuple(coco_mask.toBbox(rle).tolist())
 
 
-def good_polygons(polygons, size, on_bad_part=None):
+def good_polygons(
+    polygons: list[Any], size: Sequence[int], on_bad_part: Callable[[str], Any] | None = None
+) -> list[list[float]]:
     """Returns those of a list of polygons that can be rasterised; see `encode_segmentation`."""
     if not polygons:
         raise MaskError("`segmentation` is empty")
@@ -192,88 +196,3 @@ def _check_text(rle):
     if counts.min() < 0:
         raise MaskError("the RLE's counts must be 0 or above")
     _check_sum(int(counts.sum()), rle["size"])
-
-
-def segmentation_runs(segmentation, size):
-    """Rasterises a COCO segmentation.
-
-    Args:
-        segmentation: polygons or an RLE, see `encode_segmentation`.
-        size: `(height, width)`, ints.
-
-    Returns:
-        int64 `[r]`, run lengths.
-
-    Raises:
-        DataError: if the segmentation breaks a rule, such as less than 3 points in a polygon.
-    """
-    runs, _ = runs_of([encode_segmentation(segmentation, size)])
-    return runs.astype(np.int64)
-
-
-def mask_runs(mask):
-    """Run lengths of a mask; the inverse of `runs_mask`.
-
-    Args:
-        mask: bool `[H, W]`.
-
-    Returns:
-        int64 `[r]`, run lengths.
-    """
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat, prepend=False))
-    return np.diff(changes, prepend=0, append=flat.size)
-
-
-def runs_mask(runs, size):
-    """Mask of run lengths.
-
-    Args:
-        runs: int64 `[r]`.
-        size: `(height, width)`, ints.
-
-    Returns:
-        bool `[H, W]`.
-    """
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(size[1], size[0]).T
-
-
-def runs_area(runs):
-    """Returns the number of foreground pixels of run lengths, an int."""
-    return int(runs[1::2].sum())
-
-
-def runs_box(runs, height):
-    """Returns the tight box (x, y, width, height) of run lengths, ints; zeros without foreground.
-
-    Args:
-        runs: int64 `[r]`.
-        height: int, of the image.
-    """
-    starts, lengths = foreground(runs)
-    if not len(starts):
-        return (0, 0, 0, 0)
-    first_column, first_row = np.divmod(starts, height)
-    last_column, last_row = np.divmod(starts + lengths - 1, height)
-    # A run into the next column has pixels in the lowest and in the highest row.
-    wraps = bool((last_column > first_column).any())
-    top = 0 if wraps else int(first_row.min())
-    bottom = height if wraps else int(last_row.max()) + 1
-    left, right = int(first_column.min()), int(last_column.max()) + 1
-    return (left, top, right - left, bottom - top)
-
-
-def foreground(runs):
-    """Starts and lengths of the foreground runs.
-
-    Args:
-        runs: int64 `[r]`.
-
-    Returns:
-        `(starts, lengths)`: int64 `[n]` each, in pixels of the column-major image.
-    """
-    ends = np.cumsum(runs)
-    lengths = runs[1::2]
-    starts = ends[1::2] - lengths
-    return starts[lengths > 0], lengths[lengths > 0]

@@ -5,15 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.formats.rle import (
+from tf_panoptic_fpn.convert.runs import (
     foreground,
     mask_runs,
     runs_area,
-    runs_box,
     runs_mask,
     segmentation_runs,
 )
+from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.masks.rle import encode_segmentation, mask_box
 
 MASKS = arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]  # 4 wide, 3 high
@@ -36,7 +36,7 @@ def test_runs_of_a_mask(mask):
     as_list = {"size": list(mask.shape), "counts": runs.tolist()}
     np.testing.assert_array_equal(segmentation_runs(as_list, mask.shape), runs)
     assert runs_area(runs) == mask.sum()
-    assert runs_box(runs, mask.shape[0]) == tuple(coco_mask.toBbox(rle))
+    assert mask_box(encode_segmentation(as_list, mask.shape)) == tuple(coco_mask.toBbox(rle))
     starts, lengths = foreground(runs)
     pixels = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
     np.testing.assert_array_equal(pixels, np.flatnonzero(mask.ravel(order="F")))
@@ -47,7 +47,7 @@ def test_long_runs():
     mask[:, 1:-1] = True  # one run of 349000: 4 characters
     runs = segmentation_runs(compressed(mask), mask.shape)
     np.testing.assert_array_equal(runs_mask(runs, mask.shape), mask)
-    assert (runs_area(runs), runs_box(runs, 500)) == (349000, (1, 0, 698, 500))
+    assert (runs_area(runs), mask_box(compressed(mask))) == (349000, (1, 0, 698, 500))
 
 
 def test_polygons():
@@ -61,6 +61,6 @@ def test_polygons():
     np.testing.assert_array_equal(runs_mask(both, (6, 8)), mask)
     nothing = mask_runs(np.zeros((6, 8), bool))
     assert runs_area(nothing) == 0
-    assert runs_box(nothing, 6) == (0, 0, 0, 0)
+    assert mask_box(compressed(np.zeros((6, 8), bool))) == (0, 0, 0, 0)
     with pytest.raises(DataError, match=r"sum to 48, the image's pixels. Received: 40"):
         segmentation_runs({"size": [6, 8], "counts": [40]}, (6, 8))

@@ -9,13 +9,12 @@ import shutil
 
 import yaml
 
-from tf_panoptic_fpn.datatools.convert.painting import fill_background
-from tf_panoptic_fpn.datatools.convert.source import SizeError
+from tf_panoptic_fpn.convert.painting import fill_background
+from tf_panoptic_fpn.convert.source import SizeError, Source
 from tf_panoptic_fpn.datatools.threads import map_in_threads
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.images import read_header, read_image
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
-from tf_panoptic_fpn.formats.segment_map import tight_boxes
 
 IMAGE_FILES = ("link", "copy", "reference")
 SPLITS = ("train", "validation", "test")
@@ -36,7 +35,13 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
 
-def write_panoptic(source, output, image_files="link", validation_share=0.0, background=None):
+def write_panoptic(
+    source: Source,
+    output: str | os.PathLike,
+    image_files: str = "link",
+    validation_share: float = 0.0,
+    background: str | None = None,
+) -> Conversion:
     """Writes a `Source` in the COCO panoptic format.
 
     `output` gets `panoptic/*.png`, `panoptic.json` (with a validation share `panoptic_train.json`
@@ -45,16 +50,13 @@ def write_panoptic(source, output, image_files="link", validation_share=0.0, bac
     it is written.
 
     Args:
-        source: `Source`.
+        source: what is annotated.
         output: folder, which must not exist or be empty.
         image_files: "link" for symbolic links to the images, "copy", or "reference" to leave them
             where they are: then there is no `images/`.
-        validation_share: float in [0, 1), the share of the images that become the validation
+        validation_share: in [0, 1), the share of the images that become the validation
             split, drawn by a hash of their names. Not for a source that has splits.
         background: name of the stuff category that takes what is not annotated; void without.
-
-    Returns:
-        A `Conversion`.
 
     Raises:
         ConfigError: if `output` is not empty or cannot be written, or the source has splits and a
@@ -64,7 +66,8 @@ def write_panoptic(source, output, image_files="link", validation_share=0.0, bac
     output = pathlib.Path(output).absolute()
     own = {image.split for image in source.images}
     if validation_share and len(own) > 1:
-        raise ConfigError(f"--validation-share: the data has splits of its own, {sorted(own)}")
+        names = sorted(map(str, own))
+        raise ConfigError(f"--validation-share: the data has splits of its own, {names}")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise ConfigError(f"{output}: the output must be a new or an empty folder")
     partial = output.with_name(f".{output.name}.partial")  # of a run that was killed, if any
@@ -191,7 +194,7 @@ def _convert_image(image, source, folder, png_name, image_files, background_id):
     annotation = {
         "image_id": image.image_id,
         "file_name": pathlib.PurePath(png_name).as_posix(),
-        "segments_info": _segments_info(drawing),
+        "segments_info": drawing.segments_info(),
     }
     return entry, annotation, drawing.left_out
 
@@ -215,22 +218,6 @@ def _with_orientation(error, image_path):
     return error
 
 
-def _segments_info(drawing):
-    boxes, areas = tight_boxes(drawing.ids, list(drawing.segments))
-    return [
-        {
-            "id": segment_id,
-            "category_id": category_id,
-            "iscrowd": int(is_crowd),
-            "area": int(area),
-            "bbox": [int(x1), int(y1), int(x2 - x1), int(y2 - y1)],
-        }
-        for (segment_id, (category_id, is_crowd)), (y1, x1, y2, x2), area in zip(
-            drawing.segments.items(), boxes, areas, strict=True
-        )
-    ]
-
-
 def _check_name(file_name):
     """A name must not lead out of the folder that it is written to."""
     path = pathlib.PurePath(file_name)
@@ -250,14 +237,13 @@ def _png_names(images):
 
 
 def _splits(done, validation_share):
-    """Dict: JSON file -> split, image and annotation of its images, in their order."""
-    own = {split for split, *_ in done}
-    if len(own) > 1:
-        return {
-            f"panoptic_{name}.json": [entry for entry in done if entry[0] == name]
-            for name in SPLITS
-            if name in own
-        }
+    """Dict: JSON file -> split, image and annotation of its images, in their order.
+
+    Where others have a split, an image without one is for training.
+    """
+    if len({split for split, *_ in done}) > 1:
+        by_split = {name: [e for e in done if (e[0] or "train") == name] for name in SPLITS}
+        return {f"panoptic_{name}.json": entries for name, entries in by_split.items() if entries}
     if not validation_share:
         return {"panoptic.json": done}
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_panoptic_fpn.formats.segment_map import tight_boxes, unique_ids
+from tf_panoptic_fpn.masks.segment_map import tight_boxes, unique_ids
 
 MAPS = hnp.arrays(
     np.int32,
