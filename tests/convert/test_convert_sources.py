@@ -80,6 +80,17 @@ def test_coco_instances(coco, capsys):
     assert "annotation 14: unknown category id 9\n" in printed
 
 
+def test_a_part_that_cannot_be_read_is_named_and_the_rest_is_kept(coco, capsys):
+    tree = coco_tree()
+    tree["annotations"][1]["segmentation"].append([1, 2, 3, 4])
+    (coco / "instances.json").write_text(json.dumps(tree))
+    loaded, categories = convert(coco, *coco_arguments(coco))
+    assert named(loaded["a.png"], categories)[1] == ["a", "b", "a", "b", ".", "A"]
+    printed = capsys.readouterr().out
+    assert "3 annotations left out:\n" in printed
+    assert "1 part of a mask left out:\n  a.png: annotation 11: a part is left out: " in printed
+
+
 def test_values_that_can_mean_one_thing_only(coco):
     tree = coco_tree()
     for annotation in tree["annotations"]:

@@ -8,6 +8,7 @@ from tf_panoptic_fpn.formats.images import (
     is_plain_label_png,
     read_header,
     read_image,
+    read_label_map,
     read_label_png,
 )
 
@@ -102,4 +103,6 @@ def test_a_grey_map_of_4_bits_is_refused(tmp_path):
     _save(tmp_path / "map.png", "L", "PNG", bits=4)
     with pytest.raises(DataError, match=r"Received: PNG, mode L, stored as L;4"):
         read_label_png(tmp_path / "map.png")
+    with pytest.raises(DataError, match=r"Received: mode L, stored as L;4"):
+        read_label_map(tmp_path / "map.png")
     assert not is_plain_label_png(tmp_path / "map.png")

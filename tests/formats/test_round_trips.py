@@ -98,7 +98,8 @@ def save_map(path, values, mode="L"):
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
     if mode == "P":
-        image.putpalette(list(range(255, -1, -1)) * 3)
+        colors = int(values.max()) + 1  # which sets the number of bits of a pixel
+        image.putpalette(list(range(255, 255 - colors, -1)) * 3)
     image.save(path, format="PNG")
 
 
@@ -123,7 +124,11 @@ def test_panoptic_png(ids):
 
 
 @examples
-@given(maps(st.integers(0, 255)), st.sampled_from(["L", "I;16", "P"]), st.integers(1, 257))
+@given(
+    st.sampled_from([1, 3, 15, 255]).flatmap(lambda most: maps(st.integers(0, most))),
+    st.sampled_from(["L", "I;16", "P"]),
+    st.integers(1, 257),
+)
 def test_label_png(values, mode, factor):
     values = values * (factor if mode == "I;16" else 1)
     with folder() as root:

@@ -11,7 +11,7 @@ from tf_panoptic_fpn.convert.painting import Shape, paint_shapes
 from tf_panoptic_fpn.convert.source import Source, SourceImage, check_size
 from tf_panoptic_fpn.formats.breaches import LIST, Breaches
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
-from tf_panoptic_fpn.masks.rle import runs_of
+from tf_panoptic_fpn.masks.rle import good_polygons, runs_of
 
 
 def read_coco_instances(
@@ -60,8 +60,14 @@ def read_coco_instances(
 def _draw(file, image_id, faults, size, categories):
     file_name, *stated_size = file.images[image_id]
     check_size("the JSON", stated_size, size)
-    breaches, shapes = Breaches(LIST), []
-    for instance in file.of_image(image_id, breaches):
+    breaches, shapes, parts = Breaches(LIST), [], []
+    for entry, instance in file.entries_of_image(image_id, breaches=breaches):
+        if instance is None:
+            continue
+        if isinstance(entry["segmentation"], list):
+            bad = []
+            good_polygons(entry["segmentation"], size, bad.append)
+            parts += [f"annotation {instance.id}: {text}" for text in bad]
         runs, _ = runs_of([instance.rle])
         name = f"annotation {instance.id} ({categories.by_id[instance.category_id].name})"
         shape = Shape(runs.astype(np.int64), instance.category_id, instance.is_crowd, name)
@@ -70,4 +76,4 @@ def _draw(file, image_id, faults, size, categories):
         f"{breach.place.removeprefix(f'{file_name}: ')}: {breach.text}"
         for breach in breaches.left_out
     ]
-    return paint_shapes(shapes, size, categories).without([*faults, *found])
+    return paint_shapes(shapes, size, categories).without([*faults, *found, *parts])

@@ -177,7 +177,6 @@ def open_map(path: str | os.PathLike, read: Callable[[Image.Image], T]) -> T:
     """
     try:
         with Image.open(path) as image:
-            image.load()
             return read(image)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -186,8 +185,11 @@ def open_map(path: str | os.PathLike, read: Callable[[Image.Image], T]) -> T:
 
 
 def _labels(image):
-    if image.mode not in _GREY_MODES:
-        raise DataError(f"a label map must be grey or have a palette. Received: mode {image.mode}")
+    stored = str(_stored(image))
+    is_stretched = stored.startswith("L;")  # from less than 8 bits, by Pillow
+    if image.mode not in _GREY_MODES or is_stretched:
+        received = f"mode {image.mode}, stored as {stored}"
+        raise DataError(f"a label map must be grey or have a palette. Received: {received}")
     return np.asarray(image).astype(np.int32)
 
 
