@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import GroupedConv2D
+from tf_panoptic_fpn.models.conv_norm import Conv2D
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
 
@@ -29,12 +29,11 @@ class FPN(keras.layers.Layer):
         self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
     def _conv(self, kernel_size, groups, name):
-        return GroupedConv2D(
+        return Conv2D(
             self.channels,
             kernel_size,
             groups=groups,
             padding="same",
-            data_format="channels_last",
             kernel_initializer=keras.initializers.VarianceScaling(**XAVIER),
             dtype=self.dtype_policy,
             name=name,

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.models.conv_norm import Conv2D
 from tf_panoptic_fpn.ops.precision import full_dtype
 
 
@@ -32,13 +33,12 @@ class RPNHead(keras.layers.Layer):
             layer.build((None, None, None, channels))
 
     def _conv(self, filters, kernel_size, name, dtype, **options):
-        return keras.layers.Conv2D(
+        return Conv2D(
             filters,
             kernel_size,
             padding="same",
             # One for each layer: an initializer draws the same numbers whenever it is called.
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-            data_format="channels_last",
             dtype=dtype,
             name=name,
             **options,

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import MSRA, ConvNorm
+from tf_panoptic_fpn.models.conv_norm import MSRA, Conv2D, ConvNorm
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 
@@ -52,10 +52,9 @@ class SemanticHead(keras.layers.Layer):
             ]
             for level in range(2, 6)
         ]
-        self.predictor = keras.layers.Conv2D(
+        self.predictor = Conv2D(
             num_classes,
             1,
-            data_format="channels_last",
             kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
             dtype=full_dtype(self.compute_dtype),
             name="predictor",

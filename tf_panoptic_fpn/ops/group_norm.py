@@ -46,8 +46,7 @@ def _scale_and_shift(x, gamma, beta, groups, epsilon):
     inverse = ops.rsqrt(variance + epsilon)
     scale = inverse * ops.reshape(gamma, [groups, width])
     shift = ops.reshape(beta, [groups, width]) - mean * scale
-    scale, shift = (ops.reshape(s, [-1, 1, 1, x.shape[-1]]) for s in (scale, shift))
-    return scale, shift, mean, inverse
+    return *_of_channels(scale, shift, x.shape[-1]), mean, inverse
 
 
 def _with_gradient(x, gamma, beta, groups, epsilon):
@@ -66,11 +65,8 @@ def _with_gradient(x, gamma, beta, groups, epsilon):
         weights = ops.reshape(gamma, [groups, width]) * inverse / count
         to_mean = ops.sum(weights * sums, axis=2, keepdims=True)
         to_x = ops.sum(weights * products, axis=2, keepdims=True) * inverse
-        to_channels = ops.ones([groups, width], dtype=dy.dtype)
-        slope, offset = (
-            ops.reshape(value * to_channels, [-1, 1, 1, channels])
-            for value in (-to_x, mean * to_x - to_mean)
-        )
+        ones = ops.ones([groups, width], dtype=dy.dtype)
+        slope, offset = _of_channels(-to_x * ones, (mean * to_x - to_mean) * ones, channels)
         dx = dy * scale + (full * slope + offset)
         return (
             ops.cast(dx, upstream.dtype),
@@ -79,6 +75,12 @@ def _with_gradient(x, gamma, beta, groups, epsilon):
         )
 
     return _affine(x, scale, shift), gradient
+
+
+def _of_channels(a, b, channels):
+    """Two `[B, groups, width]`, each as `[B, 1, 1, C]`."""
+    shape = ops.convert_to_tensor([-1, 1, 1, channels], dtype="int32")
+    return ops.reshape(a, shape), ops.reshape(b, shape)
 
 
 def _affine(x, scale, shift):

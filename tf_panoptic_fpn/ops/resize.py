@@ -27,6 +27,10 @@ def resize_bilinear(x, size):
 
 def upsample_bilinear(x, factor):
     """Resizes `[B, h, w, C]` to `[B, factor h, factor w, C]` with `resize_bilinear`."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return resize_bilinear(x, tf.shape(x)[1:3] * factor)
     height, width = ops.shape(x)[1:3]
     return resize_bilinear(x, (height * factor, width * factor))
 
