@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.models.conv_norm import ConvNorm, GroupedConv2D
+from tf_panoptic_fpn.models.conv_norm import Conv2D, ConvNorm
 from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.panoptic_fpn import make_backbone
 from tf_panoptic_fpn.models.resnet import ResNet
@@ -138,7 +138,7 @@ def test_unknown_backbones(name):
 def test_a_grouped_convolution_is_one_for_each_group(strides, padding):
     import tensorflow as tf
 
-    layer = GroupedConv2D(6, 3, strides=strides, groups=2, padding=padding, use_bias=True)
+    layer = Conv2D(6, 3, strides=strides, groups=2, padding=padding, use_bias=True)
     x = tf.random.stateless_normal((2, 9, 11, 4), seed=(0, 1))
     layer.build(x.shape)
     layer.bias.assign(np.arange(6))

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import GroupedConv2D
+from tf_panoptic_fpn.models.conv_norm import Conv2D
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
@@ -31,13 +31,12 @@ class FPN(keras.layers.Layer):
         self.laterals = [self._conv(1, 1, f"lateral{level}") for level in range(2, 6)]
         self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
-    def _conv(self, kernel_size: int, groups: int, name: str) -> GroupedConv2D:
-        return GroupedConv2D(
+    def _conv(self, kernel_size: int, groups: int, name: str) -> Conv2D:
+        return Conv2D(
             self.channels,
             kernel_size,
             groups=groups,
             padding="same",
-            data_format="channels_last",
             kernel_initializer=keras.initializers.VarianceScaling(**XAVIER),
             dtype=self.dtype_policy,
             name=name,

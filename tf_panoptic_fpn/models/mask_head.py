@@ -5,13 +5,29 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import MSRA
+from tf_panoptic_fpn.models.conv_norm import MSRA, Conv2D
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.roi_align import roi_align
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 MASK_SIZE = 28
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class ClassConv2D(Conv2D):
+    """A 1x1 convolution that computes, of each map, the filter of one class alone.
+
+    Call: (float `[N, 28, 28, C]`, classes int32 `[N]`) -> `[N, 28, 28]`.
+    """
+
+    def call(self, inputs: Tensor, classes: Tensor) -> Tensor:
+        filters = ops.transpose(ops.reshape(self.kernel, (-1, self.filters)))
+        cells = ops.reshape(inputs, (-1, MASK_SIZE**2, inputs.shape[-1]))
+        x = ops.matmul(cells, take_rows(filters, classes)[:, :, None])
+        x = x + take_rows(ops.convert_to_tensor(self.bias), classes)[:, None, None]
+        return ops.reshape(x, (-1, MASK_SIZE, MASK_SIZE))
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -41,7 +57,7 @@ class MaskHead(keras.layers.Layer):
             "dtype": self.dtype_policy,
         }
         self.convs = [
-            keras.layers.Conv2D(
+            Conv2D(
                 channels,
                 3,
                 padding="same",
@@ -59,10 +75,9 @@ class MaskHead(keras.layers.Layer):
             name="deconv",
             **options,
         )
-        self.predictor = keras.layers.Conv2D(
+        self.predictor = ClassConv2D(
             num_classes,
             1,
-            data_format="channels_last",
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
             dtype=full_dtype(self.compute_dtype),
             name="predictor",
@@ -96,9 +111,7 @@ class MaskHead(keras.layers.Layer):
         x = ops.reshape(x, (batch * count, 14, 14, features["P2"].shape[-1]))
         for conv in self.convs:
             x = conv(x)
-        x = self.predictor(self.deconv(x))
-        index = ops.reshape(ops.maximum(classes, 0), (batch * count, 1, 1, 1))
-        x = ops.take_along_axis(x, index, axis=3)
+        x = self.predictor(self.deconv(x), ops.reshape(ops.maximum(classes, 0), (-1,)))
         return ops.reshape(x, (batch, count, MASK_SIZE, MASK_SIZE))
 
     def compute_output_spec(

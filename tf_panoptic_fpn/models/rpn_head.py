@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.models.conv_norm import Conv2D
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
@@ -36,14 +37,13 @@ class RPNHead(keras.layers.Layer):
 
     def _conv(
         self, filters: int, kernel_size: int, name: str, dtype: Any, **options: Any
-    ) -> keras.layers.Conv2D:
-        return keras.layers.Conv2D(
+    ) -> Conv2D:
+        return Conv2D(
             filters,
             kernel_size,
             padding="same",
             # One for each layer: an initializer draws the same numbers whenever it is called.
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-            data_format="channels_last",
             dtype=dtype,
             name=name,
             **options,

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import MSRA, ConvNorm
+from tf_panoptic_fpn.models.conv_norm import MSRA, Conv2D, ConvNorm
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
@@ -62,10 +62,9 @@ class SemanticHead(keras.layers.Layer):
             ]
             for level in range(2, 6)
         ]
-        self.predictor = keras.layers.Conv2D(
+        self.predictor = Conv2D(
             num_classes,
             1,
-            data_format="channels_last",
             kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
             dtype=full_dtype(self.compute_dtype),
             name="predictor",

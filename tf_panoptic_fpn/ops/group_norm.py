@@ -51,8 +51,7 @@ def _scale_and_shift(
     inverse = ops.rsqrt(variance + epsilon)
     scale = inverse * ops.reshape(gamma, [groups, width])
     shift = ops.reshape(beta, [groups, width]) - mean * scale
-    scale, shift = (ops.reshape(s, [-1, 1, 1, x.shape[-1]]) for s in (scale, shift))
-    return scale, shift, mean, inverse
+    return *_of_channels(scale, shift, x.shape[-1]), mean, inverse
 
 
 def _with_gradient(
@@ -73,11 +72,8 @@ def _with_gradient(
         weights = ops.reshape(gamma, [groups, width]) * inverse / count
         to_mean = ops.sum(weights * sums, axis=2, keepdims=True)
         to_x = ops.sum(weights * products, axis=2, keepdims=True) * inverse
-        to_channels = ops.ones([groups, width], dtype=dy.dtype)
-        slope, offset = (
-            ops.reshape(value * to_channels, [-1, 1, 1, channels])
-            for value in (-to_x, mean * to_x - to_mean)
-        )
+        ones = ops.ones([groups, width], dtype=dy.dtype)
+        slope, offset = _of_channels(-to_x * ones, (mean * to_x - to_mean) * ones, channels)
         dx = dy * scale + (full * slope + offset)
         return (
             ops.cast(dx, upstream.dtype),
@@ -86,6 +82,12 @@ def _with_gradient(
         )
 
     return _affine(x, scale, shift), gradient
+
+
+def _of_channels(a: Tensor, b: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Two `[B, groups, width]`, each as `[B, 1, 1, C]`."""
+    shape = ops.convert_to_tensor([-1, 1, 1, channels], dtype="int32")
+    return ops.reshape(a, shape), ops.reshape(b, shape)
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def crop_masks(
     """Makes the mask targets: the matched ground truth, resampled to the grid of each roi.
 
     Args:
-        gt_masks: uint8 `[B, N, h, w]`, 0 or 1, each in the frame of its own box.
+        gt_masks: uint8 `[B, N, s, s]`, 0 or 1, each in the frame of its own box.
         gt_boxes: float32 `[B, N, 4]`, yxyx; zero rows are padding.
         matched_index: int32 `[B, F]`, the ground truth of each roi.
         rois: float32 `[B, F, 4]`, yxyx.
@@ -45,17 +45,15 @@ def crop_masks(
         float32 `[B, F, size, size]`, 0 or 1: whether at least half of the cell is in the mask; 0
         outside the ground-truth box.
     """
-    height, width = gt_masks.shape[2:]
+    extent = gt_masks.shape[2]
     masks, boxes = take_rows(gt_masks, matched_index), take_rows(gt_boxes, matched_index)
-    cells = ops.convert_to_tensor([height, width], dtype=rois.dtype)
     (box_start, box_end), (roi_start, roi_end) = (ops.split(x, 2, axis=-1) for x in (boxes, rois))
-    scale = cells / ops.maximum(box_end - box_start, MIN_SIZE)
+    scale = extent / ops.maximum(box_end - box_start, MIN_SIZE)
     start = (roi_start - box_start) * scale - 0.5
     length = (roi_end - roi_start) * scale
-    rows = axis_weights(start[..., 0], length[..., 0], size, height, sampling_ratio=0)
-    columns = axis_weights(start[..., 1], length[..., 1], size, width, sampling_ratio=0)
-    strips = ops.matmul(rows, ops.cast(masks, rows.dtype))
-    coverage = ops.matmul(strips, ops.transpose(columns, [0, 1, 3, 2]))
+    weights = axis_weights(start, length, size, extent, sampling_ratio=0)
+    rows, columns = weights[:, :, 0], ops.swapaxes(weights[:, :, 1], 2, 3)
+    coverage = ops.matmul(ops.matmul(rows, ops.cast(masks, rows.dtype)), columns)
     return ops.cast(coverage >= 0.5, "float32")
 
 

@@ -29,6 +29,10 @@ def resize_bilinear(x: Tensor, size: Tensor) -> Tensor:
 
 def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
     """Resizes `[B, h, w, C]` to `[B, factor h, factor w, C]` with `resize_bilinear`."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return resize_bilinear(x, tf.shape(x)[1:3] * factor)
     height, width = ops.shape(x)[1:3]
     return resize_bilinear(x, (height * factor, width * factor))
 

@@ -2,10 +2,11 @@
 
 from keras import ops
 
+from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.schema import Tensor
 
 # Separate streams, so that anchors and rois of an image draw different numbers.
-POSITIVE_ANCHORS, NEGATIVE_ANCHORS, FOREGROUND_ROIS, BACKGROUND_ROIS = range(4)
+ANCHORS, ROIS = range(2)
 
 
 def random_priorities(seeds: Tensor, keys: Tensor, stream: int) -> Tensor:
@@ -44,13 +45,17 @@ def sample_labels(labels: Tensor, num_samples: int, max_positives: int, seeds: T
     keys = ops.arange(num_anchors, dtype="int32")
     num_positives = ops.minimum(_count(labels == 1), max_positives)
     num_negatives = ops.minimum(_count(labels == 0), num_samples - num_positives)
-    priorities = random_priorities(seeds, keys, POSITIVE_ANCHORS)
+    priorities = random_priorities(seeds, keys, ANCHORS)
     positives = _draw(priorities, labels == 1, max_positives)
-    priorities = random_priorities(seeds, keys, NEGATIVE_ANCHORS)
     negatives = _draw(priorities, labels == 0, num_samples)
-    drawn = ops.logical_or(
-        _mark(positives, num_positives, num_anchors), _mark(negatives, num_negatives, num_anchors)
+    taken = ops.concatenate(
+        [
+            ops.arange(max_positives, dtype="int32") < num_positives,
+            ops.arange(num_samples, dtype="int32") < num_negatives,
+        ],
+        axis=1,
     )
+    drawn = _mark(ops.concatenate([positives, negatives], axis=1), taken, num_anchors)
     return ops.where(drawn, labels, -1)
 
 
@@ -73,15 +78,14 @@ def sample_rois(
     """
     num_foreground = ops.minimum(_count(labels == 1), max_foreground)
     num_background = ops.minimum(_count(labels == 0), num_samples - num_foreground)
-    priorities = random_priorities(seeds, keys, FOREGROUND_ROIS)
+    priorities = random_priorities(seeds, keys, ROIS)
     foreground = _draw(priorities, labels == 1, num_samples)
-    priorities = random_priorities(seeds, keys, BACKGROUND_ROIS)
     background = _draw(priorities, labels == 0, num_samples)
     slots = ops.expand_dims(ops.arange(num_samples, dtype="int32"), 0)
     is_foreground = slots < num_foreground
     is_valid = slots < num_foreground + num_background
     background_slots = ops.clip(slots - num_foreground, 0, num_samples - 1)
-    background = ops.take_along_axis(background, background_slots, axis=1)
+    background = take_rows(background, background_slots)
     indices = ops.where(is_foreground, foreground, background)
     return ops.where(is_valid, indices, 0), is_foreground, is_valid
 
@@ -118,14 +122,14 @@ def _draw(priorities: Tensor, eligible: Tensor, count: int) -> Tensor:
     return ops.cast(ops.top_k(priorities, count)[1], "int32")
 
 
-def _mark(indices: Tensor, num_drawn: Tensor, length: Tensor) -> Tensor:
-    """Returns bool `[B, length]`, True at the first `num_drawn` `[B, 1]` indices of each row."""
-    batch, count = ops.shape(indices)
-    taken = ops.arange(count, dtype="int32")[None, :] < num_drawn
-    row_starts = ops.arange(batch, dtype="int32")[:, None] * (length + count)
+def _mark(indices: Tensor, taken: Tensor, length: Tensor) -> Tensor:
+    """Returns bool `[B, length]`, True at those of the `indices` `[B, m]` that are `taken`."""
+    batch = ops.shape(indices)[0]
+    row_starts = ops.arange(batch, dtype="int32")[:, None] * (length + 1)
+    at = row_starts + ops.where(taken, indices, length)  # the others share a place of their own
     marks = ops.scatter_update(
-        ops.zeros([batch * (length + count)], dtype="int32"),
-        ops.reshape(row_starts + indices, [-1, 1]),
-        ops.cast(ops.reshape(taken, [-1]), "int32"),
+        ops.zeros([batch * (length + 1)], dtype="int32"),
+        ops.reshape(at, [-1, 1]),
+        ops.reshape(ops.ones_like(at), [-1]),
     )
-    return ops.reshape(marks, [batch, length + count])[:, :length] > 0
+    return ops.reshape(marks, [batch, length + 1])[:, :length] > 0
