@@ -23,7 +23,7 @@ _SAMPLE = {
     schema.GT_CLASSES: (tf.int32, [None], -1),
     schema.GT_IS_CROWD: (tf.bool, [None], False),
     schema.GT_MASKS: (tf.uint8, [None, schema.GT_MASK_SIZE, schema.GT_MASK_SIZE], 0),
-    schema.SEMANTIC: (tf.uint8, [None, None], schema.IGNORED),
+    schema.SEMANTIC: (None, [None, None], None),  # of uint8 or uint16, the largest value
 }
 _CANVAS_MULTIPLE = 32
 _INSTANCE_MULTIPLE = 8
@@ -92,7 +92,8 @@ def training_dataset(
     damaged.first_readable(schedule[min(start_step, num_steps - 1), 0])
 
     loader = ImageLoader(index, source, data_config.pixel_range)
-    augmentation = Augmentation(data_config, seed)
+    label_dtype = tf.as_dtype(index.label_classes.dtype)
+    augmentation = Augmentation(data_config, seed, label_dtype)
     with tf.device("CPU"):
         rows = tf.constant(schedule.reshape(-1))
     share = batch_size // num_workers
@@ -108,7 +109,7 @@ def training_dataset(
         _plainly(augmentation.sample), num_parallel_calls=parallel_calls, deterministic=True
     )
     shapes = {key: shape for key, (_, shape, _) in _SAMPLE.items()}
-    padding = {key: tf.cast(value, dtype) for key, (dtype, _, value) in _SAMPLE.items()}
+    padding = {key: _padding(key, dtype or label_dtype) for key, (dtype, *_) in _SAMPLE.items()}
     dataset = dataset.padded_batch(share, shapes, padding, drop_remainder=True)
     max_instances = data_config.max_instances if canvases else None
     dataset = dataset.map(_plainly(lambda batch: _finish(batch, canvases, max_instances)))
@@ -212,11 +213,18 @@ def _finish(batch, canvases, max_instances):
     }
     finished = dict(batch)
     for key, extent in extents.items():
-        finished[key] = _pad(batch[key], extent, _SAMPLE[key][2])
+        finished[key] = _pad(batch[key], extent, _padding(key, batch[key].dtype))
         finished[key].set_shape([batch[key].shape[0], *_SAMPLE[key][1]])
     finished[schema.IMAGES] = tf.cast(finished[schema.IMAGES], tf.float32)
-    finished[schema.SEMANTIC] = tf.cast(finished[schema.SEMANTIC], tf.int32)
+    labels = finished[schema.SEMANTIC]
+    is_void = labels == labels.dtype.max
+    finished[schema.SEMANTIC] = tf.where(is_void, schema.IGNORED, tf.cast(labels, tf.int32))
     return finished
+
+
+def _padding(key, dtype):
+    value = _SAMPLE[key][2]
+    return tf.constant(dtype.max if value is None else value, dtype)
 
 
 def _pad(tensor, extent, value):
@@ -224,7 +232,7 @@ def _pad(tensor, extent, value):
     before = tf.shape(tensor)
     missing = tf.stack(extent) - before[1 : 1 + len(extent)]
     padding = tf.pad(missing[:, None], [[1, tensor.shape.rank - 1 - len(extent)], [1, 0]])
-    return tf.pad(tensor, padding, constant_values=tf.cast(value, tensor.dtype))
+    return tf.pad(tensor, padding, constant_values=value)
 
 
 def _round_up(value, multiple):

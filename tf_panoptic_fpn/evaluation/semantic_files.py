@@ -6,8 +6,7 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import read_label_map
 from tf_panoptic_fpn.formats.json_file import read_json
-
-IGNORED = -1  # no file can hold it, so that the number of classes has no limit
+from tf_panoptic_fpn.schema import IGNORED
 
 
 def read_categories(path):

@@ -15,14 +15,15 @@ class SemanticIoU:
 
     Args:
         class_names: list of S distinct names, by class index.
-        ignored: int, the value of ground-truth pixels that do not count.
+        ignored: int, the value of ground-truth pixels that do not count; by default 255, or -1 if
+            255 is a class.
     """
 
-    def __init__(self, class_names, ignored=schema.IGNORED):
+    def __init__(self, class_names, ignored=None):
         if len(set(class_names)) != len(class_names):
             raise ValueError(f"`class_names` must be distinct. Received: {class_names}")
         self.class_names = list(class_names)
-        self._ignored = ignored
+        self._ignored = usual_ignored(class_names) if ignored is None else ignored
         self._confusion = np.zeros((len(class_names), len(class_names)), np.int64)  # gt, pred
 
     def update(self, gt, pred, image=""):
@@ -81,6 +82,11 @@ class SemanticIoU:
             for name, value, present in zip(self.class_names, iou, occurs, strict=True)
         }
         return {**means, "per_class": per_class}
+
+
+def usual_ignored(class_names):
+    """Returns the value that no class has: that of most label maps, if it can be."""
+    return schema.VOID_LABEL if len(class_names) <= schema.VOID_LABEL else schema.IGNORED
 
 
 def check_semantic_maps(gt, pred, num_classes, ignored, image):

@@ -9,7 +9,6 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
 from tf_panoptic_fpn.ops.precision import full_precision
-from tf_panoptic_fpn.schema import IGNORED
 
 
 def rpn_losses(logits, deltas, labels, matched_boxes, anchors, samples_per_image):
@@ -95,7 +94,8 @@ def semantic_loss(logits, semantic):
     Args:
         logits: float `[B, H', W', S]`, at the resolution of the labels, H' >= H, W' >= W (the
             rest is padding).
-        semantic: int32 `[B, H, W]`; 255 is ignored.
+        semantic: int32 `[B, H, W]`; a label that is no class, such as -1, is ignored, and so is the
+            255 of many label maps unless there are more than 255 classes.
 
     Returns:
         Dict "semantic" of (sum, count), float32 scalars.
@@ -104,7 +104,7 @@ def semantic_loss(logits, semantic):
     """
     height, width = ops.shape(semantic)[1:3]
     logits = full_precision(logits[:, :height, :width])
-    is_labelled = semantic != IGNORED
+    is_labelled = ops.logical_and(semantic >= 0, semantic < logits.shape[-1])
     labels = ops.where(is_labelled, semantic, 0)
     entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     total = ops.sum(ops.where(is_labelled, entropy, 0.0))
