@@ -7,6 +7,15 @@ from tf_panoptic_fpn import PanopticFPN, schema
 from tf_panoptic_fpn.models.resnet import ResNet
 
 XY = [1, 0, 3, 2]  # xyxy <-> yxyx
+DETECTRON2_LOSSES = {  # ours: theirs
+    "rpn_class": "loss_rpn_cls",
+    "rpn_box": "loss_rpn_loc",
+    "class": "loss_cls",
+    "box": "loss_box_reg",
+    "mask": "loss_mask",
+    "semantic": "loss_sem_seg",
+    "total": "loss_total",
+}
 
 
 def stack_images(golden):

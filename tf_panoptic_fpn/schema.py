@@ -25,10 +25,11 @@ GT_BOXES = "gt_boxes"  # float32 [B, N, 4], canvas pixels; zeros are padding
 GT_CLASSES = "gt_classes"  # int32 [B, N], thing class; -1 is padding
 GT_IS_CROWD = "gt_is_crowd"  # bool [B, N]
 GT_MASKS = "gt_masks"  # uint8 [B, N, 112, 112], 0 or 1, each in the frame of its own box
-SEMANTIC = "semantic"  # int32 [B, H, W], 0 things, 1..S-1 stuff, 255 ignored
+SEMANTIC = "semantic"  # int32 [B, H, W], 0 things, 1..S-1 stuff; -1, as any other, is ignored
 
 GT_MASK_SIZE = 112
-IGNORED = 255
+IGNORED = -1
+VOID_LABEL = 255  # of most label maps, unless it is a class
 
 # Model -> caller.
 BOXES = "boxes"  # float32 [B, D, 4], canvas pixels, by descending score; zeros are padding

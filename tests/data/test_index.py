@@ -1,13 +1,11 @@
 import dataclasses
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
-from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit, Segment
 
 CATEGORIES = CategoryTable(
@@ -54,12 +52,6 @@ def test_build_index_by_hand():
     every = split.categories.with_semantic_things("all")
     labelled = dataclasses.replace(split, categories=every)
     assert build_index(labelled).label_classes.tolist() == [3, 1, 0, 2, 1]
-
-
-def test_build_index_refuses_more_stuff_than_labels():
-    table = CategoryTable(tuple(Category(i, str(i), False) for i in range(255)))
-    with pytest.raises(DataError, match=r"At most 254 stuff .* Received: 255"):
-        build_index(PanopticSplit(table, (_record(0, 1, 1, (Segment(1, 0),)),)))
 
 
 def test_is_portrait():

@@ -75,10 +75,10 @@ def test_one_image_by_hand(tiny):
     np.testing.assert_array_equal(batch["images"][0, :40, :50], image)
     assert batch["images"][0, 40:].max() == batch["images"][0, :, 50:].max() == 0
     assert batch["image_sizes"].tolist() == [[40, 50]]
-    lookup = np.array([255, 2, 1, 0, 0, 0])
+    lookup = np.array([-1, 2, 1, 0, 0, 0])
     np.testing.assert_array_equal(batch["semantic"][0, :40, :50], lookup[ids])
-    assert (batch["semantic"][0, 40:] == 255).all()
-    assert (batch["semantic"][0, :, 50:] == 255).all()
+    assert (batch["semantic"][0, 40:] == -1).all()
+    assert (batch["semantic"][0, :, 50:] == -1).all()
     assert batch["gt_classes"].tolist() == [[1, 0, 1] + [-1] * 5]
     assert batch["gt_is_crowd"].tolist() == [[False, False, True] + [False] * 5]
     boxes = [[10, 5, 30, 25], [25, 20, 35, 40], [30, 40, 40, 50]]
@@ -455,7 +455,7 @@ def test_instances_only(samples, name):
     for batch in _batches(split, config, num_steps=6):
         assert batch["images"].shape == (2, 256, 256, 3)
         assert batch["gt_masks"].shape == (2, 100, 112, 112)
-        assert set(np.unique(batch["semantic"])) == {255}
+        assert set(np.unique(batch["semantic"])) == {-1}
         counts.append(_check(batch))
     assert min(counts) >= 1
 
@@ -468,5 +468,5 @@ def test_camvid(samples):
     config = _config(short_sides=(288, 320, 352, 384), max_long_side=640, flip=0.5)
     for batch in _batches(split, config, num_steps=3):
         _check(batch)
-        assert set(np.unique(batch["semantic"])) <= {*range(9), 255}
+        assert set(np.unique(batch["semantic"])) <= {*range(9), -1}
         assert batch["images"].max() > 200

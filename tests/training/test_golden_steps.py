@@ -1,11 +1,17 @@
-"""Twelve steps of training equal detectron2's, in float64: warm-up, drop, decay and momentum."""
+"""Steps of training equal detectron2's, in float64: warm-up, drop, decay, momentum, clipping."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from float64 import float64
 from keras import ops
-from small_model import XY, make_small_model, stack_images, stack_semantic
+from small_model import (
+    DETECTRON2_LOSSES,
+    XY,
+    make_small_model,
+    stack_images,
+    stack_semantic,
+)
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.config import OptimizerConfig
@@ -16,16 +22,7 @@ from tf_panoptic_fpn.training.step import make_train_step
 from tf_panoptic_fpn.weights.detectron2 import load_detectron2
 from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
 
-LOSSES = {
-    "rpn_class": "loss_rpn_cls",
-    "rpn_box": "loss_rpn_loc",
-    "class": "loss_cls",
-    "box": "loss_box_reg",
-    "mask": "loss_mask",
-    "semantic": "loss_sem_seg",
-    "total": "loss_total",
-    "gradient_norm": "grad_norm",
-}
+LOSSES = {**DETECTRON2_LOSSES, "gradient_norm": "grad_norm"}
 SOLVER = OptimizerConfig(
     learning_rate=0.0015,
     momentum=0.9,
@@ -48,26 +45,23 @@ class StoredMasks:
     which differ in some cells (docs/decisions/0005).
     """
 
-    def __init__(self, golden):
-        self.golden = golden
-        self.size = max(golden["num_foreground"].max(), 1)
-        self.boxes = tf.Variable(np.zeros((2, self.size, 4)))
-        self.masks = tf.Variable(np.zeros((2, self.size, 28, 28), np.float32))
+    def __init__(self, golden, prefix=""):
+        self.golden, self.prefix = golden, prefix
+        # A traced step reads them anew each time.
+        self.boxes = tf.Variable(np.zeros((0, 4)), shape=[None, 4])
+        self.masks = tf.Variable(np.zeros((0, 28, 28), np.float32), shape=[None, 28, 28])
 
     def set_step(self, step):
-        boxes = self.golden[f"foreground_boxes_{step:02}"][:, XY]
-        masks = np.unpackbits(self.golden[f"mask_targets_{step:02}"], axis=1).reshape(-1, 28, 28)
-        rows, stored = np.zeros(self.boxes.shape), np.zeros(self.masks.shape)
-        count = self.golden["num_foreground"][step - 1, 0]
-        for i, part in enumerate((slice(None, count), slice(count, None))):
-            rows[i, : len(boxes[part])], stored[i, : len(boxes[part])] = boxes[part], masks[part]
-        self.boxes.assign(rows)
-        self.masks.assign(stored)
+        boxes = self.golden[f"{self.prefix}foreground_boxes_{step:02}"][:, XY]
+        bits = self.golden[f"{self.prefix}mask_targets_{step:02}"]
+        # No box of one image is one of the other.
+        assert len(np.unique(boxes, axis=0)) == len(boxes)
+        self.boxes.assign(boxes)
+        self.masks.assign(np.unpackbits(bits, axis=1).reshape(-1, 28, 28))
 
     def crop(self, gt_masks, gt_boxes, matched_index, rois, size):
-        distances = tf.reduce_sum(abs(rois[:, :, None] - self.boxes[:, None]), axis=-1)
-        nearest = tf.argmin(distances, axis=-1)
-        return tf.gather(self.masks, nearest, batch_dims=1)
+        distances = tf.reduce_sum(abs(rois[:, :, None] - self.boxes), axis=-1)
+        return tf.gather(self.masks, tf.argmin(distances, axis=-1))
 
 
 def load_batch(golden):
@@ -93,14 +87,11 @@ def load_batch(golden):
     return {name: tf.constant(value) for name, value in batch.items()}
 
 
-@pytest.fixture(scope="module")
-def trained(goldens_dir):
-    """The golden, and ours: each step's outputs, the model and the optimizer after the last."""
-    golden = dict(np.load(goldens_dir / "steps_f64.npz"))
+def train(goldens_dir, golden, stored, num_steps, clip_norm):
+    """Our learning rate and outputs of each step, and the model and optimizer after the last."""
     batches = {
         case: load_batch(dict(np.load(goldens_dir / f"{case}.npz"))) for case in set(golden["case"])
     }
-    stored = StoredMasks(golden)
     with float64(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(targets, "crop_masks", stored.crop)
         strategy = build_strategy(1)
@@ -109,13 +100,20 @@ def trained(goldens_dir):
             load_detectron2(model, goldens_dir / "weights_small.npz")
             optimizer = build_optimizer(SOLVER)
             optimizer.build(model.trainable_variables)
-        train_step = make_train_step(model, optimizer, strategy, clip_norm=SOLVER.clip_norm)
+        train_step = make_train_step(model, optimizer, strategy, clip_norm=clip_norm)
         rates, rows = [], []
-        for step, case in enumerate(golden["case"], start=1):
+        for step, case in enumerate(golden["case"][:num_steps], start=1):
             stored.set_step(step)
             rates.append(float(ops.convert_to_numpy(optimizer.learning_rate)))
             rows.append({k: float(v) for k, v in train_step(batches[case]).items()})
-    return golden, rates, rows, model, optimizer
+    return rates, rows, model, optimizer
+
+
+@pytest.fixture(scope="module")
+def trained(goldens_dir):
+    """The golden, and ours: see `train`."""
+    golden = dict(np.load(goldens_dir / "steps_f64.npz"))
+    return golden, *train(goldens_dir, golden, StoredMasks(golden), 12, SOLVER.clip_norm)
 
 
 def test_losses_and_gradient_norms(trained):
@@ -145,3 +143,29 @@ def test_weights_and_momentum_after_the_last_step(trained):
             assert error <= TOLERANCE * np.linalg.norm(expected), (kind, name)
         checked.add(name)
     assert checked == set(golden["param_names"])
+
+
+@pytest.mark.slow
+def test_clipped_steps(goldens_dir, monkeypatch):
+    """Of each gradient more than 2 thirds, and of their momentum, are clipped away.
+
+    torch scales by 10 / (norm + 1e-6), which alone would move the fourth losses by 9e-9.
+    """
+    golden = dict(np.load(goldens_dir / "steps_f64.npz"))
+    norm = tf.linalg.global_norm
+    monkeypatch.setattr(tf.linalg, "global_norm", lambda values: norm(values) + 1e-6)
+    stored = StoredMasks(golden, "clip/")
+    _, rows, model, _ = train(goldens_dir, golden, stored, 4, float(golden["clip/max_norm"]))
+    for name, key in LOSSES.items():
+        received = np.array([row[name] for row in rows]) - 1e-6 * (name == "gradient_norm")
+        expected = golden[f"clip/{key}"]
+        np.testing.assert_allclose(received, expected, rtol=TOLERANCE, err_msg=name)
+    assert (golden["clip/grad_norm"] > golden["clip/max_norm"]).all()
+    checked = 0
+    for variable, (name, *_), convert in weight_plan(model):
+        if f"clip/final/{name}" in golden:
+            expected = convert(golden[f"clip/final/{name}"])
+            error = np.linalg.norm(ops.convert_to_numpy(variable) - expected)
+            assert error <= TOLERANCE * np.linalg.norm(expected), name
+            checked += 1
+    assert checked == 6

@@ -3,6 +3,7 @@
 import argparse
 
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.schema import VOID_LABEL
 
 SUMMARY = "IoU and accuracy of semantic label maps"
 
@@ -17,8 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ignored",
         type=int,
         nargs="*",
-        default=[255],
-        help="values of the ground truth that do not count (default 255)",
+        help="values of the ground truth that do not count (default 255, unless a category has it)",
     )
     parser.add_argument("--boundary", action="store_true", help="boundary IoU, too")
     parser.add_argument("--json", metavar="OUT", help="file for the figures in full precision")
@@ -36,7 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     table = CategoryTable.load(arguments.categories)
     category_ids, names = list(table.unique_names), list(table.unique_names.values())
-    both = set(category_ids) & set(arguments.ignored)
+    ignored = set(arguments.ignored or ())
+    if arguments.ignored is None:
+        ignored = {VOID_LABEL} - set(category_ids)
+    both = set(category_ids) & ignored
     if both:
         raise DataError(
             f"--ignored must name no category of {arguments.categories}. Received: {both}"
@@ -46,9 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         metrics.append(BoundaryIoU(names, semantic_files.IGNORED))
     pairs = pair_by_path(arguments.gt_dir, arguments.pred_dir)
     for gt_path, pred_path in tqdm(pairs, "semantic-iou", unit="image"):
-        gt, pred = semantic_files.read_semantic_pair(
-            gt_path, pred_path, category_ids, set(arguments.ignored)
-        )
+        gt, pred = semantic_files.read_semantic_pair(gt_path, pred_path, category_ids, ignored)
         for metric in metrics:
             metric.update(gt, pred, image=str(pred_path))
     result = metrics[0].result()

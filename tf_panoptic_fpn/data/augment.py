@@ -1,9 +1,10 @@
 """From an image as read to a training sample: its augmentations, and the random draws of them.
 
 A sample is a dict of tensors of one image, under the keys of the batch that it becomes a part of
-(`schema`), before padding: `images` uint8 [H, W, 3], `semantic` uint8 [H, W], `gt_boxes` float32
-[n, 4], `gt_masks` uint8 [n, 112, 112], `gt_classes` int32 [n], `gt_is_crowd` bool [n]. Masks are in
-the frame of their own box, so that resizing leaves them as they are and a flip mirrors them.
+(`schema`), before padding: `images` uint8 [H, W, 3], `semantic` uint8 or uint16 [H, W], of which
+the largest value is ignored, `gt_boxes` float32 [n, 4], `gt_masks` uint8 [n, 112, 112],
+`gt_classes` int32 [n], `gt_is_crowd` bool [n]. Masks are in the frame of their own box, so that
+resizing leaves them as they are and a flip mirrors them.
 """
 
 import tensorflow as tf
@@ -28,7 +29,7 @@ from tf_panoptic_fpn.data.geometry import (
 )
 
 Loaded = dict[str, tf.Tensor]  # see `loading.ImageLoader`
-_FIRST_THING = 256  # keeps thing classes apart from semantic ones
+_FIRST_THING = 2**16  # keeps thing classes apart from semantic ones
 _NUM_DRAWS = 20
 # What is drawn for one place in the run, each from a stream of its own.
 _IMAGE, _DONOR, _PASTED, _SEED = range(4)
@@ -42,13 +43,17 @@ class Augmentation:
     Args:
         data_config: `DataConfig`.
         seed: int, of the run.
+        label_dtype: of the samples' `semantic`, uint8 or uint16, by the number of classes.
     """
 
-    def __init__(self, data_config: DataConfig, seed: int) -> None:
+    def __init__(
+        self, data_config: DataConfig, seed: int, label_dtype: tf.DType = tf.uint8
+    ) -> None:
         self.split_config = data_config.train
         self.settings = data_config.augment
         self.max_instances = data_config.max_instances
         self.seed = seed
+        self.label_dtype = tf.as_dtype(label_dtype)
 
     def sample(
         self, position: tf.Tensor, loaded: Loaded, donor: Loaded | None = None
@@ -148,12 +153,19 @@ class Augmentation:
             image = distort_color(image, self._draws(position, stream)[11:20])
         return {
             schema.IMAGES: image,
-            schema.SEMANTIC: _semantic(loaded, geometry),
+            schema.SEMANTIC: self._semantic(loaded, geometry),
             schema.GT_BOXES: resize_boxes(boxes, geometry),
             schema.GT_MASKS: flip_masks(_masks(loaded, kept, boxes), geometry),
             schema.GT_CLASSES: tf.gather(loaded["classes"], kept),
             schema.GT_IS_CROWD: tf.gather(loaded["is_crowd"], kept),
         }
+
+    def _semantic(self, loaded: Loaded, geometry: Geometry) -> tf.Tensor:
+        if "map_classes" not in loaded:
+            return tf.fill(geometry.size, tf.constant(self.label_dtype.max, self.label_dtype))
+        return paint_runs(
+            loaded["map_rectangles"], loaded["map_classes"], geometry, self.label_dtype
+        )
 
     def _pasted(
         self, position: tf.Tensor, sample: dict[str, tf.Tensor], donor: Loaded
@@ -173,7 +185,6 @@ def _classes(loaded: Loaded) -> tuple[tf.Tensor, tf.Tensor]:
     if "map_classes" not in loaded:
         return rectangles, things
     labels = loaded["map_classes"]
-    labels = tf.where(labels == schema.IGNORED, -1, labels)
     if "ids" in loaded:  # the rectangles of the instances are those of the map
         return rectangles, tf.where(owners < 0, labels, things)
     rectangles = tf.concat([loaded["map_rectangles"], rectangles], 0)
@@ -192,12 +203,6 @@ def _masks(loaded: Loaded, kept: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     owners = tf.gather(place - 1, loaded["run_owners"])  # -1 for those not kept
     runs = loaded["run_starts"], loaded["run_ends"], owners
     return instance_masks.masks_from_runs(*runs, boxes, tf.shape(loaded["image"])[:2])
-
-
-def _semantic(loaded: Loaded, geometry: Geometry) -> tf.Tensor:
-    if "map_classes" not in loaded:
-        return tf.fill(geometry.size, tf.constant(schema.IGNORED, tf.uint8))
-    return paint_runs(loaded["map_rectangles"], loaded["map_classes"], geometry)
 
 
 def _covered(loaded: Loaded, chosen: tf.Tensor, geometry: Geometry) -> tf.Tensor:

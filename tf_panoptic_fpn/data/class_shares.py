@@ -6,7 +6,6 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.decode import decode_id_map
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.index import DatasetIndex
@@ -67,8 +66,8 @@ def class_shares_of_records(index: DatasetIndex, folder: str | os.PathLike) -> n
             zip(index.label_ids[labels].tolist(), index.label_classes[labels].tolist(), strict=True)
         )
         for label, pixels in zip(*np.unique(ids, return_counts=True), strict=True):
-            semantic_class = classes.get(int(label), schema.IGNORED)  # void is not listed
-            if semantic_class != schema.IGNORED:
+            semantic_class = classes.get(int(label), index.void_label)  # void is not listed
+            if semantic_class != index.void_label:
                 counts[semantic_class] += pixels
     return _shares(counts)
 

@@ -230,17 +230,20 @@ def resize_labels(labels: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     return tf.gather(tf.gather(labels, columns, axis=1), rows)
 
 
-def paint_runs(rectangles: tf.Tensor, values: tf.Tensor, geometry: Geometry) -> tf.Tensor:
+def paint_runs(
+    rectangles: tf.Tensor, values: tf.Tensor, geometry: Geometry, dtype: tf.DType = tf.uint8
+) -> tf.Tensor:
     """Applies a geometry to a map that is given by its runs, as `resize_labels` does to the map.
 
     Args:
         rectangles: int32 `[r, 4]`, (y1, x1, y2, x2); the runs of all rows, in their order, each of
             height 1 and shorter than 32768.
-        values: int32 `[r]`, of each run, 0 to 255.
+        values: int32 `[r]`, of each run, -32768 to 32767.
         geometry: `Geometry`.
+        dtype: of the result; uint8 or uint16 make the largest value they hold of -1.
 
     Returns:
-        uint8 `[h, w]`.
+        `[h, w]`.
     """
     rows, columns = _source_pixels(geometry)
     # Of each source column, how many new ones lie before it: where runs begin in the new map.
@@ -249,7 +252,7 @@ def paint_runs(rectangles: tf.Tensor, values: tf.Tensor, geometry: Geometry) -> 
     # Repeats each value: much faster here than `tf.repeat`.
     starts = tf.bitwise.left_shift(values, 16)
     counted = tf.raw_ops.RaggedRange(starts=starts, limits=starts + lengths, deltas=1)[1]
-    painted = tf.cast(tf.bitwise.right_shift(counted, 16), tf.uint8)
+    painted = tf.cast(tf.bitwise.right_shift(counted, 16), dtype)
     painted = tf.reshape(painted, [geometry.source_size[0], tf.size(columns)])
     return _flipped(tf.gather(painted, rows), geometry.is_flipped, axis=1)
 

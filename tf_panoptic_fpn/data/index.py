@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.breaches import Breaches
@@ -17,6 +16,7 @@ from tf_panoptic_fpn.formats.records import ImageRecord, PanopticSplit
 from tf_panoptic_fpn.masks.rle import runs_of
 from tf_panoptic_fpn.messages import few
 
+_MAX_CLASSES = 2**15 - 1  # that `geometry.paint_runs` can paint
 _CHUNK = 1000
 _THREADS = 8  # that wait for files
 
@@ -38,7 +38,7 @@ class DatasetIndex:
     needs_pillow: np.ndarray  # bool [n], TensorFlow's decoders would give other pixels, or none
     label_offsets: np.ndarray  # int64 [n + 1]
     label_ids: np.ndarray  # int32 [k]
-    label_classes: np.ndarray  # uint8 [k], semantic class, 255 ignored
+    label_classes: np.ndarray  # uint8 or uint16 [k], semantic class; ignored: see `void_label`
     instance_offsets: np.ndarray  # int64 [n + 1]
     instance_classes: np.ndarray  # int32 [m]
     instance_is_crowd: np.ndarray  # bool [m]
@@ -48,6 +48,11 @@ class DatasetIndex:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def void_label(self) -> int:
+        """int, what stands for no class in `label_classes`: the largest value of its dtype."""
+        return np.iinfo(self.label_classes.dtype).max
 
 
 def build_index(split: PanopticSplit) -> DatasetIndex:
@@ -60,7 +65,7 @@ def build_index(split: PanopticSplit) -> DatasetIndex:
         A `DatasetIndex`, images, segments and instances in the order of the split.
 
     Raises:
-        DataError: if there are more semantic classes than labels below `schema.IGNORED`.
+        DataError: if there are more than 32767 semantic classes.
     """
     chunks = list(compiled_chunks(split))
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
@@ -129,15 +134,17 @@ def index_of_columns(categories: CategoryTable, columns: Mapping[str, np.ndarray
         DataError: as `build_index`.
     """
     semantic_class = categories.semantic_classes
-    if max(semantic_class.values()) >= schema.IGNORED:
+    last_class = max(semantic_class.values())
+    if last_class >= _MAX_CLASSES:
         raise DataError(
-            f"At most {schema.IGNORED - 1} stuff categories, or {schema.IGNORED} categories with "
+            f"At most {_MAX_CLASSES - 1} stuff categories, or {_MAX_CLASSES} categories with "
             f"`model.semantic_things: all`. Received: {len(semantic_class)} categories"
         )
+    dtype = np.uint8 if last_class < np.iinfo(np.uint8).max else np.uint16
     ids = [category.id for category in categories.categories]
     thing_class = categories.thing_class
     # The position -1 of an ignored label finds the last entry.
-    semantic_table = np.array([*(semantic_class[i] for i in ids), schema.IGNORED], np.uint8)
+    semantic_table = np.array([*(semantic_class[i] for i in ids), np.iinfo(dtype).max], dtype)
     thing_table = np.array([thing_class.get(i, -1) for i in ids], np.int32)
     columns = dict(columns)
     offsets = {

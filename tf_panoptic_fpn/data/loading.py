@@ -30,7 +30,7 @@ _LOADED = {
 }
 _LABELS = {
     "map_rectangles": ([None, 4], tf.int32),  # [r, 4], (y1, x1, y2, x2), in the order of the rows
-    "map_classes": ([None], tf.int32),  # [r], semantic class, 255 ignored
+    "map_classes": ([None], tf.int32),  # [r], semantic class, -1 ignored
 }
 _MAP = {
     "ids": ([None, None], tf.int32),  # [H, W]
@@ -66,6 +66,7 @@ class ImageLoader:
         self.source = source
         self.pixel_range = pixel_range
         self.map_format = index.map_format
+        self.void_label = index.void_label
         # Without a map they can be nowhere else, even where there is none.
         self.masks_are_runs = bool(np.any(index.instance_map_ids < 0)) or self.map_format == "none"
         keys = _LOADED | (_RUNS if self.masks_are_runs else _MAP)
@@ -148,11 +149,13 @@ class ImageLoader:
         place = find_ids(run_ids, self.columns["label_ids"][labels])
         self._check_ids(run_ids, place, labels.stop - labels.start)
         # The position -1 of void finds the last entry.
-        table = tf.concat([self.columns["label_classes"][labels], [schema.IGNORED]], 0)
+        classes = tf.cast(self.columns["label_classes"][labels], tf.int32)
+        classes = tf.where(classes == self.void_label, schema.IGNORED, classes)
+        table = tf.concat([classes, [schema.IGNORED]], 0)
         run_classes = tf.gather(table, tf.where(place < 0, tf.size(table) - 1, place))
         return {
             "map_rectangles": rectangles,
-            "map_classes": tf.cast(run_classes, tf.int32),
+            "map_classes": run_classes,
             "ids": ids,
             "run_ids": run_ids,
         }
@@ -220,7 +223,7 @@ class FolderSource:
         index = self.index
         labels = slice(*index.label_offsets[row : row + 2])
         shift = 1 if index.map_format == "grey" else 0
-        ids, is_void = index.label_ids[labels], index.label_classes[labels] == schema.IGNORED
+        ids, is_void = index.label_ids[labels], index.label_classes[labels] == index.void_label
         height, width = index.sizes[row].tolist()
         load_segments(
             ImageRecord(

@@ -19,7 +19,7 @@ from tf_panoptic_fpn.data.tfrecords import RecordSource, records_folder
 from tf_panoptic_fpn.errors import ConfigError, DataError
 
 # Key: (dtype, shape, padding) of one image's sample; None is padded to the largest of the batch.
-_SAMPLE: dict[str, tuple[tf.DType, list, float]] = {
+_SAMPLE: dict[str, tuple[tf.DType | None, list, float | None]] = {
     schema.IMAGES: (tf.uint8, [None, None, 3], 0),
     schema.IMAGE_SIZES: (tf.int32, [2], 0),
     schema.IMAGE_SEEDS: (tf.int32, [], 0),
@@ -27,7 +27,7 @@ _SAMPLE: dict[str, tuple[tf.DType, list, float]] = {
     schema.GT_CLASSES: (tf.int32, [None], -1),
     schema.GT_IS_CROWD: (tf.bool, [None], False),
     schema.GT_MASKS: (tf.uint8, [None, schema.GT_MASK_SIZE, schema.GT_MASK_SIZE], 0),
-    schema.SEMANTIC: (tf.uint8, [None, None], schema.IGNORED),
+    schema.SEMANTIC: (None, [None, None], None),  # of uint8 or uint16, the largest value
 }
 Canvases = Sequence[tuple[int, int]]
 _CANVAS_MULTIPLE = 32
@@ -97,7 +97,8 @@ def training_dataset(
     damaged.first_readable(schedule[min(start_step, num_steps - 1), 0])
 
     loader = ImageLoader(index, source, data_config.pixel_range)
-    augmentation = Augmentation(data_config, seed)
+    label_dtype = tf.as_dtype(index.label_classes.dtype)
+    augmentation = Augmentation(data_config, seed, label_dtype)
     with tf.device("CPU"):
         rows = tf.constant(schedule.reshape(-1))
     share = batch_size // num_workers
@@ -113,7 +114,7 @@ def training_dataset(
         _plainly(augmentation.sample), num_parallel_calls=parallel_calls, deterministic=True
     )
     shapes = {key: shape for key, (_, shape, _) in _SAMPLE.items()}
-    padding = {key: tf.cast(value, dtype) for key, (dtype, _, value) in _SAMPLE.items()}
+    padding = {key: _padding(key, dtype or label_dtype) for key, (dtype, *_) in _SAMPLE.items()}
     dataset = dataset.padded_batch(share, shapes, padding, drop_remainder=True)
     max_instances = data_config.max_instances
     dataset = dataset.map(_plainly(lambda batch: _finish(batch, canvases, max_instances)))
@@ -225,19 +226,26 @@ def _finish(
     }
     finished = dict(batch)
     for key, extent in extents.items():
-        finished[key] = _pad(batch[key], extent, _SAMPLE[key][2])
+        finished[key] = _pad(batch[key], extent, _padding(key, batch[key].dtype))
         finished[key].set_shape([batch[key].shape[0], *_SAMPLE[key][1]])
     finished[schema.IMAGES] = tf.cast(finished[schema.IMAGES], tf.float32)
-    finished[schema.SEMANTIC] = tf.cast(finished[schema.SEMANTIC], tf.int32)
+    labels = finished[schema.SEMANTIC]
+    is_void = labels == labels.dtype.max
+    finished[schema.SEMANTIC] = tf.where(is_void, schema.IGNORED, tf.cast(labels, tf.int32))
     return finished
 
 
-def _pad(tensor: tf.Tensor, extent: Sequence[Any], value: float) -> tf.Tensor:
+def _padding(key: str, dtype: tf.DType) -> tf.Tensor:
+    value = _SAMPLE[key][2]
+    return tf.constant(dtype.max if value is None else value, dtype)
+
+
+def _pad(tensor: tf.Tensor, extent: Sequence[Any], value: tf.Tensor) -> tf.Tensor:
     """Pads the dimensions after the first at their end to `extent`."""
     before = tf.shape(tensor)
     missing = tf.stack(extent) - before[1 : 1 + len(extent)]
     padding = tf.pad(missing[:, None], [[1, tensor.shape.rank - 1 - len(extent)], [1, 0]])
-    return tf.pad(tensor, padding, constant_values=tf.cast(value, tensor.dtype))
+    return tf.pad(tensor, padding, constant_values=value)
 
 
 def _round_up(value: tf.Tensor, multiple: int) -> tf.Tensor:

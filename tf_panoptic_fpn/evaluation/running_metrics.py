@@ -14,8 +14,7 @@ from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.instance_ap import InstanceAP
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
-
-IGNORED = -1  # of the ground truth; no class has it, so that the number of classes has no limit
+from tf_panoptic_fpn.schema import IGNORED
 
 
 class RunningMetrics:

@@ -7,8 +7,7 @@ import numpy as np
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import read_label_map
-
-IGNORED = -1  # no file can hold it, so that the number of classes has no limit
+from tf_panoptic_fpn.schema import IGNORED
 
 
 def read_semantic_pair(

@@ -8,8 +8,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 from pycocotools.cocoeval import COCOeval
 
-from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.metrics.semantic_iou import check_semantic_maps
+from tf_panoptic_fpn.metrics.semantic_iou import check_semantic_maps, usual_ignored
 
 DILATION_RATIO = 0.02  # of the image's diagonal
 
@@ -55,12 +54,12 @@ class BoundaryIoU:
 
     Args:
         class_names: list of S distinct names, by class index.
-        ignored: int, the value of ground-truth pixels that do not count.
+        ignored: int, see `SemanticIoU`.
     """
 
-    def __init__(self, class_names: Sequence[str], ignored: int = schema.IGNORED) -> None:
+    def __init__(self, class_names: Sequence[str], ignored: int | None = None) -> None:
         self.class_names = list(class_names)
-        self._ignored = ignored
+        self._ignored = usual_ignored(class_names) if ignored is None else ignored
         self._intersection = np.zeros(len(class_names), np.int64)
         self._gt, self._pred = self._intersection.copy(), self._intersection.copy()
 

@@ -18,14 +18,15 @@ class SemanticIoU:
 
     Args:
         class_names: list of S distinct names, by class index.
-        ignored: int, the value of ground-truth pixels that do not count.
+        ignored: int, the value of ground-truth pixels that do not count; by default 255, or -1 if
+            255 is a class.
     """
 
-    def __init__(self, class_names: Sequence[str], ignored: int = schema.IGNORED) -> None:
+    def __init__(self, class_names: Sequence[str], ignored: int | None = None) -> None:
         if len(set(class_names)) != len(class_names):
             raise ValueError(f"`class_names` must be distinct. Received: {class_names}")
         self.class_names = list(class_names)
-        self._ignored = ignored
+        self._ignored = usual_ignored(class_names) if ignored is None else ignored
         self._confusion = np.zeros((len(class_names), len(class_names)), np.int64)  # gt, pred
 
     def update(self, gt: np.ndarray, pred: np.ndarray, image: str = "") -> None:
@@ -84,6 +85,11 @@ class SemanticIoU:
             for name, value, present in zip(self.class_names, iou, occurs, strict=True)
         }
         return {**means, "per_class": per_class}
+
+
+def usual_ignored(class_names: Sequence[str]) -> int:
+    """Returns the value that no class has: that of most label maps, if it can be."""
+    return schema.VOID_LABEL if len(class_names) <= schema.VOID_LABEL else schema.IGNORED
 
 
 def check_semantic_maps(

@@ -75,7 +75,7 @@ class FitModel(keras.Model):
         if sample_weight is not None:
             raise ValueError(
                 "The model's losses take no `sample_weight`; `gt_classes` -1 leaves "
-                "an instance out, 255 in `semantic` a pixel."
+                "an instance out, -1 in `semantic` a pixel."
             )
         batch = x if y is None else y
         if not isinstance(batch, dict):

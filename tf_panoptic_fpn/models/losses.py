@@ -12,7 +12,7 @@ from keras import ops
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
 from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.precision import full_precision
-from tf_panoptic_fpn.schema import IGNORED, Tensor, Tensors
+from tf_panoptic_fpn.schema import Tensor, Tensors
 
 Terms = dict[str, tuple[Tensor, Tensor]]  # a loss by name: its sum, and the count to divide by
 
@@ -114,7 +114,8 @@ def semantic_loss(logits: Tensor, semantic: Tensor) -> Terms:
     Args:
         logits: float `[B, H', W', S]`, at the resolution of the labels, H' >= H, W' >= W (the
             rest is padding).
-        semantic: int32 `[B, H, W]`; 255 is ignored.
+        semantic: int32 `[B, H, W]`; a label that is no class, such as -1, is ignored, and so is the
+            255 of many label maps unless there are more than 255 classes.
 
     Returns:
         Dict "semantic" of (sum, count), float32 scalars.
@@ -123,7 +124,7 @@ def semantic_loss(logits: Tensor, semantic: Tensor) -> Terms:
     """
     height, width = ops.shape(semantic)[1:3]
     logits = full_precision(logits[:, :height, :width])
-    is_labelled = semantic != IGNORED
+    is_labelled = ops.logical_and(semantic >= 0, semantic < logits.shape[-1])
     labels = ops.where(is_labelled, semantic, 0)
     entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     total = ops.sum(ops.where(is_labelled, entropy, 0.0))

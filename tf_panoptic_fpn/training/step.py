@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.models.panoptic_fpn import TASKS, PanopticFPN
+from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 
 BATCH_STATISTICS = ("moving_mean", "moving_variance")  # of batch norms
 TrainStep = Callable[[Any], dict[str, tf.Tensor]]
@@ -55,8 +56,7 @@ def make_train_step(
             dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
             terms = model.loss_terms(dense, batch, tasks)
             counts = {name: count for name, (_, count) in terms.items()}
-            if strategy.num_replicas_in_sync > 1:
-                counts = _sum_over_replicas(counts)
+            counts = sum_over_replicas(counts)
             losses = model.weighted_losses(
                 {name: (total, counts[name]) for name, (total, _) in terms.items()}
             )
@@ -79,8 +79,7 @@ def make_train_step(
     def replica_step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         before = [tf.identity(variable.value) for variable in statistics]
         losses, gradients = (compute or losses_and_gradients)(batch)
-        if strategy.num_replicas_in_sync > 1:
-            losses, gradients = _sum_over_replicas(losses), _sum_over_replicas(gradients)
+        losses, gradients = sum_over_replicas(losses), sum_over_replicas(gradients)
         norm = tf.linalg.global_norm(gradients)
         is_finite = tf.math.is_finite(norm)
         scale = clip_norm / tf.maximum(norm, clip_norm) if clip_norm else tf.ones_like(norm)
@@ -143,9 +142,3 @@ def alternate_steps(train_steps: Sequence[TrainStep], start: int) -> TrainStep:
     first = start % len(train_steps)
     turns = itertools.cycle([*train_steps[first:], *train_steps[:first]])
     return lambda batch: next(turns)(batch)
-
-
-def _sum_over_replicas(values: Any) -> Any:
-    context = tf.distribute.get_replica_context()
-    flat = tf.nest.flatten(values)
-    return tf.nest.pack_sequence_as(values, context.all_reduce(tf.distribute.ReduceOp.SUM, flat))

@@ -60,7 +60,8 @@ def draw_semantic(
 
     Args:
         image: uint8 `[H, W, 3]`.
-        semantic_map: int `[H, W]`, semantic class of each pixel; 255 stays clear.
+        semantic_map: int `[H, W]`, semantic class of each pixel; -1 stays clear, and 255
+            unless it is a class.
         categories: `CategoryTable`.
 
     Returns:
@@ -75,7 +76,8 @@ def draw_semantic(
     drawn = {k: (names[i], color) for (i, k), color in zip(classes.items(), colors, strict=True)}
     if categories.semantic_things == "other":
         drawn[0] = "other (things)", OTHER
-    present = [k for k in np.unique(semantic_map).tolist() if k != schema.IGNORED]
+    clear = {schema.IGNORED, schema.VOID_LABEL} - set(drawn)
+    present = [k for k in np.unique(semantic_map).tolist() if k not in clear]
     unknown = sorted(set(present) - set(drawn))
     if unknown:
         raise DataError(f"Semantic classes must be in 0..{max(drawn)}. Received: {unknown}")
