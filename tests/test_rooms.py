@@ -120,6 +120,32 @@ def test_sizes(room):
     assert total <= MAX_ROOM or room in LARGE, f"{room}: {total} lines"
 
 
+def public_functions(body):
+    """The functions and methods of a module or class that have no private name."""
+    for node in body:
+        name = getattr(node, "name", "_")
+        if name.startswith("_") and not name.endswith("__"):
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node.body)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+# mypy demands as much, and of private functions too, where it is not told otherwise.
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_functions_have_hints(room):
+    for file in files_of(room):
+        for node in public_functions(ast.parse(file.read_text(encoding="utf-8")).body):
+            known = node.args
+            arguments = [*known.posonlyargs, *known.args, *known.kwonlyargs]
+            arguments += filter(None, (known.vararg, known.kwarg))
+            bare = [
+                a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")
+            ]
+            assert not bare and node.returns, f"{file}: {node.name} lacks hints: {bare or 'return'}"
+
+
 def test_public_names():
     assert all(hasattr(tf_panoptic_fpn, name) for name in tf_panoptic_fpn.__all__)
     assert len(set(tf_panoptic_fpn.__all__)) == len(tf_panoptic_fpn.__all__)
