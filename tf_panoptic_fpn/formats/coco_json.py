@@ -97,7 +97,10 @@ class Fields:
 
     def is_crowd(self, entry: Entry) -> bool | None:
         """Returns `iscrowd`; False where it is left out."""
-        if entry.get("iscrowd", 0) is None:
+        value = entry.get("iscrowd", 0)
+        if type(value) is int and value in (0, 1):  # as nearly all are
+            return value == 1
+        if value is None:
             self._repaired("iscrowd", None, 0)
             return False
         return self._flag(entry, "iscrowd", 0)
