@@ -33,6 +33,15 @@ def test_inference():
     assert min(shares(line)) > 0
 
 
+def test_graph_size():
+    (line,) = lines_of("graph_size", f"--config={TINY}")
+    for name, nodes in (("train_step", 8000), ("predict", 5000), ("served", 5200)):
+        parts = line[f"{name}_parts"]
+        assert 1000 < sum(parts.values()) == line[f"{name}_nodes"] <= nodes
+        assert line[f"{name}_trace_seconds"] > 0
+    assert line["train_step_parts"]["gradient"] > 100
+
+
 @pytest.mark.parametrize("panoptic", [False, True])
 def test_index(tmp_path, panoptic):
     arguments = ["--images=8", "--instances=20", f"--folder={tmp_path}"]

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.models.conv_norm import MSRA, Conv2D
-from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.roi_align import roi_align
@@ -24,10 +23,12 @@ class ClassConv2D(Conv2D):
 
     # Keras calls a layer with what it is given: an input more than its base class takes is right.
     def call(self, inputs: Tensor, classes: Tensor) -> Tensor:  # type: ignore[override]
-        filters = ops.transpose(ops.reshape(self.kernel, (-1, self.filters)))
+        # By a product: the gradient of rows taken would be of rows too, not of the kernel.
+        chosen = ops.one_hot(classes, self.filters, dtype=self.compute_dtype)
+        filters = ops.matmul(chosen, ops.transpose(ops.reshape(self.kernel, (-1, self.filters))))
+        bias = ops.matmul(chosen, ops.reshape(self.bias, (-1, 1)))
         cells = ops.reshape(inputs, (-1, MASK_SIZE**2, inputs.shape[-1]))
-        x = ops.matmul(cells, take_rows(filters, classes)[:, :, None])
-        x = x + take_rows(ops.convert_to_tensor(self.bias), classes)[:, None, None]
+        x = ops.matmul(cells, filters[:, :, None]) + bias[:, :, None]
         return ops.reshape(x, (-1, MASK_SIZE, MASK_SIZE))
 
 

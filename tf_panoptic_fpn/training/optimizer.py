@@ -76,7 +76,7 @@ class SGD(keras.optimizers.Optimizer):
         # The kernel does `v = momentum v + g; w = w - step v`, or nothing with these: 1, 0 and 0.
         step, scale = (rate, 1.0) if self.momentum_style == "torch" else (-1.0, -rate)
         step, scale, momentum = (
-            tf.where(is_finite, tf.cast(value, rate.dtype), off)
+            tf.where(is_finite, tf.convert_to_tensor(value, rate.dtype), off)
             for value, off in ((step, 0.0), (scale, 0.0), (self.momentum, 1.0))
         )
         scalars = (step, scale, momentum, scale * self.l2_penalty)
