@@ -124,7 +124,7 @@ class ResultFiles:
         Where that is another image's, the id is added, and if need be a number.
         """
         stem = os.path.splitext(record.file_name)[0].strip("/").replace("/", "_")
-        longer = f"{stem}_{record.image_id}".replace("/", "_")
+        longer = f"{stem}_{record.image_id}".replace("/", "_").replace("\\", "_")
         numbered = (f"{longer}_{number}" for number in itertools.count(2))
         return next(
             stem
