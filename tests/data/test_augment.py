@@ -122,6 +122,32 @@ def _extent(mask):
     return places.min(0), places.max(0) + 1
 
 
+def test_half_of_the_instances_are_donated_and_no_crowd():
+    donor = {"classes": tf.zeros([2000], tf.int32), "is_crowd": tf.range(2000) % 2 == 0}
+    donated = Augmentation(DataConfig(), seed=1).donated(tf.constant(3, tf.int64), donor).numpy()
+    assert not donated[::2].any()
+    assert abs(donated[1::2].mean() - 0.5) < 0.05  # three times the deviation
+
+
+def test_a_share_of_the_crops_holds_a_class():
+    """Of 100 places across and down, a crop of 10 holds the one labelled pixel by chance in one."""
+    settings = AugmentConfig(
+        crop_size=(10, 10), crop_by_class_probability=0.25, scale_range=(1.0, 1.0)
+    )
+    augmentation = Augmentation(DataConfig(augment=settings), seed=1)
+    loaded = {
+        "image": tf.zeros([100, 100, 3], tf.uint8),
+        "classes": tf.constant([4]),
+        "rectangles": tf.constant([[99, 99, 100, 100]]),
+        "owners": tf.constant([0]),
+    }
+    windows = [
+        augmentation.geometry(tf.constant(i, tf.int64), loaded).window.numpy() for i in range(60)
+    ]
+    share = np.mean([tuple(window[2:]) == (100, 100) for window in windows])
+    assert 0.1 < share < 0.42  # three times the deviation
+
+
 SCALES = st.sampled_from([(), (0.5, 2.0), (0.3, 0.6), (1.5, 3.0)])
 CROPS = st.sampled_from([(), (40, 56), (30, 200), (120, 120)])
 CONFIGS = st.builds(

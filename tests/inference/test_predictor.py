@@ -14,11 +14,14 @@ from tf_panoptic_fpn.formats.images import read_image, resized_size
 from tf_panoptic_fpn.inference.merge import Merger, balance_classes
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.ops.masks import paste_masks
 
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
     + tuple(Category(k + 50, f"stuff {k}", False) for k in range(4))
 )
+
+ROUNDING = 1e-5  # of float32 sums through thirty layers, of the largest value
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,35 @@ def test_resizing_equals_pillows_to_rounding(samples):
         assert (difference > 0).mean() < 0.03
 
 
+def test_what_else_is_in_a_batch_has_no_bearing(model):
+    """To the bit: the sums are in one order, as they are not between batches of two sizes."""
+    predictor = make_predictor(model, 64, 128)
+    images = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3)).astype(np.uint8)
+    first, second = predictor.run(images)
+    tf.nest.map_structure(np.testing.assert_array_equal, first, predictor.run(images[[0, 0]])[0])
+    tf.nest.map_structure(np.testing.assert_array_equal, second, predictor.run(images[[1, 1]])[1])
+
+
+def undecided(predictor, image, alone, together):
+    """Where sums of another order may turn a class, and where a mask: bool `[H, W]` each."""
+    original = tf.constant(image.shape[:2])
+    size = predictor.network_size(original)
+    inputs = {
+        schema.IMAGES: predictor.resize(image[None], size),
+        schema.IMAGE_SIZES: size[None],
+    }
+    dense = {schema.SEMANTIC_LOGITS: predictor.model(inputs)[schema.SEMANTIC_LOGITS][0]}
+    logits = np.sort(predictor._semantic_logits(dense, size, original).numpy())
+    is_open = logits[..., -1] - logits[..., -2] < ROUNDING * np.abs(logits).max()
+    probs = [
+        paste_masks(o[schema.MASK_PROBS], o[schema.BOXES], original).numpy()
+        for o in (alone[schema.INSTANCES], together[schema.INSTANCES])
+    ]
+    moved = np.abs(probs[1] - probs[0]).max()
+    assert moved < 0.01  # measured: .0014, with oneDNN .0032; a box moves with the sums
+    return is_open, (np.abs(probs[0] - 0.5) <= 2 * moved).any(0)
+
+
 def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent(model):
     predictor = make_predictor(model, 64, 128)
     images = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3)).astype(np.uint8)
@@ -56,9 +88,13 @@ def test_batch_of_pixels_equals_each_alone_and_maps_are_consistent(model):
         (alone,) = predictor.run(image[None])
         for name in (schema.NUM_SEGMENTS, schema.CATEGORY_IDS):
             np.testing.assert_array_equal(together[name], alone[name])
-        for name in (schema.PANOPTIC_MAP, schema.SEMANTIC_MAP):
-            # Sums of another order: a pixel whose two best classes are within rounding may turn.
-            assert (together[name] != alone[name]).sum() <= 4, name
+        is_open, is_rim = undecided(predictor, image, alone, together)
+        for name, may_turn in (
+            (schema.SEMANTIC_MAP, is_open),
+            (schema.PANOPTIC_MAP, is_open | is_rim),
+        ):
+            assert may_turn.mean() < 0.1
+            np.testing.assert_array_equal(together[name][~may_turn], alone[name][~may_turn])
         count = int(alone[schema.NUM_SEGMENTS])
         assert count > 0
         ids = alone[schema.PANOPTIC_MAP]

@@ -229,9 +229,9 @@ def _finish(
         finished[key] = _pad(batch[key], extent, _padding(key, batch[key].dtype))
         finished[key].set_shape([batch[key].shape[0], *_SAMPLE[key][1]])
     finished[schema.IMAGES] = tf.cast(finished[schema.IMAGES], tf.float32)
+    # The largest value, void, wraps to 0, and so becomes -1: less work than to look for it.
     labels = finished[schema.SEMANTIC]
-    is_void = labels == labels.dtype.max
-    finished[schema.SEMANTIC] = tf.where(is_void, schema.IGNORED, tf.cast(labels, tf.int32))
+    finished[schema.SEMANTIC] = tf.cast(labels + tf.ones([], labels.dtype), tf.int32) - 1
     return finished
 
 
