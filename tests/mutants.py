@@ -47,20 +47,20 @@ MUTANTS = {
     "models/proposals.py": {
         "models/test_proposals.py": [
             ("self.top_k_train if training else self.top_k_test", "self.top_k_test"),
-            (
-                "boxes = clip_boxes(ops.concatenate(boxes, axis=1), image_sizes)",
-                "boxes = ops.concatenate(boxes, axis=1)",
-            ),
+            ("boxes = clip_boxes(boxes, image_sizes)", ""),
             ("box_areas(boxes) > 0, scores", "box_areas(boxes) >= 0, scores"),
-            ("level[2] + start", "level[2]"),
-            ("boxes = ops.where(scores[:, :, None] > NO_SCORE, boxes, 0.0)", ""),
+            ("count - 1) + start", "count - 1)"),
+            (
+                "ops.where(scores[:, :, None] > NO_SCORE, take_rows(boxes, best), 0.0)",
+                "take_rows(boxes, best)",
+            ),
             (
                 "ops.top_k(scores, min(after, levels * k))",
                 "ops.top_k(scores, min(before, levels * k))",
             ),
             ("STRIDES = (4, 8, 16, 32, 64)", "STRIDES = (4, 8, 16, 32, 32)"),
             ("super().__init__(autocast=False, **kwargs)", "super().__init__(**kwargs)"),
-            ("RPN_DELTA_WEIGHTS)\n    return", "(10.0, 10.0, 5.0, 5.0))\n    return"),
+            ("axis=0), RPN_DELTA_WEIGHTS)", "axis=0), (10.0, 10.0, 5.0, 5.0))"),
         ]
     },
     "models/box_head.py": {
@@ -75,7 +75,7 @@ MUTANTS = {
             ("groups=classes", "groups=None"),
             ("indices % num_classes", "indices // num_classes"),
             ("ops.where(valid, scores, 0.0)", "scores"),
-            ("axis=1), -1),", "axis=1), 0),"),
+            ("take_rows(classes, indices), -1)", "take_rows(classes, indices), 0)"),
             (
                 "super().__init__(autocast=False, **kwargs)\n        self.score",
                 "super().__init__(**kwargs)\n        self.score",
@@ -133,8 +133,7 @@ MUTANTS = {
     },
     "ops/sampling.py": {
         "models/test_targets.py": [
-            ("BACKGROUND_ROIS = range(4)", "BACKGROUND_ROIS = (0, 1, 0, 1)"),
-            ("keys, BACKGROUND_ROIS)", "keys, NEGATIVE_ANCHORS)"),
+            ("ANCHORS, ROIS = range(2)", "ANCHORS, ROIS = 0, 0"),
             ("num_samples - num_positives)", "num_samples)"),
             (
                 "_count(labels == 0), num_samples - num_foreground",
@@ -153,19 +152,19 @@ MUTANTS = {
             ("best < low, 0", "best <= low, 0"),
             ("best_of_gt > 0", "best_of_gt >= 0"),
             ("pairwise_iou(gt_boxes, boxes), -1)", "pairwise_iou(gt_boxes, boxes), 0)"),
-            ("ops.argmax(iou, axis=1)", "ops.argmin(iou, axis=1)"),
+            ("ops.argmax(ops.cast", "ops.argmin(ops.cast"),
             ("ops.max(iou, axis=2, keepdims=True)", "ops.max(iou, axis=1, keepdims=True)"),
         ]
     },
     "ops/boxes.py": {
         "ops/test_boxes.py -k 'not compiled'": [
-            ("sizes[..., 0] * sizes[..., 1]", "sizes[..., 0] * sizes[..., 0]"),
-            ("boxes[..., :2], 0)", "boxes[..., :2], 1)"),
+            ("ops.prod(ops.maximum", "ops.sum(ops.maximum"),
+            ("ops.maximum(end - start, 0)", "ops.maximum(end - start, 1)"),
             (" - intersection\n", "\n"),
             ("ops.minimum(ops.maximum(boxes, 0), limits)", "ops.minimum(boxes, limits)"),
             ("ops.log(sizes / reference_sizes)", "ops.log(reference_sizes / sizes)"),
             ("1000.0 / 16", "1000.0 / 8"),
-            ("centers = deltas[..., :2] * reference_sizes", "centers = deltas[..., :2]"),
+            ("centers = offsets * reference_sizes", "centers = offsets"),
             ("half_sizes = 0.5 *", "half_sizes = 1.0 *"),
             ("ops.maximum(a_top, b_top), 0)", "ops.maximum(a_top, b_top), 1)"),
         ]
@@ -188,7 +187,7 @@ MUTANTS = {
     "ops/roi_align.py": {
         "ops/test_roi_align.py -k 'not compiled'": [
             ("ops.floor(4 + ops.log2", "ops.floor(5 + ops.log2"),
-            ("/ stride - 0.5\n    end", "/ stride\n    end"),
+            ("boxes / stride - 0.5", "boxes / stride"),
             ("ops.clip(levels, 2, 5)", "ops.clip(levels, 2, 4)"),
             ("points <= last + 1)\n        counted", "points <= last)\n        counted"),
             ("ops.ceil(size / bins)", "ops.floor(size / bins)"),
@@ -199,7 +198,7 @@ MUTANTS = {
             ("coverage >= 0.5", "coverage > 0.5"),
             (", start.dtype) + 0.5\n", ", start.dtype)\n"),
             ("* scale - 0.5\n    length", "* scale\n    length"),
-            ("matched_index + offsets", "matched_index"),
+            ("take_rows(gt_masks, matched_index)", "take_rows(gt_masks, 0 * matched_index)"),
         ]
     },
     "ops/panoptic_merge.py": {

@@ -1,11 +1,12 @@
 """Targets worked by hand: boxes of 100 x 100 pixels, whose IoU is a number of rows."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
+from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets, trim_padding
 
 TRUTH = [0, 0, 100, 100]
 FAR = [900, 900, 1000, 1000]
@@ -53,6 +54,25 @@ def classes_of_rois(targets):
     valid = targets["is_valid"][0]
     rois = map(tuple, targets["rois"][0][valid].astype(int).tolist())
     return dict(zip(rois, targets["classes"][0][valid].tolist(), strict=True))
+
+
+def test_padding_is_trimmed_and_changes_nothing():
+    boxes = [TRUTH, TRUTH, FAR, TRUTH, TRUTH]
+    batch = make_batch(boxes, [2, -1, 1, -1, -1], seeds=(7, 8))
+    trimmed = trim_padding(batch)
+    if keras.backend.backend() == "tensorflow":
+        assert trimmed[schema.GT_BOXES].shape == (2, 3, 4)
+        assert trimmed[schema.GT_MASKS].shape == (2, 3, 112, 112)
+    anchors = [top_rows(n) for n in (100, 71, 50, 20)] + [FAR]
+    for received, expected in zip(
+        anchors_to_targets(anchors, trimmed), anchors_to_targets(anchors, batch), strict=True
+    ):
+        np.testing.assert_array_equal(received, expected)
+    expected = rois_to_targets(anchors, batch)
+    for name, received in rois_to_targets(anchors, trimmed).items():
+        np.testing.assert_array_equal(received, expected[name], err_msg=name)
+    empty = trim_padding(make_batch([TRUTH, FAR], [-1, -1]))
+    assert (anchors_to_targets(anchors, empty)[0] == 0).all()
 
 
 def test_anchors_are_positive_from_70_percent_and_negative_below_30():

@@ -18,7 +18,7 @@ from tf_panoptic_fpn.models.proposals import Proposals
 from tf_panoptic_fpn.models.resnet import make_backbone
 from tf_panoptic_fpn.models.rpn_head import RPNHead
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
-from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets
+from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets, trim_padding
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Tensor, Tensors
@@ -240,6 +240,7 @@ class PanopticFPN(FitModel):
             count = ops.shape(batch[schema.GT_BOXES])[0]
             seeds = keras.random.randint((count,), 0, 2**30, seed=self.seed_generator)
             batch = {**batch, schema.IMAGE_SEEDS: seeds}
+        batch = trim_padding(batch)
         labels, matched_boxes = anchor_targets(dense["anchors"], batch, self.config["rpn_samples"])
         rois, scores, anchor_indices = self.proposals(
             dense["features"],

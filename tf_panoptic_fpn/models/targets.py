@@ -5,6 +5,7 @@ from keras import ops
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.gather import take_rows
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.masks import crop_masks
 from tf_panoptic_fpn.ops.matching import match_boxes
 from tf_panoptic_fpn.ops.sampling import sample_labels, sample_rois
@@ -106,6 +107,25 @@ def roi_targets(
         "masks": ops.stop_gradient(masks),
         "is_foreground": is_foreground[:, :max_foreground],
     }
+
+
+def trim_padding(batch: Tensors) -> Tensors:
+    """Leaves out the rows of ground truth that are padding in every image, but for one.
+
+    Matching costs as much for a row of padding as for an instance. Where shapes must not depend on
+    data the batch stays as it is.
+
+    Args:
+        batch: dict of `schema`: GT_BOXES, GT_CLASSES, GT_IS_CROWD, and GT_MASKS or none.
+
+    Returns:
+        The batch with `[B, N', ...]` of each, N' >= 1 where N >= 1.
+    """
+    if not use_tensorflow_kernels():
+        return batch
+    places = ops.arange(1, ops.shape(batch[schema.GT_CLASSES])[1] + 1, dtype="int32")
+    used = ops.max(ops.where(batch[schema.GT_CLASSES] >= 0, places, 1))
+    return {**batch, **{name: batch[name][:, :used] for name in ROW_PADDING if name in batch}}
 
 
 def _usable(batch: Tensors) -> Tensor:
