@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tf_panoptic_fpn.models.conv_norm import GroupNorm
+
 
 @pytest.mark.parametrize("case", ["a", "b"])
 def test_equals_tensorflow_addons(goldens_dir, tf, case):
@@ -34,3 +36,23 @@ def test_epsilon_by_hand(epsilon):
     layer = keras.layers.GroupNormalization(groups=1, axis=-1, epsilon=epsilon)
     expected = (x - 0.01) / np.sqrt(1e-4 + epsilon)
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_models_layer_equals_keras_in_float64(tf):
+    """Outputs and gradients; the groups are of two channels, the images differ in their means."""
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal([[[[2.0]]], [[[-30.0]]]], 1, (2, 5, 7, 8)))
+    upstream = tf.constant(rng.normal(size=x.shape))
+    results = []
+    for make in (GroupNorm, keras.layers.GroupNormalization):
+        layer = make(groups=4, epsilon=1e-5, dtype="float64")
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(-1, 2, 8))
+        layer.beta.assign(np.linspace(3, -1, 8))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        sources = [x, layer.gamma.value, layer.beta.value]
+        results.append([y, *tape.gradient(y, sources, output_gradients=upstream)])
+    for received, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-10, atol=1e-10)

@@ -18,11 +18,13 @@ MASK_SIZE = 28
 class ClassConv2D(Conv2D):
     """A 1x1 convolution that computes, of each map, the filter of one class alone.
 
-    Call: (float `[N, 28, 28, C]`, classes int32 `[N]`) -> `[N, 28, 28]`.
+    Call: (float `[N, 28, 28, C]`, classes int32 `[N]`) -> `[N, 28, 28]`; without classes all
+    filters, `[N, 28, 28, K]`.
     """
 
-    # Keras calls a layer with what it is given: an input more than its base class takes is right.
-    def call(self, inputs: Tensor, classes: Tensor) -> Tensor:  # type: ignore[override]
+    def call(self, inputs: Tensor, classes: Tensor | None = None) -> Tensor:
+        if classes is None:
+            return super().call(inputs)
         # By a product: the gradient of rows taken would be of rows too, not of the kernel.
         chosen = ops.one_hot(classes, self.filters, dtype=self.compute_dtype)
         filters = ops.matmul(chosen, ops.transpose(ops.reshape(self.kernel, (-1, self.filters))))
