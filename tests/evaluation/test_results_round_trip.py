@@ -37,9 +37,10 @@ examples = settings(max_examples=15, deadline=None)
 TABLE = CategoryTable(
     (Category(300, "漢\n😀", True, (1, 2, 3)), Category(7, "road", False), Category(0, "a", True))
 )
-IDS = st.integers(-(1 << 40), 1 << 40) | st.text(
+TEXTS = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=5
 )
+IDS = st.integers(-(1 << 40), 1 << 40) | st.sampled_from(["\\", "a/b", "./", ".."]) | TEXTS
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 SCORES = st.floats(0, 1)
 
