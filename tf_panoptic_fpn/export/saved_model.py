@@ -5,10 +5,9 @@ import os
 import pathlib
 import tempfile
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn import schema
@@ -153,21 +152,20 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
     output = pathlib.Path(output)
     check_replaceable(output)
     graph = ServedGraph(predictor)
-    archive = keras.export.ExportArchive()
-    archive.track(predictor.model)
-    archive.add_endpoint(
-        "serving_default",
-        graph.serve_bytes,
-        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
-    )
-    archive.add_endpoint(
-        "tensor",
-        graph.serve_images,
-        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
-    )
+    # Not Keras' ExportArchive: it traces each endpoint again and stores the weights twice.
+    module = tf.Module()
+    module.weights = [weight.value for weight in predictor.model.weights]
+    signatures = {
+        "serving_default": _traced(
+            graph.serve_bytes, tf.TensorSpec([None], tf.string, name="image_bytes")
+        ),
+        "tensor": _traced(
+            graph.serve_images, tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+        ),
+    }
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as beside:
         written = pathlib.Path(beside) / "new"
-        archive.write_out(str(written), verbose=False)
+        tf.saved_model.save(module, str(written), signatures)
         predictor.categories.save(written / CATEGORIES)
         if predictor.pixel_range != FULL_RANGE:
             text = json.dumps(predictor.pixel_range)
@@ -175,6 +173,10 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
         if output.exists():
             output.rename(pathlib.Path(beside) / "old")
         written.rename(output)
+
+
+def _traced(function: Callable, *specs: tf.TensorSpec) -> Any:
+    return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _served_detections(instances: Mapping[str, Any]) -> dict[str, Any]:
