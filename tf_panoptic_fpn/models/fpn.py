@@ -12,6 +12,11 @@ XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
+class GroupedConv2D(Conv2D):
+    """Keras stores the weights of a list's layers by their class: version 0.1 had this one."""
+
+
+@keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class FPN(keras.layers.Layer):
     """C2..C5 -> P2..P6: 1x1 laterals, nearest x2 top-down sum, 3x3 outputs, with bias, no ReLU.
 
@@ -32,7 +37,7 @@ class FPN(keras.layers.Layer):
         self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
     def _conv(self, kernel_size: int, groups: int, name: str) -> Conv2D:
-        return Conv2D(
+        return GroupedConv2D(
             self.channels,
             kernel_size,
             groups=groups,
