@@ -124,7 +124,7 @@ def trim_padding(batch: Tensors) -> Tensors:
     if not use_tensorflow_kernels():
         return batch
     places = ops.arange(1, ops.shape(batch[schema.GT_CLASSES])[1] + 1, dtype="int32")
-    used = ops.max(ops.where(batch[schema.GT_CLASSES] >= 0, places, 1))
+    used = ops.max(ops.where(batch[schema.GT_CLASSES] >= 0, places, 1), initial=1)
     return {**batch, **{name: batch[name][:, :used] for name in ROW_PADDING if name in batch}}
 
 

@@ -86,8 +86,7 @@ def _with_gradient(
 
 def _of_channels(a: Tensor, b: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """Two `[B, groups, width]`, each as `[B, 1, 1, C]`."""
-    shape = ops.convert_to_tensor([-1, 1, 1, channels], dtype="int32")
-    return ops.reshape(a, shape), ops.reshape(b, shape)
+    return ops.reshape(a, (-1, 1, 1, channels)), ops.reshape(b, (-1, 1, 1, channels))
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
