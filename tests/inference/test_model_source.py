@@ -95,7 +95,7 @@ def test_categories_of_a_file_go_first(tmp_path):
     ("text", "message"),
     [
         ("[{", r"own\.json: not JSON"),
-        ("{}", r"own\.json: must list one category or more"),
+        ("{}", r"own\.json: must hold a list of categories"),
         ('[{"id": 1}]', r"own\.json: a category needs `id` and `name`"),
         (None, r"own\.json: cannot be read: No such file"),
     ],

@@ -111,9 +111,12 @@ def test_mask_targets_of_our_own(goldens_dir):
         boxes, matched = boxes[None, :, XY].astype("float64"), matched[None].astype(np.int32)
         rois = ops.convert_to_tensor(rois[None, :, XY], "float64")
         targets.append(crop_masks(np.stack(bitmaps)[None], boxes, matched, rois, 28)[0])
-        bitmaps = golden[f"gt_masks_{i}"]
-        image = np.tile([0.0, 0, *bitmaps.shape[1:]], (1, len(bitmaps), 1))
-        whole.append(crop_masks(bitmaps[None].astype(np.uint8), image, matched, rois, 28)[0])
+        num, height, width = golden[f"gt_masks_{i}"].shape
+        side = max(height, width)
+        bitmaps = np.zeros((num, side, side), np.uint8)
+        bitmaps[:, :height, :width] = golden[f"gt_masks_{i}"]
+        image = np.tile([0.0, 0, side, side], (1, num, 1))
+        whole.append(crop_masks(bitmaps[None], image, matched, rois, 28)[0])
     ours, stored = np.concatenate(targets), golden["mask_targets"]
     assert stored.size == 66640
     # The rule is detectron2's: of whole bitmaps, two cells are covered to exactly half.

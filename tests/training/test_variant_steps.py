@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from float64 import float64
 from small_model import make_batch
 
 from tf_panoptic_fpn import PanopticFPN, schema
@@ -85,7 +86,8 @@ def run_batch_norm(batches):
     configurations = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, configurations)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # as conftest
-    return [train_batch_norm(devices, batches) for devices in (["CPU:0"], ["CPU:0", "CPU:1"])]
+    with float64():
+        return [train_batch_norm(devices, batches) for devices in (["CPU:0"], ["CPU:0", "CPU:1"])]
 
 
 def train_batch_norm(devices, batches):
@@ -115,11 +117,11 @@ def test_batch_norm_over_two_replicas_equals_one():
         1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
         one, two = pool.submit(run_batch_norm, batches).result()
-    np.testing.assert_allclose(one[0], two[0], rtol=1e-4)
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-9)
     moved = 0
     for path, value in one[1].items():
         if path.endswith(("moving_mean", "moving_variance")):
-            np.testing.assert_allclose(two[1][path], value, rtol=1e-3, atol=1e-4, err_msg=path)
+            np.testing.assert_allclose(two[1][path], value, rtol=1e-9, atol=1e-12, err_msg=path)
             initial = 0.0 if path.endswith("moving_mean") else 1.0
             frozen = "/stem/" in path or "/res2_" in path
             assert (value == initial).all() == frozen, path

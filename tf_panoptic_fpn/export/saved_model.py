@@ -24,6 +24,7 @@ from tf_panoptic_fpn.workdir import Workdir
 # base64 where the name ends in `_bytes`, and breaks otherwise.
 PANOPTIC_PNG = "panoptic_png_bytes"  # string [], a PNG, id = R + 256 G + 65536 B
 IMAGE_SIZE = "image_size"  # int32 [2], (H0, W0)
+WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 PADDING = -1  # of category ids, which may be 0
 
 
@@ -165,7 +166,7 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
     }
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as beside:
         written = pathlib.Path(beside) / "new"
-        tf.saved_model.save(module, str(written), signatures)
+        tf.saved_model.save(module, str(written), signatures, WITHOUT_GRADIENTS)
         predictor.categories.save(written / CATEGORIES)
         if predictor.pixel_range != FULL_RANGE:
             text = json.dumps(predictor.pixel_range)

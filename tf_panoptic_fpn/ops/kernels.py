@@ -18,3 +18,15 @@ def use_tensorflow_kernels() -> bool:
     # TensorFlow has no public call for this; the context also holds for the bodies of loops and
     # for functions that are called from a compiled one.
     return not control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def must_repeat() -> bool:
+    """Says if TensorFlow was asked for the same bits in every run.
+
+    Returns:
+        bool, True after `tf.config.experimental.enable_op_determinism()`. The gradients through
+        sparse products were seen to differ in the last bit then.
+    """
+    from tensorflow.python.framework import config  # TensorFlow has no public call for this
+
+    return config.is_op_determinism_enabled()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import box_areas
-from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.kernels import must_repeat, use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
@@ -35,7 +35,7 @@ def roi_align(features: Tensors, boxes: Tensor, output_size: int, sampling_ratio
     Returns:
         `[B, R, output_size, output_size, C]`, the dtype of `features`.
     """
-    if use_tensorflow_kernels():
+    if use_tensorflow_kernels() and not must_repeat():
         return native_roi_align(features, boxes, output_size, sampling_ratio)
     return portable_roi_align(features, boxes, output_size, sampling_ratio)
 
