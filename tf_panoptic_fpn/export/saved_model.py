@@ -24,8 +24,9 @@ from tf_panoptic_fpn.workdir import Workdir
 # base64 where the name ends in `_bytes`, and breaks otherwise.
 PANOPTIC_PNG = "panoptic_png_bytes"  # string [], a PNG, id = R + 256 G + 65536 B
 IMAGE_SIZE = "image_size"  # int32 [2], (H0, W0)
-WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 PADDING = -1  # of category ids, which may be 0
+# Nobody trains what is served, and a gradient with a sparse matrix of its own cannot be saved.
+WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 
 
 class ServedGraph:

@@ -13,8 +13,7 @@ def group_norm(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: flo
     """Normalises each image's groups of channels, then scales and shifts each channel.
 
     The statistics are those of the channels, put together: the map itself is read three times and
-    never reshaped into groups. Like the output's mean and variance, they are float32 (float64 for
-    float64), and so much nearer to exact than those of a reduction over whole groups.
+    never reshaped into groups. They are float32, or float64 for float64, whatever the dtype of `x`.
 
     Args:
         x: float `[B, H, W, C]`.

@@ -83,7 +83,7 @@ def make_train_step(
         norm = tf.linalg.global_norm(gradients)
         is_finite = tf.math.is_finite(norm)
         scale = clip_norm / tf.maximum(norm, clip_norm) if clip_norm else tf.ones_like(norm)
-        # A scale of NaN marks every element, and the optimizer leaves those as they are.
+        # A scale of NaN tells the optimizer, which then leaves all as it is.
         scale = tf.where(is_finite, scale, float("nan"))
         optimizer.apply([gradient * scale for gradient in gradients], model.trainable_variables)
         for variable, value in zip(statistics, before, strict=True):
