@@ -23,6 +23,7 @@ class TrainConfig(Section):
     seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
     deterministic: bool = setting(False, "a repeated run ends with the same weights, bit for bit")
     jit_compile: bool = setting(False, "compile the step by XLA; needs `data.canvases`")
+    max_skipped: Count = setting(50, "steps in a row without finite gradients that stop the run")
     checkpoint_every: Count = setting(1000, "steps between checkpoints")
     log_every: Count = setting(20, "steps between lines of the log")
 

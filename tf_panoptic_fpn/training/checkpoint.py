@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,14 +20,20 @@ class Checkpoints:
         model: the model, built.
         optimizer: the optimizer, built on the model's variables.
         folder: where the checkpoints are.
+        others: what else decides the future of the run, by name; each a `tf.Module`, a Keras object
+            or a variable.
     """
 
     def __init__(
-        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, folder: str | os.PathLike
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        folder: str | os.PathLike,
+        **others: Any,
     ) -> None:
         self.folder = pathlib.Path(folder)
         self.optimizer = optimizer
-        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, **others)
         try:
             self.manager = self._make_manager()
         except ValueError:  # its list of the files is damaged; the files need not be

@@ -1,5 +1,9 @@
 """What is wrong with the data while training goes on."""
 
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
 from absl import logging
 
 from tf_panoptic_fpn.errors import DataError
@@ -19,3 +23,13 @@ class DataProblems:
 
     def stop(self, error: DataError) -> None:
         self.error = error
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Raises the error of the data in place of the one that TensorFlow makes of it."""
+        try:
+            yield
+        except tf.errors.OpError:
+            if self.error is not None:
+                raise self.error from None
+            raise

@@ -11,7 +11,6 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tf_panoptic_fpn.atomic_write import write_text
-from tf_panoptic_fpn.errors import TrainingError
 from tf_panoptic_fpn.training.schedule import WarmupStepDecay
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -43,26 +42,20 @@ class MetricsLog:
     ) -> dict[str, float]:
         """Writes the means over `window`, a list of the train step's dicts; returns them.
 
-        Raises:
-            TrainingError: if no step of the window had finite gradients.
+        Steps without finite gradients are counted and left out; there may be no other.
         """
         is_finite = np.array([float(row["is_finite"]) > 0 for row in window])
-        if not is_finite.any():
-            raise TrainingError(
-                f"No gradient was finite in the {len(window)} steps up to {step}: lower "
-                "`optimizer.learning_rate` or set `optimizer.clip_norm`"
-            )
         finite_rows = [row for row, finite in zip(window, is_finite, strict=True) if finite]
         means = {}
         for name in dict.fromkeys(name for row in finite_rows for name in row):
             # With alternating losses a row has those of one task.
             means[name] = float(np.mean([float(row[name]) for row in finite_rows if name in row]))
-        del means["is_finite"]
+        means.pop("is_finite", None)
         now = time.perf_counter()
         line = {
             "step": step,
             "loss": {name: value for name, value in means.items() if name != "gradient_norm"},
-            "gradient_norm": means["gradient_norm"],
+            "gradient_norm": means.get("gradient_norm"),
             "learning_rate": float(self.schedule(step - 1)),  # of the step itself
             "images_per_second": len(window) * batch_size / (now - self.last_time),
             "skipped_steps": int((~is_finite).sum()),
@@ -79,6 +72,8 @@ class MetricsLog:
         for name in ("gradient_norm", "learning_rate", "images_per_second"):
             scalars[name] = line[name]
         for name, value in scalars.items():
+            if value is None:
+                continue
             event = Event(wall_time=time.time(), step=line["step"], summary=scalar_pb(name, value))
             self.events.add_event(event)
         self.events.flush()

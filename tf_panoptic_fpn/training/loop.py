@@ -1,11 +1,11 @@
 """The training loop: `train(config, workdir)`."""
 
 import contextlib
+import math
 import os
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
 from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.config import Config, TrainConfig, save_config
@@ -18,9 +18,12 @@ from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.data_problems import DataProblems
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.optimizer import build_optimizer
+from tf_panoptic_fpn.training.progress import progress_bar
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
+from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.schedule import build_schedule
+from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
@@ -44,8 +47,8 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         ConfigError: if the workdir cannot be written, holds a run that cannot go on with these
             settings, or the data set does not fit the model.
         DataError: if the data set cannot be read.
-        TrainingError: if no step between two log lines had finite gradients, or no checkpoint can
-            be restored.
+        TrainingError: if `train.max_skipped` steps in a row had gradients that are not finite, or
+            no checkpoint can be restored.
     """
     workdir = Workdir(workdir)
     workdir.create()
@@ -66,7 +69,8 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         model = build_model(config.model)
         optimizer = build_optimizer(config.optimizer)
         optimizer.build(model.trainable_variables)
-    checkpoints = Checkpoints(model, optimizer, workdir.checkpoints)
+    state = RunState()
+    checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, state=state)
     start = checkpoints.restore()
     if start == 0:
         load_initial_weights(model, settings)
@@ -86,47 +90,43 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     )
     dataset = distribute(dataset, strategy)
     train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
-    with contextlib.closing(MetricsLog(workdir, start, build_schedule(config.optimizer))) as log:
-        _run(settings, dataset, train_step, checkpoints, start, log, problems)
+    skipped = SkippedSteps(state, settings.max_skipped, workdir)
+    log = MetricsLog(workdir, start, build_schedule(config.optimizer))
+    with contextlib.closing(log), problems.explaining():
+        run_steps(settings, start, dataset, train_step, skipped, log, problems, checkpoints)
     with replacing(workdir.model) as file:
         model.save(file)
     return config
 
 
-def _run(
+def run_steps(
     settings: TrainConfig,
+    start: int,
     dataset: tf.distribute.DistributedDataset,
     train_step: TrainStep,
-    checkpoints: Checkpoints,
-    start: int,
+    skipped: SkippedSteps,
     log: MetricsLog,
     problems: DataProblems,
+    checkpoints: Checkpoints,
 ) -> None:
+    """Does the steps `start + 1` to `settings.steps`; the arguments are what `train` makes."""
     batches = iter(dataset)
-    progress = tqdm(
-        total=settings.steps * settings.batch_size,
-        initial=start * settings.batch_size,
-        unit="image",
-        desc="train",
-        mininterval=1.0,
-        dynamic_ncols=True,
-    )
     window = []
     try:
-        for step in range(start + 1, settings.steps + 1):
-            window.append(train_step(next(batches)))
-            progress.update(settings.batch_size)
-            if step % settings.log_every == 0 or step == settings.steps:
-                means = log.write(step, window, settings.batch_size, len(problems.reasons))
-                progress.set_postfix(loss=f"{means['total']:.3f}")
-                window = []
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                checkpoints.save(step)
-    except tf.errors.OpError:
-        if problems.error is not None:
-            raise problems.error from None
-        raise
+        with progress_bar(settings, start) as progress:
+            for step in range(start + 1, settings.steps + 1):
+                is_last = step == settings.steps
+                batch = next(batches)
+                window.append(train_step(batch))
+                skipped.add(step, batch, window[-1])
+                progress.update(settings.batch_size)
+                if step % settings.log_every == 0 or is_last:
+                    means = log.write(step, window, settings.batch_size, len(problems.reasons))
+                    progress.set_postfix(loss=f"{means.get('total', math.nan):.3f}")
+                    window = []
+                if step % settings.checkpoint_every == 0 or is_last:
+                    skipped.look()
+                    checkpoints.save(step)
     finally:
         # An iterator whose threads still load images would hang the interpreter at its end.
         del batches
-        progress.close()
