@@ -92,7 +92,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
     skipped = SkippedSteps(state, settings.max_skipped, workdir)
     log = MetricsLog(workdir, start, build_schedule(config.optimizer))
-    with contextlib.closing(log), problems.explaining():
+    with contextlib.closing(log), contextlib.closing(checkpoints), problems.explaining():
         run_steps(settings, start, dataset, train_step, skipped, log, problems, checkpoints)
     with replacing(workdir.model) as file:
         model.save(file)
