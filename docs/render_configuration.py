@@ -63,7 +63,7 @@ def _simplify(node):
         if "oneOf" in node:  # more than one format fits where none is named
             node["anyOf"] = node.pop("oneOf")
             del node["discriminator"]
-        if node.get("type") == "object":
+        if node.get("type") == "object" and "properties" in node:
             node["type"] = ["object", "null"]
 
 
@@ -126,6 +126,8 @@ def _value(field):
     if "prefixItems" in field:
         items = [_value(item) for item in field["prefixItems"]]
         return f"{len(items)} of {items[0]}"
+    if field["type"] == "object":
+        return f"a mapping of text to {_value(field['additionalProperties'])}"
     if field["type"] == "array":
         return f"list of {_value(field['items'])}{', not empty' if 'minItems' in field else ''}"
     low, above = field.get("minimum"), field.get("exclusiveMinimum")

@@ -23,6 +23,10 @@ class DamagedFileError(DataError):
     """An image or a map cannot be decoded; training goes on without it."""
 
 
+class WeightsError(PanopticError):
+    """A file of weights cannot be read, or does not fit the model."""
+
+
 class TrainingError(PanopticError):
     """Training cannot go on."""
 

@@ -11,11 +11,6 @@ from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.inference import load_predictor as module
-from tf_panoptic_fpn.inference.known_categories import (
-    categories_of_model,
-    cityscapes_categories,
-    coco_categories,
-)
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.inference.model_source import (
     CHECKPOINT,
@@ -24,6 +19,11 @@ from tf_panoptic_fpn.inference.model_source import (
     PUBLISHED,
     RUN,
     find_model,
+)
+from tf_panoptic_fpn.known_categories import (
+    categories_of_model,
+    cityscapes_categories,
+    coco_categories,
 )
 from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 
@@ -152,7 +152,7 @@ def fake_model(things, stuff, tasks=("instance", "semantic"), semantic_things="o
     ],
 )
 def test_known_data_sets_by_their_classes(model, title, counts, capsys):
-    table = categories_of_model(model, "m")
+    table = categories_of_model(model.config, "m")
     assert (len(table.things), len(table.stuff)) == counts
     assert capsys.readouterr().err == f"m: as many classes as {title}, whose categories are taken\n"
     if counts[0] == 90:  # torchvision's class k has COCO's id k + 1
@@ -162,7 +162,7 @@ def test_known_data_sets_by_their_classes(model, title, counts, capsys):
 
 def test_classes_of_no_known_data_set():
     with pytest.raises(ConfigError, match=r"give them \(--categories\)\. Received: 3 thing"):
-        categories_of_model(fake_model(3, 2), "m")
+        categories_of_model(fake_model(3, 2).config, "m")
 
 
 @pytest.mark.parametrize(

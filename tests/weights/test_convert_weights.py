@@ -17,13 +17,13 @@ from tf_panoptic_fpn import __main__ as command
 from tf_panoptic_fpn.commands import convert_weights as commands
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights import (
     WeightsError,
     convert_weights,
     load_detectron2,
     load_tf_panoptic_fpn,
 )
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights.convert import (
     SOURCES,
     check_output,

@@ -10,8 +10,8 @@ from small_model import make_small_model
 
 from tf_panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights import PREDICTORS, WeightsError, load_detectron2
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source
 from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays, weight_plan
 from tf_panoptic_fpn.weights.infer_model import infer_model

@@ -8,13 +8,13 @@ from keras import ops
 
 from tf_panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights import (
     WeightsError,
     load_keras_applications,
     load_mmdet,
     load_torchvision,
 )
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.torchvision import torchvision_source
 

@@ -11,8 +11,8 @@ import pytest
 from keras import ops
 
 from tf_panoptic_fpn import from_pretrained
+from tf_panoptic_fpn.weight_files.download import default_cache_dir, download
 from tf_panoptic_fpn.weights import MODEL_ZOO, WeightsError, zoo
-from tf_panoptic_fpn.weights.download import default_cache_dir, download
 
 CONTENT = bytes(range(256)) * 1000
 

@@ -78,3 +78,5 @@ class Config(Section):
                 f"`optimizer.warmup_steps` ({_DEFAULT.warmup_steps} by default) is more than "
                 f"`train.steps` ({self.train.steps}): the learning rate stays below its value"
             )
+        if self.train.match_classes != "same" and not self.train.initial_weights:
+            yield "`train.match_classes` is given without `train.initial_weights`: from scratch"

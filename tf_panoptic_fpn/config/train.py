@@ -5,7 +5,7 @@ from typing import Literal
 from tf_panoptic_fpn.section import Broken, Count, Path, Section, rule, setting
 
 WeightSource = Literal[
-    "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
+    "infer", "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
 ]
 
 
@@ -16,8 +16,20 @@ class TrainConfig(Section):
 
     steps: Count = setting(90000, "steps of the optimizer")
     loss_schedule: Literal["combined", "alternating"] = setting("combined", "losses of a step")
-    initial_weights: Path = setting("", "checkpoint that a new run starts from, often a backbone's")
-    initial_weights_source: WeightSource = setting("detectron2", "whose checkpoint it is")
+    initial_weights: Path = setting(
+        "", "what a new run starts from: a published model's name, a checkpoint, a run's folder"
+    )
+    initial_weights_source: WeightSource = setting(
+        "infer", "whose checkpoint it is, where its contents do not say"
+    )
+    match_classes: Literal["same", "by_name", "none"] = setting(
+        "same",
+        "which classes take over the checkpoint's predictors: all, those of equal names, none",
+    )
+    class_synonyms: dict[str, str] = setting({}, "by_name: own class -> its name in the checkpoint")
+    initial_categories: Path = setting(
+        "", "by_name: JSON list of the checkpoint's categories, where it brings none"
+    )
     batch_size: Count = setting(16, "images of a step, on all replicas together")
     replicas: Count = setting(1, "logical CPU devices where there is no GPU; all GPUs otherwise")
     seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
@@ -31,4 +43,16 @@ class TrainConfig(Section):
     def batch_divides(self) -> Broken:
         if self.batch_size % self.replicas:
             return "batch_size", f"a multiple of train.replicas ({self.replicas})"
+        return None
+
+    @rule
+    def synonyms_are_of_names(self) -> Broken:
+        if self.class_synonyms and self.match_classes != "by_name":
+            return "class_synonyms", "empty unless train.match_classes is by_name"
+        return None
+
+    @rule
+    def categories_are_of_names(self) -> Broken:
+        if self.initial_categories and self.match_classes != "by_name":
+            return "initial_categories", "empty unless train.match_classes is by_name"
         return None

@@ -16,7 +16,6 @@ from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.devices import replica_devices
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.known_categories import categories_of_model
 from tf_panoptic_fpn.inference.model_source import (
     CHECKPOINT,
     EXPORTED,
@@ -28,6 +27,7 @@ from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
+from tf_panoptic_fpn.known_categories import categories_of_model
 from tf_panoptic_fpn.models.build_model import load_model
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.weights.convert import open_source
@@ -135,7 +135,7 @@ def build_predictor(
     _check_same_model(model, config, source)
     if class_shares is not None and "semantic" not in model.config["tasks"]:
         raise ConfigError(f"{source.name}: --balance-classes needs a model with the task semantic")
-    categories = categories or categories_of_model(model, source.name)
+    categories = categories or categories_of_model(model.config, source.name)
     _check_counts(model, categories, source)
     validation = config.data.validation
     predictor = (

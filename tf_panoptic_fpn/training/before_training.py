@@ -5,6 +5,19 @@ from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.evaluation.running_metrics import check_occurring, occurring_categories
+from tf_panoptic_fpn.weights.initial_weights import InitialWeights, read_initial_weights
+from tf_panoptic_fpn.workdir import Workdir
+
+
+def read_start(config: Config, workdir: Workdir) -> InitialWeights | None:
+    """Reads what a new run starts from, before its data; a run that goes on needs nothing.
+
+    Raises:
+        WeightsError: if it cannot be read, or its classes are not the model's and need to be.
+    """
+    if any(workdir.checkpoints.glob("ckpt-*.index")):
+        return None
+    return read_initial_weights(config.train, config.model.model_dump())
 
 
 def load_checked_index(config: Config) -> DatasetIndex:

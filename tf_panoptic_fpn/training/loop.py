@@ -13,7 +13,7 @@ from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.build_model import build_model
-from tf_panoptic_fpn.training.before_training import load_checked_index
+from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.data_problems import DataProblems
 from tf_panoptic_fpn.training.log import MetricsLog
@@ -25,7 +25,7 @@ from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.schedule import build_schedule
 from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
-from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
+from tf_panoptic_fpn.weights.initial_weights import set_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -47,6 +47,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         ConfigError: if the workdir cannot be written, holds a run that cannot go on with these
             settings, or the data set does not fit the model.
         DataError: if the data set cannot be read.
+        WeightsError: if the initial weights cannot be read or do not fit.
         TrainingError: if `train.max_skipped` steps in a row had gradients that are not finite, or
             no checkpoint can be restored.
     """
@@ -54,6 +55,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     workdir.create()
     config = resolve_data(config, workdir.path)
     check_continues(config, workdir)
+    initial = read_start(config, workdir)
     index = load_checked_index(config)
     save_config(config, workdir.config)
     index.categories.save(workdir.categories)
@@ -72,8 +74,8 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     state = RunState()
     checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, state=state)
     start = checkpoints.restore()
-    if start == 0:
-        load_initial_weights(model, settings)
+    if initial:
+        set_initial_weights(model, initial, index.categories)
     if start >= settings.steps and workdir.model.exists():
         return config
 

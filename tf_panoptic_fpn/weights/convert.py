@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from tf_panoptic_fpn.weights import detectron2, keras_applications, mmdet, torchvision
-from tf_panoptic_fpn.weights.checkpoint_files import (
+from tf_panoptic_fpn.weight_files.checkpoint_files import (
     Checkpoint,
     is_safetensors_file,
     read_checkpoint,
 )
+from tf_panoptic_fpn.weight_files.trainer_wrapping import count_known
+from tf_panoptic_fpn.weights import detectron2, keras_applications, mmdet, torchvision
 from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
 from tf_panoptic_fpn.weights.source import Source
 from tf_panoptic_fpn.weights.tf_panoptic_fpn import (
@@ -21,7 +22,6 @@ from tf_panoptic_fpn.weights.tf_panoptic_fpn import (
     tf_panoptic_fpn_source,
     write_model_config,
 )
-from tf_panoptic_fpn.weights.trainer_wrapping import count_known
 
 if TYPE_CHECKING:
     from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -104,7 +104,8 @@ def open_source(
     source = source or find_source(checkpoint)
     if source is None:
         raise WeightsError(
-            f"{path}: its names are of none of {', '.join(SOURCES)}; say which it is (--source)"
+            f"{path}: its names are of none of {', '.join(SOURCES)}; say which it is (--source,"
+            " or train.initial_weights_source)"
         )
     return _with_options(source, checkpoint, options)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.pytorch_names import IMAGENET_MEAN, IMAGENET_STD, flip_stem
 from tf_panoptic_fpn.weights.report import ImportReport
 from tf_panoptic_fpn.weights.source import BOTTOM_UP, Source, rename

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.pytorch_names import (
     IMAGENET_MEAN,
     IMAGENET_STD,

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
+from tf_panoptic_fpn.weight_files.trainer_wrapping import Rules
 from tf_panoptic_fpn.weights.source import BOTTOM_UP, STEM, Source
-from tf_panoptic_fpn.weights.trainer_wrapping import Rules
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
 IMAGENET_STD = (58.395, 57.12, 57.375)

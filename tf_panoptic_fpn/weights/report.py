@@ -2,11 +2,7 @@
 
 import dataclasses
 
-from tf_panoptic_fpn.errors import PanopticError
-
-
-class WeightsError(PanopticError):
-    """A file of weights cannot be read, or does not fit the model."""
+from tf_panoptic_fpn.errors import WeightsError as WeightsError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
+from tf_panoptic_fpn.weight_files.trainer_wrapping import Rules, averaged_copies, find_prefix
 from tf_panoptic_fpn.weights.report import WeightsError
-from tf_panoptic_fpn.weights.trainer_wrapping import Rules, averaged_copies, find_prefix
 
 BOTTOM_UP = "backbone.bottom_up"
 STEM = f"{BOTTOM_UP}.stem.conv1.weight"

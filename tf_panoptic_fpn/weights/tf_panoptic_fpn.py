@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
 from tf_panoptic_fpn.weights.source import Source
 

@@ -6,10 +6,11 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from tf_panoptic_fpn.weights.checkpoint_files import read_checkpoint
+from tf_panoptic_fpn.weight_files.checkpoint_files import read_checkpoint
+from tf_panoptic_fpn.weight_files.download import default_cache_dir, download
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source
-from tf_panoptic_fpn.weights.download import default_cache_dir, download
 from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.weights.source import Source
 
 if TYPE_CHECKING:
     from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -89,6 +90,22 @@ def from_pretrained(
     Raises:
         WeightsError: if the name is unknown, or the file cannot be had or does not fit.
     """
+    source = published_source(name, cache_dir, base_url)
+    from tf_panoptic_fpn.weights.infer_model import infer_model
+    from tf_panoptic_fpn.weights.set_weights import set_weights
+
+    model = infer_model(source)
+    set_weights(model, source)
+    return model
+
+
+def published_source(
+    name: str, cache_dir: str | os.PathLike | None = None, base_url: str = BASE_URL
+) -> Source:
+    """Downloads a published model once, and its record; returns it as a `Source`.
+
+    Arguments and errors are those of `from_pretrained`.
+    """
     if name not in MODEL_ZOO:
         raise WeightsError(f"No published model {name!r}. Known: {', '.join(MODEL_ZOO)}")
     published = MODEL_ZOO[name]
@@ -105,9 +122,4 @@ def from_pretrained(
     source = detectron2_source(read_checkpoint(path))
     figures = ", ".join(f"{key} {value}" for key, value in published.metrics.items())
     source.notes.append(f"{name}: licence {published.licence}; published on COCO: {figures}.")
-    from tf_panoptic_fpn.weights.infer_model import infer_model
-    from tf_panoptic_fpn.weights.set_weights import set_weights
-
-    model = infer_model(source)
-    set_weights(model, source)
-    return model
+    return source

@@ -11,11 +11,11 @@ import random
 import numpy as np
 import pytest
 
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint, read_checkpoint
+from tf_panoptic_fpn.weight_files.unpickle import MOST_STAND_INS, StandIn, problem_of, unpickle
 from tf_panoptic_fpn.weights import WeightsError
-from tf_panoptic_fpn.weights.checkpoint_files import Checkpoint, read_checkpoint
 from tf_panoptic_fpn.weights.mmdet import mmdet_source
 from tf_panoptic_fpn.weights.torchvision import torchvision_source
-from tf_panoptic_fpn.weights.unpickle import MOST_STAND_INS, StandIn, problem_of, unpickle
 
 torch = pytest.importorskip("torch")
 

@@ -8,9 +8,8 @@ from typing import Any
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.cityscapes_labels import LABELS
-from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
-COCO_FILE = pathlib.Path(__file__).parent.parent / "categories_coco.json"
+COCO_FILE = pathlib.Path(__file__).parent / "categories_coco.json"
 TORCHVISION_CLASSES = 90  # COCO's instance ids 1..90, of which 10 are of no category
 
 
@@ -30,11 +29,20 @@ def cityscapes_categories() -> CategoryTable:
     )
 
 
-def categories_of_model(model: PanopticFPN, name: str) -> CategoryTable:
+def known_tables() -> list[tuple[str, CategoryTable]]:
+    """The data sets that a model may be of: name and categories."""
+    return [
+        ("COCO", coco_categories()),
+        ("Cityscapes", cityscapes_categories()),
+        ("COCO's instances", _coco_instances_with_gaps()),
+    ]
+
+
+def categories_of_model(config: Mapping[str, Any], name: str) -> CategoryTable:
     """The categories of the data set that has as many classes as a model; says on stderr which.
 
     Args:
-        model: `PanopticFPN`.
+        config: the arguments of a `PanopticFPN`: `tasks`, `num_thing_classes`, ...
         name: of the model, for messages.
 
     Returns:
@@ -43,14 +51,9 @@ def categories_of_model(model: PanopticFPN, name: str) -> CategoryTable:
     Raises:
         ConfigError: if no known data set has as many.
     """
-    config = model.config
     things = config["num_thing_classes"] if "instance" in config["tasks"] else None
     stuff = config["num_stuff_classes"] if "semantic" in config["tasks"] else None
-    for title, table in (
-        ("COCO", coco_categories()),
-        ("Cityscapes", cityscapes_categories()),
-        ("COCO's instances", _coco_instances_with_gaps()),
-    ):
+    for title, table in known_tables():
         if _fits(things, len(table.things)) and _fits(stuff, len(table.stuff)):
             print(
                 f"{name}: as many classes as {title}, whose categories are taken", file=sys.stderr

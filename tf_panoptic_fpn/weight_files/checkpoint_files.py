@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_panoptic_fpn.weights.report import WeightsError
-from tf_panoptic_fpn.weights.trainer_wrapping import (
+from tf_panoptic_fpn.errors import WeightsError
+from tf_panoptic_fpn.weight_files.trainer_wrapping import (
     STATE_KEYS,
     WRAPPERS,
     find_state,
     state_notes,
     without_wrappers,
 )
-from tf_panoptic_fpn.weights.unpickle import (
+from tf_panoptic_fpn.weight_files.unpickle import (
     PendingArray,
     PendingTensor,
     check_admitted,

@@ -10,7 +10,7 @@ import urllib.request
 
 from tqdm import tqdm
 
-from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.errors import WeightsError
 
 CHUNK = 1 << 16
 # detectron2 names its files after their MD5, PyTorch after their SHA-256.

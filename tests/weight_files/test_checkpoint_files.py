@@ -11,9 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from tf_panoptic_fpn.weight_files.checkpoint_files import read_checkpoint
+from tf_panoptic_fpn.weight_files.unpickle import LEGACY_MAGIC
 from tf_panoptic_fpn.weights import WeightsError, checkpoint_files, unpickle
-from tf_panoptic_fpn.weights.checkpoint_files import read_checkpoint
-from tf_panoptic_fpn.weights.unpickle import LEGACY_MAGIC
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
 STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "BoolStorage": "b1"}

@@ -4,7 +4,7 @@ import collections
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.errors import WeightsError
 
 # Where trainers put weights. pycls has `model_state`, Caffe2's detectors `blobs`, DeepSpeed
 # `module`, Composer `state`.

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, Self
 
 import numpy as np
 
-from tf_panoptic_fpn.weights.report import WeightsError
+from tf_panoptic_fpn.errors import WeightsError
 
 BFLOAT16 = "bfloat16"
 STORAGE_DTYPES = {

@@ -1,0 +1,1 @@
+"""Files of weights, of any origin: fetched, and read as arrays, with nothing in them run."""
