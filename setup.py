@@ -57,6 +57,7 @@ setup(
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
         "convert": ["datumaro>=1.13"],
+        "plots": ["matplotlib>=3.9"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "video": ["av>=14.0"],
         "test": [
@@ -65,6 +66,7 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "jsonschema>=4.20",
+            "matplotlib>=3.9",
             "mypy>=2.0",
             "nbclient>=0.10",
             "pytest>=8.2",

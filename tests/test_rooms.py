@@ -38,6 +38,7 @@ ROOMS = (
     "evaluation",
     "export",
     "training",
+    "analysis",
     "commands",
 )
 FILES_ALONE = {

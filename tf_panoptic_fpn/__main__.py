@@ -25,6 +25,7 @@ COMMANDS = (
     "cityscapes-ap",
     "cityscapes-iou",
     "config",
+    "analyze",
 )
 
 

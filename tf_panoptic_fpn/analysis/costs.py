@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 WHOLE = "total"
 ROI_ALIGN = re.compile(r"(box|mask)_head(_\d+)?/MatMul")  # products outside of the heads' layers
@@ -64,7 +65,7 @@ def count_costs(model: keras.Model, image_size: Sequence[int]) -> dict[str, Cost
             stages[stage] = stages.get(stage, Costs()) + Costs(0, multiply_adds, activations)
     for variable in model.weights:
         if variable.dtype.startswith("float"):
-            stage = _stage(variable.path)
+            stage = _stage(variable.path.removeprefix(f"{model.name}/"))
             stages[stage] = stages.get(stage, Costs()) + Costs(math.prod(variable.shape))
     return {**stages, WHOLE: sum(stages.values(), Costs())}
 
@@ -72,7 +73,7 @@ def count_costs(model: keras.Model, image_size: Sequence[int]) -> dict[str, Cost
 def _operations(model: keras.Model, image_size: Sequence[int]) -> list[tf.Operation]:
     image = tf.TensorSpec((1, *image_size, 3), tf.float32)
     inputs: tf.TensorSpec | dict[str, tf.TensorSpec] = image
-    if isinstance(model.input, dict):
+    if isinstance(model, PanopticFPN):
         inputs = {schema.IMAGES: image, schema.IMAGE_SIZES: tf.TensorSpec((1, 2), tf.int32)}
     # As for XLA, so that every shape is known; nothing is compiled before it runs.
     function = tf.function(model, [inputs], autograph=False, jit_compile=True)
