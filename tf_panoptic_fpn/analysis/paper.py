@@ -13,7 +13,7 @@ from tf_panoptic_fpn.analysis.feature_resolution import (
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 IMAGE_SIZE = (1024, 2048)  # the 2 megapixels of Cityscapes
-CITYSCAPES_CLASSES = {"num_thing_classes": 8, "num_stuff_classes": 11}
+THINGS, STUFF = 8, 11  # classes of Cityscapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,7 @@ def table_1a() -> list[Row]:
         ("resnext101_64x4d", (0.8, 1.4)),
         ("resnext101_32x8d", (0.8, 1.4)),
     ):
-        model = PanopticFPN(
-            **CITYSCAPES_CLASSES, tasks=("semantic",), semantic_things="all", backbone=backbone
-        )
+        model = PanopticFPN(THINGS, STUFF, ("semantic",), backbone=backbone, semantic_things="all")
         costs = count_costs(model, IMAGE_SIZE)[WHOLE]
         rows.append(Row(f"Semantic FPN, {backbone}", costs, printed))
     return rows
