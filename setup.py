@@ -40,6 +40,7 @@ setup(
     entry_points={"console_scripts": ["tf-panoptic-fpn = tf_panoptic_fpn.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
+        "filelock>=3.16",
         "jinja2>=3.1",
         "keras>=3.15",
         "lazy-loader>=0.4",

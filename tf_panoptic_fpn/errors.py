@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -31,6 +32,18 @@ class TrainingError(PanopticError):
     """Training cannot go on."""
 
 
+class StoppedBySignalError(PanopticError):
+    """A signal has ended a run, which has saved what it needs to go on.
+
+    Args:
+        number: int, that of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
 def exit_on_error(main: Callable[[], object]) -> None:
     """Runs `main()`; an error that the user can mend becomes one line and exit status 2.
 
@@ -43,6 +56,9 @@ def exit_on_error(main: Callable[[], object]) -> None:
             main()
         finally:
             sys.stdout.flush()
+    except StoppedBySignalError as error:
+        print(f"{error}; the same command goes on", file=sys.stderr)
+        sys.exit(128 + error.number)  # as if the signal had ended it: schedulers start it again
     except PanopticError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

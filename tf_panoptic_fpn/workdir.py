@@ -22,6 +22,10 @@ class Workdir:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model.keras"  # written when training is done
+        self.lock = self.path / ".lock"  # of the run at work
+        self.lock_holder = self.path / ".lock_holder"
+        self.best = self.path / "best.keras"  # with `evaluate.keep_best`
+        self.pictures = self.path / "pictures"  # of the validations
         self.results = self.path / "results.json"
         self.report = self.path / "report.html"
         self.predictions = self.path / "predictions"
@@ -38,6 +42,11 @@ class Workdir:
             raise ConfigError(
                 f"{self.path}: the workdir cannot be written: {error.strerror}"
             ) from None
+
+    @property
+    def trained(self) -> pathlib.Path:
+        """The model to evaluate and export: the best, where it is kept, else the last."""
+        return self.best if self.best.is_file() else self.model
 
     def check_trained(self) -> None:
         """Raises ConfigError unless the folder holds a trained model."""

@@ -13,6 +13,7 @@ from pillow_resize import resize_image
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.index import build_index
+from tf_panoptic_fpn.data.loading import FolderSource
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
@@ -374,6 +375,17 @@ def test_training_stops_past_a_share_of_damaged_images(tiny):
         read()
     assert 4 <= len(reports) == len(set(reports)) <= 5  # some are read ahead
     assert "that makes 4 damaged images of 12, more than `data.max_damaged_share`" in str(errors[0])
+
+
+@pytest.mark.parametrize("folder", ["images_dir", "panoptic_dir"])
+def test_a_folder_that_is_gone_is_named(tiny, folder):
+    for _ in range(2):
+        tiny.add_plain(40, 60)
+    source = FolderSource(build_index(tiny.read()))
+    gone = getattr(tiny, folder)
+    gone.rename(f"{gone}_moved")
+    with pytest.raises(DataError, match=f"{gone}: the folder is gone"):
+        source.check(1)
 
 
 def test_evaluation_samples_come_in_order(tiny):

@@ -1,6 +1,7 @@
 """The configuration of a run: `Config`, one file a section, read from YAML by `load_config`."""
 
 from tf_panoptic_fpn.config.data import AugmentConfig, DataConfig, ShapesConfig
+from tf_panoptic_fpn.config.evaluate import EvaluateConfig
 from tf_panoptic_fpn.config.loader import format_config, load_config, load_run_config, save_config
 from tf_panoptic_fpn.config.merge import MergeConfig
 from tf_panoptic_fpn.config.model import ModelConfig
@@ -15,6 +16,7 @@ __all__ = [
     "AugmentConfig",
     "Config",
     "DataConfig",
+    "EvaluateConfig",
     "MergeConfig",
     "ModelConfig",
     "OptimizerConfig",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from tf_panoptic_fpn.config.data import DataConfig
+from tf_panoptic_fpn.config.evaluate import EvaluateConfig
 from tf_panoptic_fpn.config.merge import MergeConfig
 from tf_panoptic_fpn.config.model import ModelConfig
 from tf_panoptic_fpn.config.optimizer import OptimizerConfig
@@ -24,6 +25,9 @@ class Config(Section):
         default_factory=OptimizerConfig, description="the optimizer and its learning rate"
     )
     train: TrainConfig = Field(default_factory=TrainConfig, description="the loop of training")
+    evaluate: EvaluateConfig = Field(
+        default_factory=EvaluateConfig, description="validation during training"
+    )
     merge: MergeConfig = Field(default_factory=MergeConfig, description="the panoptic merge")
     tta: TTAConfig = Field(default_factory=TTAConfig, description="test-time augmentation")
 
@@ -51,6 +55,14 @@ class Config(Section):
     def compiled_shapes_are_static(self) -> Broken:
         if self.train.jit_compile and not self.data.canvases:
             return "data.canvases", "given with train.jit_compile: XLA compiles static shapes"
+        return None
+
+    @rule
+    def best_is_of_a_task(self) -> Broken:
+        kind = self.evaluate.keep_best.partition(".")[0]
+        task = {"box_ap": "instance", "mask_ap": "instance", "semantic": "semantic"}.get(kind)
+        if task and task not in self.model.tasks:
+            return "evaluate.keep_best", f"a figure of model.tasks, {list(self.model.tasks)}"
         return None
 
     # A shorter run of the defaults does no harm, so that only what is given is held to its steps.

@@ -37,6 +37,7 @@ class TrainConfig(Section):
     jit_compile: bool = setting(False, "compile the step by XLA; needs `data.canvases`")
     max_skipped: Count = setting(50, "steps in a row without finite gradients that stop the run")
     checkpoint_every: Count = setting(1000, "steps between checkpoints")
+    profile: tuple[Count, ...] = setting((), "first and last step that TensorBoard profiles")
     log_every: Count = setting(20, "steps between lines of the log")
 
     @rule
@@ -55,4 +56,10 @@ class TrainConfig(Section):
     def categories_are_of_names(self) -> Broken:
         if self.initial_categories and self.match_classes != "by_name":
             return "initial_categories", "empty unless train.match_classes is by_name"
+        return None
+
+    @rule
+    def profile_is_a_range(self) -> Broken:
+        if self.profile and (len(self.profile) != 2 or self.profile[0] > self.profile[1]):
+            return "profile", "a first and a last step"
         return None

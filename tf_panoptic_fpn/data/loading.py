@@ -1,5 +1,6 @@
 """Reading the images of an index in TensorFlow ops."""
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from tf_panoptic_fpn.data.instance_masks import (
     foreground_runs,
     map_runs,
 )
+from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.formats.records import ImageRecord, Segment, load_segments
 
@@ -218,23 +220,31 @@ class FolderSource:
 
         Raises:
             DamagedFileError: if one cannot be read or decoded.
-            DataError: if they contradict each other or the index.
+            DataError: if they contradict each other or the index, or their folder is gone.
         """
         index = self.index
         labels = slice(*index.label_offsets[row : row + 2])
         shift = 1 if index.map_format == "grey" else 0
         ids, is_void = index.label_ids[labels], index.label_classes[labels] == index.void_label
         height, width = index.sizes[row].tolist()
-        load_segments(
-            ImageRecord(
-                image_id=int(row),
-                file_name="",
-                image_path=index.image_paths[row].decode(),
-                panoptic_path=index.map_paths[row].decode(),
-                height=height,
-                width=width,
-                segments=tuple(Segment(i + shift, 0) for i in ids[~is_void].tolist()),
-                map_format=index.map_format,
-                void_values=tuple(ids[is_void].tolist()),
-            )
+        record = ImageRecord(
+            image_id=int(row),
+            file_name="",
+            image_path=index.image_paths[row].decode(),
+            panoptic_path=index.map_paths[row].decode(),
+            height=height,
+            width=width,
+            segments=tuple(Segment(i + shift, 0) for i in ids[~is_void].tolist()),
+            map_format=index.map_format,
+            void_values=tuple(ids[is_void].tolist()),
         )
+        try:
+            load_segments(record)
+        except DamagedFileError as error:
+            for path in filter(None, (record.image_path, record.panoptic_path)):
+                folder = os.path.dirname(path)
+                if not os.path.isdir(folder):
+                    raise DataError(
+                        f"{folder}: the folder is gone; bring it back, and the same command goes on"
+                    ) from error
+            raise

@@ -218,12 +218,32 @@ class _Preparation:
         ids: np.ndarray,
         result: Result,
     ) -> None:
-        pictures = [
-            draw_panoptic(image, result.panoptic_map, result.segments, self._categories),
-            draw_panoptic(image, ids, coco_segments(record), self._categories),
-        ]
-        picture = side_by_side(pictures, [f"prediction: {record.file_name}", "ground truth"])
+        picture = draw_beside_truth(record, image, ids, result, self._categories)
         Image.fromarray(picture).save(path, quality=92)
+
+
+def draw_beside_truth(
+    record: ImageRecord,
+    image: np.ndarray,
+    ids: np.ndarray,
+    result: Result,
+    categories: CategoryTable,
+) -> np.ndarray:
+    """Draws a prediction and, to its right, the ground truth.
+
+    Args:
+        record, image, ids: a `Sample`.
+        result: `Result`.
+        categories: `CategoryTable`.
+
+    Returns:
+        uint8 `[H', W', 3]`.
+    """
+    pictures = [
+        draw_panoptic(image, result.panoptic_map, result.segments, categories),
+        draw_panoptic(image, ids, coco_segments(record), categories),
+    ]
+    return side_by_side(pictures, [f"prediction: {record.file_name}", "ground truth"])
 
 
 @contextlib.contextmanager

@@ -146,4 +146,4 @@ def _find_in_folder(folder: pathlib.Path) -> tuple[str, pathlib.Path]:
             f"{folder}: holds no model: neither {workdir.config.name} of a run nor {SAVED_MODEL}"
         )
     workdir.check_trained()
-    return RUN, workdir.model
+    return RUN, workdir.trained

@@ -1,6 +1,5 @@
 """The training loop: `train(config, workdir)`."""
 
-import contextlib
 import math
 import os
 
@@ -9,23 +8,22 @@ import tensorflow as tf
 
 from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.config import Config, TrainConfig, save_config
+from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
-from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.errors import ConfigError, DataError, TrainingError
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
-from tf_panoptic_fpn.training.data_problems import DataProblems
-from tf_panoptic_fpn.training.log import MetricsLog
+from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.progress import progress_bar
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
-from tf_panoptic_fpn.training.schedule import build_schedule
-from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
-from tf_panoptic_fpn.weights.initial_weights import set_initial_weights
+from tf_panoptic_fpn.training.watch import Watch
+from tf_panoptic_fpn.weights.initial_weights import InitialWeights, set_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -33,8 +31,9 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     """Trains a model from a configuration, or goes on where an earlier run of it stopped.
 
     Writes in `workdir`: `config.yaml`, `categories.json`, `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/` and, at the end, `model.keras`. All that the run and its evaluation will read is
-    looked at before the first step.
+    `checkpoints/`, with `evaluate.every` `pictures/`, with `evaluate.keep_best` `best.keras`, and
+    at the end `model.keras`. All that the run and its evaluation will read is looked at before the
+    first step.
 
     Args:
         config: `Config`.
@@ -44,22 +43,31 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         The resolved `Config` (see `resolve_data`).
 
     Raises:
-        ConfigError: if the workdir cannot be written, holds a run that cannot go on with these
-            settings, or the data set does not fit the model.
+        ConfigError: if the workdir cannot be written, another run is at work in it, it holds a run
+            that cannot go on with these settings, or the data set does not fit the model.
         DataError: if the data set cannot be read.
         WeightsError: if the initial weights cannot be read or do not fit.
         TrainingError: if `train.max_skipped` steps in a row had gradients that are not finite, or
             no checkpoint can be restored.
+        StoppedBySignalError: after SIGTERM or SIGUSR1; what is done is saved.
     """
     workdir = Workdir(workdir)
     workdir.create()
-    config = resolve_data(config, workdir.path)
-    check_continues(config, workdir)
-    initial = read_start(config, workdir)
-    index = load_checked_index(config)
-    save_config(config, workdir.config)
-    index.categories.save(workdir.categories)
+    with only_run(workdir):
+        config = resolve_data(config, workdir.path)
+        check_continues(config, workdir)
+        initial = read_start(config, workdir)
+        index = load_checked_index(config)
+        save_config(config, workdir.config)
+        index.categories.save(workdir.categories)
+        _train(config, workdir, index, initial)
+    return config
 
+
+def _train(
+    config: Config, workdir: Workdir, index: DatasetIndex, initial: InitialWeights | None
+) -> None:
+    """Makes all that a run needs, does its steps and writes the model."""
     settings = config.train
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
@@ -76,10 +84,11 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     start = checkpoints.restore()
     if initial:
         set_initial_weights(model, initial, index.categories)
-    if start >= settings.steps and workdir.model.exists():
-        return config
+    is_done = start >= settings.steps or state.is_out_of_patience(config.evaluate.patience)
+    if is_done and workdir.model.exists():
+        return
 
-    problems = DataProblems()
+    watch = Watch(config, model, state, checkpoints, workdir, start)
     dataset = training_dataset(
         index,
         config.data,
@@ -87,18 +96,15 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         settings.steps,
         settings.seed,
         start_step=start,
-        on_damaged=problems.skip,
-        on_error=problems.stop,
+        on_damaged=watch.problems.skip,
+        on_error=watch.problems.stop,
     )
     dataset = distribute(dataset, strategy)
     train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
-    skipped = SkippedSteps(state, settings.max_skipped, workdir)
-    log = MetricsLog(workdir, start, build_schedule(config.optimizer))
-    with contextlib.closing(log), contextlib.closing(checkpoints), problems.explaining():
-        run_steps(settings, start, dataset, train_step, skipped, log, problems, checkpoints)
+    with watch.begun():
+        run_steps(settings, start, dataset, train_step, watch)
     with replacing(workdir.model) as file:
         model.save(file)
-    return config
 
 
 def run_steps(
@@ -106,29 +112,44 @@ def run_steps(
     start: int,
     dataset: tf.distribute.DistributedDataset,
     train_step: TrainStep,
-    skipped: SkippedSteps,
-    log: MetricsLog,
-    problems: DataProblems,
-    checkpoints: Checkpoints,
+    watch: Watch,
 ) -> None:
     """Does the steps `start + 1` to `settings.steps`; the arguments are what `train` makes."""
+    log, validation, checkpoints = watch.log, watch.validation, watch.checkpoints
     batches = iter(dataset)
     window = []
+    done = start
     try:
         with progress_bar(settings, start) as progress:
-            for step in range(start + 1, settings.steps + 1):
-                is_last = step == settings.steps
-                batch = next(batches)
-                window.append(train_step(batch))
-                skipped.add(step, batch, window[-1])
+            validation.run_if_due(start)  # if that was interrupted
+            while done < settings.steps and not validation.is_out_of_patience:
+                with watch.profile.of(done + 1):
+                    with log.timed("data"), watch.problems.explaining():
+                        batch = next(batches)
+                    window.append(train_step(batch))
+                done += 1
+                watch.skipped.add(done, batch, window[-1])
                 progress.update(settings.batch_size)
-                if step % settings.log_every == 0 or is_last:
-                    means = log.write(step, window, settings.batch_size, len(problems.reasons))
+                validation.run_if_due(done)
+                is_last = (
+                    done == settings.steps
+                    or validation.is_out_of_patience
+                    or watch.signals.received is not None
+                )
+                if done % settings.log_every == 0 or is_last:
+                    with log.timed("log"):
+                        damaged = len(watch.problems.reasons)
+                        means = log.write(done, window, settings.batch_size, damaged)
                     progress.set_postfix(loss=f"{means.get('total', math.nan):.3f}")
                     window = []
-                if step % settings.checkpoint_every == 0 or is_last:
-                    skipped.look()
-                    checkpoints.save(step)
+                if done % settings.checkpoint_every == 0 or is_last:
+                    with log.timed("checkpoint"):
+                        watch.skipped.look()
+                        checkpoints.save(done)
+                watch.signals.check()
+    except (DataError, TrainingError):
+        checkpoints.save(done)
+        raise
     finally:
         # An iterator whose threads still load images would hang the interpreter at its end.
         del batches

@@ -10,3 +10,11 @@ class RunState(tf.Module):
         super().__init__()
         with tf.device("CPU"):
             self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)  # steps, up to the last one
+            self.validated_step = tf.Variable(0, dtype=tf.int64)  # of the last validation
+            self.best = tf.Variable(float("-inf"), dtype=tf.float64)  # of `evaluate.keep_best`
+            self.best_step = tf.Variable(0, dtype=tf.int64)
+            self.validations_since_best = tf.Variable(0, dtype=tf.int64)
+
+    def is_out_of_patience(self, patience: int) -> bool:
+        """Whether the best figure is `patience` validations old; 0 is never."""
+        return 0 < patience <= int(self.validations_since_best.numpy())

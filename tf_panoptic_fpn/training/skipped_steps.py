@@ -71,7 +71,7 @@ class SkippedSteps:
         path = self.workdir.path / f"batch_of_step_{step}.npz"
         try:
             with replacing(path) as partial:
-                np.savez(partial, **_arrays(batch))
+                np.savez(partial, allow_pickle=False, **_arrays(batch))
         except OSError as error:
             logging.warning("%s: cannot be written: %s", path, error.strerror)
             return "the last batch could not be written"
