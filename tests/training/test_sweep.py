@@ -210,7 +210,7 @@ def test_a_study_of_real_runs(tmp_path, monkeypatch, capsys):
     missing = tmp_path / "none.npz"
     arguments = [
         *("sweep", f"--config={TINY}", f"--workdir={tmp_path / 'study'}"),
-        *("--set=train.steps=2", f"--grid=train.initial_weights=,{missing}"),
+        *("--set=train.steps=2", f"--grid=train.initial_weights='',{missing}"),
     ]
     assert run_here(monkeypatch, "tf_panoptic_fpn", *arguments) == 2
     err = capsys.readouterr().err
