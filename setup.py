@@ -34,7 +34,7 @@ setup(
     package_data={
         **{package: ["*.yaml"] for package in CONFIGS},
         "tf_panoptic_fpn": ["__init__.pyi", "categories_coco.json", "py.typed"],
-        "tf_panoptic_fpn.evaluation": ["report.html.jinja"],
+        "tf_panoptic_fpn.evaluation": ["report.html.jinja", "study.svg.jinja"],
         "tf_panoptic_fpn.weights": ["__init__.pyi"],
     },
     entry_points={"console_scripts": ["tf-panoptic-fpn = tf_panoptic_fpn.__main__:main"]},

@@ -1,6 +1,6 @@
 """Fine-tuning by names of classes against the same run from scratch, on CamVid.
 
-python benchmarks/fine_tuning.py [--samples=../shared/samples] [--folder=DIR]
+python benchmarks/fine_tuning.py [--samples=../shared/samples] [--folder=DIR] [--learning-rate=.01]
 
 A model is trained on 8 of CamVid's 11 classes and the even frames, the other classes being void.
 Then one is trained on 4 of those and 3 others on the odd frames, from the first (`by_name`) and
@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, help="keep the runs here")
     parser.add_argument("--base-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--only-base", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--learning-rate", type=float, default=0.01, help="of the two compared")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or pathlib.Path(temporary)
@@ -66,20 +66,21 @@ def main():
         base = folder / "base"
         write_classes(camvid, folder / "base_data", BASE, even=True)
         train(settings_of(folder / "base_data", BASE, arguments.base_steps), base)
-        if arguments.only_base:
-            return
         write_classes(camvid, folder / "own_data", OWN, even=False)
         line = {"benchmark": "fine_tuning", "base_steps": arguments.base_steps}
         line["steps"] = arguments.steps
+        line["learning_rate"] = rate = arguments.learning_rate
         for name, overrides in (
             ("scratch", []),
             ("by_name", [f"train.initial_weights={base}", "train.match_classes=by_name"]),
         ):
+            overrides = [*overrides, f"optimizer.learning_rate={rate}"]
             config = settings_of(folder / "own_data", OWN, arguments.steps, overrides)
             line[f"{name}_before"] = scores(write_first(config, folder / f"{name}_before"))
-            train(config, folder / name)
-            line[f"{name}_after"] = scores(folder / name)
-            line[f"{name}_losses"] = losses(folder / name)
+            trained = folder / f"{name}_{rate:g}"
+            train(config, trained)
+            line[f"{name}_after"] = scores(trained)
+            line[f"{name}_losses"] = losses(trained)
     line["processor_minutes"] = round(time.process_time() / 60, 1)
     print(json.dumps(line))
 

@@ -70,3 +70,26 @@ def test_panoptic_quality(samples):
     (line,) = lines_of("panoptic_quality", f"--samples={samples}", "--images=2")
     assert line["images"] == 2
     assert {"decoded_ratio", "files_ratio", "peak_mib_of_2", "peak_mib_of_8"} <= set(line)
+
+
+def test_fine_tuning(samples, tmp_path):
+    """With a few frames and steps: the whole way, and the runs are kept."""
+    arguments = [f"--samples={few_frames(samples, tmp_path)}", f"--folder={tmp_path / 'runs'}"]
+    (line,) = lines_of("fine_tuning", *arguments, "--base-steps=1", "--steps=1")
+    for name in ("scratch_before", "scratch_after", "by_name_before", "by_name_after"):
+        assert set(line[name]) == {"PQ", "things", "stuff", "mIoU"}
+
+
+def few_frames(samples, folder):
+    """CamVid with four frames of each split."""
+    camvid = folder / "few" / "camvid"
+    camvid.mkdir(parents=True)
+    (camvid / "images").symlink_to(samples / "camvid" / "images")
+    for split in ("train", "val"):
+        name = f"panoptic_{split}"
+        (camvid / name).symlink_to(samples / "camvid" / name)
+        tree = json.loads((samples / "camvid" / f"{name}.json").read_text(encoding="utf-8"))
+        for key in ("images", "annotations"):
+            tree[key] = tree[key][:4]
+        (camvid / f"{name}.json").write_text(json.dumps(tree), encoding="utf-8")
+    return camvid.parent

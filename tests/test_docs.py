@@ -29,6 +29,7 @@ from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 # What a document names is run by a test of this file.
 TESTED_BY = {
     "train": "tests/test_end_to_end.py",
+    "sweep": "tests/training/test_sweep.py",
     "evaluate": "tests/test_end_to_end.py",
     "predict": "tests/test_end_to_end.py",
     "export": "tests/export/test_export.py",
@@ -49,6 +50,7 @@ TESTED_BY = {
     "export/tf_serving/client.py": "tests/export/test_serving_client.py",
     "docs/render_configuration.py": "tests/config/test_documents.py",
     "benchmarks/evaluate.py": "tests/test_benchmarks.py",
+    "benchmarks/fine_tuning.py": "tests/test_benchmarks.py",
     "benchmarks/index.py": "tests/test_benchmarks.py",
     "benchmarks/inference.py": "tests/test_benchmarks.py",
     "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",

@@ -10,6 +10,7 @@ from tf_panoptic_fpn.paths import expand_arguments
 
 COMMANDS = (
     "train",
+    "sweep",
     "evaluate",
     "predict",
     "export",

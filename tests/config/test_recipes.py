@@ -268,4 +268,4 @@ def test_a_recipe_says_what_its_source_does(name):
 
 def test_every_published_recipe_is_compared():
     """The others have no data of their own source, or were made here."""
-    assert set(NAMES) - set(EXPECTED) == {"quickstart", "camvid", "coco_overfit"}
+    assert set(NAMES) - set(EXPECTED) == {"quickstart", "camvid", "coco_overfit", "finetune"}

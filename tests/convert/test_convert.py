@@ -240,6 +240,31 @@ def test_what_is_written_loads(tmp_path):
     assert (config.data.root, config.data.train.images) == (str(out), "images")
 
 
+def test_a_recipe_gives_the_rest_of_the_configuration(tmp_path):
+    source = make_source(tmp_path, ["a.png", "b.png"])
+    write_panoptic(source, tmp_path / "out", validation_share=0.5, recipe="finetune")
+    config, recipe = load_config(tmp_path / "out/config.yaml"), load_config("finetune")
+    assert (config.model.num_thing_classes, config.model.num_stuff_classes) == (2, 1)
+    assert (config.train, config.optimizer, config.merge) == (
+        recipe.train,
+        recipe.optimizer,
+        recipe.merge,
+    )
+    assert config.data.root == str(tmp_path / "out")
+    assert config.data.train.panoptic_json == "panoptic_train.json"
+    assert config.data.validation.short_sides == (800,)
+    # Another format's paths and the drawn shapes are not taken over.
+    for name in ("cityscapes_r50", "quickstart"):
+        write_panoptic(source, tmp_path / name, recipe=name)
+        data, recipe = load_config(tmp_path / name / "config.yaml").data, load_config(name).data
+        assert (data.shapes, data.train.format) == (None, "coco_panoptic")
+        assert data.train.short_sides == recipe.train.short_sides
+        assert data.augment == recipe.augment
+    with pytest.raises(ConfigError, match="did you mean the recipe `finetune`"):
+        write_panoptic(source, tmp_path / "none", recipe="finetuned_")
+    assert not (tmp_path / "none").exists()
+
+
 def test_every_split_of_the_configuration_is_there(tmp_path):
     write_panoptic(make_source(tmp_path, ["a.png"]), tmp_path / "out")
     data = load_config(tmp_path / "out/config.yaml").data

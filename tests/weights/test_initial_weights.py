@@ -7,15 +7,16 @@ import pytest
 from conftest import restore, snapshot
 from foreign_checkpoints import to_mmdet, to_torchvision
 from keras import ops
-from small_model import make_small_model
+from small_model import make_small_model, make_tiny_model
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import TrainConfig
 from tf_panoptic_fpn.known_categories import coco_categories
 from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.weights import WeightsError, load_initial_weights, zoo
+from tf_panoptic_fpn.weights import initial_weights as module
 from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays
-from tf_panoptic_fpn.weights.initial_weights import read_initial_weights
+from tf_panoptic_fpn.weights.initial_weights import read_initial_weights, set_initial_weights
 from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 
 PREDICTORS = {
@@ -169,45 +170,43 @@ def test_a_coco_checkpoint_of_each_framework(other, golden, source, tmp_path, ca
     assert "Start fresh: things scooter" in log
 
 
-def test_a_published_model(other, golden, tmp_path, monkeypatch, capsys):
-    name = next(iter(MODEL_ZOO))
-    arrays = coco_arrays(golden, 80)
-    np.savez(tmp_path / "published.npz", **arrays)
+def test_a_published_model(golden, tmp_path, monkeypatch):
+    np.savez(tmp_path / "published.npz", **coco_arrays(golden, 80))
     monkeypatch.setattr(zoo, "download", lambda url, folder: tmp_path / "published.npz")
-    fresh = detectron2_arrays(other)
-    own = table(["a", "b", "car"], ["c", "d", "e"])
-    load_initial_weights(other, settings(name, match_classes="by_name"), own)
-    assert_rows(other, arrays, {2: 2}, {0: 0}, fresh)
-    assert "licence CC BY-SA 3.0" in capsys.readouterr().out
+    given = settings(next(iter(MODEL_ZOO)), match_classes="by_name")
+    initial = read_initial_weights(given, config_of(3, 3))
+    assert initial.known is None  # taken by their number
+    assert len(initial.source.arrays["sem_seg_head.predictor.bias"]) == 54
+    assert "licence CC BY-SA 3.0" in initial.source.notes[-1]
 
 
-def write_run(folder, model, categories):
-    folder.mkdir()
-    (folder / "config.yaml").touch()
-    categories.save(folder / "categories.json")
-    model.save(folder / "model.keras")
-    return folder
-
-
-def test_a_run_and_its_file(other, tmp_path):
-    own = table(["a", "b", "c"], ["x", "y", "z"])
-    before = snapshot(other)
-    run = write_run(tmp_path / "run", other, own)
-    for path in (run, run / "model.keras"):
-        # What is told by the contents is not asked of the configuration.
-        given = settings(path, initial_weights_source="mmdet")
-        initial = read_initial_weights(given, other.config)
-        assert initial.known == own
-        restore(other, {key: value + 1 for key, value in before.items()})
-        load_initial_weights(other, given, own)
-        for key, value in snapshot(other).items():
-            np.testing.assert_array_equal(value, before[key], err_msg=key)
+def test_a_run_and_its_file(tmp_path, monkeypatch):
+    model = make_tiny_model(num_thing_classes=3, num_stuff_classes=3)
+    own, before = table(["a", "b", "c"], ["x", "y", "z"]), snapshot(model)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    own.save(run / "categories.json")
+    model.save(run / "model.keras")
+    # What is told by the contents is not asked of the configuration.
+    given = settings(run, initial_weights_source="mmdet")
+    initial = read_initial_weights(given, model.config)
+    assert initial.known == own
+    restore(model, {key: value + 1 for key, value in before.items()})
+    set_initial_weights(model, initial, own)
+    for key, value in snapshot(model).items():
+        np.testing.assert_array_equal(value, before[key], err_msg=key)
     renamed = table(["a", "b", "d"], ["x", "y", "z"])
     with pytest.raises(WeightsError, match=r"'c' of its things is 'd' in the data; .*by_name"):
-        load_initial_weights(other, settings(run), renamed)
+        set_initial_weights(model, initial, renamed)
+
+    monkeypatch.setattr(module, "open_source", lambda path, source: (path, source))
+    for path in (run, run / "model.keras"):
+        opened = module._open(str(path), "mmdet")
+        assert opened == ((run / "model.keras", None), run / "categories.json")
     (run / "model.keras").unlink()
     with pytest.raises(WeightsError, match=r"model\.keras: .*no finished run"):
-        read_initial_weights(settings(run), other.config)
+        read_initial_weights(given, model.config)
 
 
 def config_of(things, stuff, tasks=("instance", "semantic"), semantic_things="other"):

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", help="datumaro: its name of the format, e.g. cvat")
     parser.add_argument("--names", help="text file: the images to take, one name a line")
     parser.add_argument("--validation-share", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument(
+        "--recipe", help="a configuration, e.g. finetune: config.yaml has its settings too"
+    )
     parser.add_argument("--image-files", choices=IMAGE_FILES, default="link")
 
 
@@ -70,6 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.image_files,
         arguments.validation_share,
         arguments.background,
+        arguments.recipe,
     )
     _print_summary(conversion, categories, arguments.output)
 

@@ -9,6 +9,8 @@ import shutil
 
 import yaml
 
+from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config.recipes import find_config
 from tf_panoptic_fpn.convert.painting import fill_background
 from tf_panoptic_fpn.convert.source import SizeError, Source
 from tf_panoptic_fpn.datatools.threads import map_in_threads
@@ -18,6 +20,7 @@ from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 
 IMAGE_FILES = ("link", "copy", "reference")
 SPLITS = ("train", "validation", "test")
+SIZES = ("short_sides", "max_long_side", "flip_probability")  # of a split
 NO_VALIDATION = "validation: the training images; --validation-share=0.1 sets a tenth aside"
 
 
@@ -41,6 +44,7 @@ def write_panoptic(
     image_files: str = "link",
     validation_share: float = 0.0,
     background: str | None = None,
+    recipe: str | None = None,
 ) -> Conversion:
     """Writes a `Source` in the COCO panoptic format.
 
@@ -57,13 +61,15 @@ def write_panoptic(
         validation_share: in [0, 1), the share of the images that become the validation
             split, drawn by a hash of their names. Not for a source that has splits.
         background: name of the stuff category that takes what is not annotated; void without.
+        recipe: a configuration, or the name of a shipped one, that `config.yaml` has the rest of.
 
     Raises:
-        ConfigError: if `output` is not empty or cannot be written, or the source has splits and a
-            share is asked for.
+        ConfigError: if `output` is not empty or cannot be written, the source has splits and a
+            share is asked for, or the recipe is none.
         DataError: if no image can be used.
     """
     output = pathlib.Path(output).absolute()
+    settings = _settings_of(recipe) if recipe else {}
     own = {image.split for image in source.images}
     if validation_share and len(own) > 1:
         names = sorted(map(str, own))
@@ -74,7 +80,10 @@ def write_panoptic(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        conversion = _write(source, partial, output, image_files, validation_share, background)
+        conversion, config = _write(
+            source, partial, output, image_files, validation_share, background
+        )
+        _write_config(partial / "config.yaml", config, settings)
         if output.exists():
             output.rmdir()
         partial.rename(output)
@@ -137,10 +146,10 @@ def _write(source, partial, output, image_files, validation_share, background):
             "categories": source.categories.to_coco(),
         }
         (partial / file_name).write_text(json.dumps(tree), encoding="utf-8")
-    _write_config(partial / "config.yaml", output, source.categories, images_dir, list(splits))
+    config = _config_of(output, source.categories, images_dir, list(splits))
     report = json.dumps(dataclasses.asdict(conversion), indent=1)
     (partial / "conversion.json").write_text(report, encoding="utf-8")
-    return conversion
+    return conversion, config
 
 
 def _nothing(left_out):
@@ -260,12 +269,13 @@ def _splits(done, validation_share):
     }
 
 
-def _write_config(path, root, categories, images_dir, json_names):
+def _config_of(root, categories, images_dir, json_names):
+    """The classes of the model and the paths, as a configuration."""
     things, stuff = len(categories.things), len(categories.stuff)
     tasks = [task for task, count in (("instance", things), ("semantic", stuff)) if count]
     # Every command needs a validation split; what comes second is the nearest to one.
     by_split = {"train": json_names[0], "validation": json_names[:2][-1]}
-    config = {
+    return {
         "model": {"num_thing_classes": things, "num_stuff_classes": stuff, "tasks": tasks},
         "data": {
             "root": str(root),
@@ -275,6 +285,32 @@ def _write_config(path, root, categories, images_dir, json_names):
             },
         },
     }
-    note = "" if len(json_names) > 1 else f"# {NO_VALIDATION}\n"
+
+
+def _settings_of(recipe):
+    """A recipe without its data: the images of its splits are resized as it says."""
+    load_config(recipe)  # all that is wrong with it
+    tree = yaml.safe_load(find_config(recipe).read_text(encoding="utf-8-sig")) or {}
+    data = tree.get("data") or {}
+    sizes = {
+        name: {key: value for key, value in (data.get(name) or {}).items() if key in SIZES}
+        for name in ("train", "validation")
+    }
+    kept = {key: value for key, value in data.items() if key not in ("root", "source", "shapes")}
+    return {**tree, "data": {**kept, **sizes}}
+
+
+def _write_config(path, config, settings):
+    """Writes the configuration of the data with the settings of a recipe."""
+    splits = {
+        name: {**split, **settings.get("data", {}).get(name, {})}
+        for name, split in config["data"].items()
+        if name != "root"
+    }
+    data = {**settings.get("data", {}), "root": config["data"]["root"], **splits}
+    model = {**(settings.get("model") or {}), **config["model"]}
+    config = {**settings, "model": model, "data": data}
+    same = data["train"]["panoptic_json"] == data["validation"]["panoptic_json"]
+    note = f"# {NO_VALIDATION}\n" if same else ""
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     path.write_text(note + text, encoding="utf-8")

@@ -40,27 +40,32 @@ def summarize_trials(folders: Sequence[str | os.PathLike]) -> dict[str, Any]:
     """
     if len(folders) < 2:
         raise DataError(f"Trials need two or more folders. Received: {len(folders)}")
-    trials = []
-    for folder in folders:
-        path = pathlib.Path(folder) / "results.json"
-        try:
-            trials.append(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise DataError(f"{path}: not JSON: {error}") from None
-        if not isinstance(trials[-1], dict):
-            raise DataError(f"{path}: must hold a JSON object, the results of an evaluation")
-    return {"trials": [str(folder) for folder in folders], "figures": _summarize(trials)}
+    trials = [read_results(folder) for folder in folders]
+    return {"trials": [str(folder) for folder in folders], "figures": summarize(trials)}
+
+
+def read_results(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads the `results.json` of an evaluation.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    path = pathlib.Path(folder) / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    if not isinstance(results, dict):
+        raise DataError(f"{path}: must hold a JSON object, the results of an evaluation")
+    return results
 
 
 def format_trials(summary: Mapping[str, Any]) -> str:
     """Formats what `summarize_trials` returns as a table, in per cent."""
     rows = []
-    for title, path in HEADLINES:
-        figure = summary["figures"]
-        for key in path:
-            figure = figure.get(key, {})
+    for title, figure in headlines(summary["figures"]).items():
         if figure:
             cells = [f"{100 * figure[key]:6.1f}" for key in ("median", "min", "max", "std")]
             rows.append(f"{title:<12}{''.join(cells)}{len(figure['values']):6}")
@@ -68,12 +73,24 @@ def format_trials(summary: Mapping[str, Any]) -> str:
     return "\n".join([header, *rows])
 
 
-def _summarize(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    summary = {}
+def headlines(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of the table by their titles: of `summarize`, dicts, empty if absent."""
+    found = {}
+    for title, path in HEADLINES:
+        figure: Any = figures
+        for key in path:
+            figure = figure.get(key, {})
+        found[title] = figure
+    return found
+
+
+def summarize(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the figures of several results, as `summarize_trials`; of one as well."""
+    summary: dict[str, Any] = {}
     for key in dict.fromkeys(key for tree in trees for key in tree):
         found = [tree[key] for tree in trees if tree.get(key) is not None]
         if found and all(isinstance(value, dict) for value in found):
-            summary[key] = _summarize(found)
+            summary[key] = summarize(found)
         elif found and all(isinstance(value, (int, float)) for value in found):
             summary[key] = {
                 "median": statistics.median(found),
