@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tf_panoptic_fpn.section import Broken, Count, Path, Section, rule, setting
+from tf_panoptic_fpn.section import Broken, Count, Path, Positive, Section, rule, setting
 
 WeightSource = Literal[
     "infer", "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
@@ -30,7 +30,11 @@ class TrainConfig(Section):
     initial_categories: Path = setting(
         "", "by_name: JSON list of the checkpoint's categories, where it brings none"
     )
+    class_weights: dict[str, Positive] = setting(
+        {}, "name of a category: its weight in the losses of classes; 1 without"
+    )
     batch_size: Count = setting(16, "images of a step, on all replicas together")
+    accumulate: Count = setting(1, "micro-batches that each replica's images are trained on in")
     replicas: Count = setting(1, "logical CPU devices where there is no GPU; all GPUs otherwise")
     seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
     deterministic: bool = setting(False, "a repeated run ends with the same weights, bit for bit")
@@ -43,6 +47,11 @@ class TrainConfig(Section):
     def batch_divides(self) -> Broken:
         if self.batch_size % self.replicas:
             return "batch_size", f"a multiple of train.replicas ({self.replicas})"
+        if self.batch_size % (self.replicas * self.accumulate):
+            return "batch_size", (
+                f"a multiple of train.replicas x train.accumulate ({self.replicas} x "
+                f"{self.accumulate})"
+            )
         return None
 
     @rule

@@ -15,14 +15,14 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
+from tf_panoptic_fpn.training.class_weights import class_weights
 from tf_panoptic_fpn.training.data_problems import DataProblems
 from tf_panoptic_fpn.training.log import MetricsLog
-from tf_panoptic_fpn.training.optimizer import build_optimizer
+from tf_panoptic_fpn.training.optimizer import build_optimizer, last_rate
 from tf_panoptic_fpn.training.progress import progress_bar
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
-from tf_panoptic_fpn.training.schedule import build_schedule
 from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.weights.initial_weights import set_initial_weights
@@ -69,7 +69,8 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         raise ConfigError("`train.jit_compile` takes a single replica")
     with strategy.scope():
         model = build_model(config.model)
-        optimizer = build_optimizer(config.optimizer)
+        model.class_weights = class_weights(settings.class_weights, index.categories)
+        optimizer = build_optimizer(config.optimizer, settings.steps)
         optimizer.build(model.trainable_variables)
     state = RunState()
     checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, state=state)
@@ -93,7 +94,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     dataset = distribute(dataset, strategy)
     train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
     skipped = SkippedSteps(state, settings.max_skipped, workdir)
-    log = MetricsLog(workdir, start, build_schedule(config.optimizer))
+    log = MetricsLog(workdir, start, lambda step: last_rate(optimizer))
     with contextlib.closing(log), contextlib.closing(checkpoints), problems.explaining():
         run_steps(settings, start, dataset, train_step, skipped, log, problems, checkpoints)
     with replacing(workdir.model) as file:
