@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tf_panoptic_fpn.section import Broken, Count, Path, Positive, Section, rule, setting
+from tf_panoptic_fpn.section import Broken, Count, Path, Positive, Section, Share, rule, setting
 
 WeightSource = Literal[
     "infer", "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
@@ -38,7 +38,16 @@ class TrainConfig(Section):
     replicas: Count = setting(1, "logical CPU devices where there is no GPU; all GPUs otherwise")
     seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
     deterministic: bool = setting(False, "a repeated run ends with the same weights, bit for bit")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = setting(
+        "float32", "of features and their gradients; weights, losses and boxes stay float32"
+    )
+    rematerialize: bool = setting(
+        False, "compute the backbone's inside twice instead of keeping it: less memory"
+    )
     jit_compile: bool = setting(False, "compile the step by XLA; needs `data.canvases`")
+    average_decay: Share = setting(
+        0.0, "of the average of the weights that is the result, such as 0.9998; 0 is none"
+    )
     max_skipped: Count = setting(50, "steps in a row without finite gradients that stop the run")
     checkpoint_every: Count = setting(1000, "steps between checkpoints")
     log_every: Count = setting(20, "steps between lines of the log")

@@ -10,6 +10,7 @@ from tf_panoptic_fpn.models.losses import Terms
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensors
+from tf_panoptic_fpn.training.loss_scale import LossScale
 
 MODEL_INPUTS = (schema.IMAGES, schema.IMAGE_SIZES)
 LossesAndGradients = tuple[Tensors, list[tf.Tensor]]
@@ -21,6 +22,7 @@ def losses_and_gradients(
     tasks: Sequence[str] | None = None,
     accumulate: int = 1,
     jit_compile: bool = False,
+    loss_scale: LossScale | None = None,
 ) -> Callable[[Tensors], LossesAndGradients]:
     """Returns the function that differentiates the losses of a batch, for each replica to call.
 
@@ -34,6 +36,8 @@ def losses_and_gradients(
         accumulate: int, micro-batches that a replica's batch is split into.
         jit_compile: bool, compile with XLA: all of a micro-batch, or with several replicas, which
             XLA cannot sum over, the forward pass and the backward pass.
+
+        loss_scale: multiplies the gradients, but not the losses that are returned; None for 1.
 
     Returns:
         A function: batch (`schema`) -> dict of losses by name, weighted, with `total`, their sum;
@@ -53,9 +57,11 @@ def losses_and_gradients(
             losses = model.weighted_losses(
                 {name: (total, counts[name]) for name, (total, _) in terms.items()}
             )
-            losses["total"] = sum(losses.values())
+            losses["total"] = total = sum(losses.values())
+            if loss_scale is not None:
+                total *= tf.cast(loss_scale.value, total.dtype)
         variables = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(losses["total"], variables)
+        gradients = tape.gradient(total, variables)
         return losses, [
             tf.zeros_like(variable) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tf_panoptic_fpn.atomic_write import write_text
-from tf_panoptic_fpn.training.schedule import WarmupStepDecay
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -24,7 +23,7 @@ class MetricsLog:
         schedule: function of the number of steps done that returns the next step's learning rate.
     """
 
-    def __init__(self, workdir: Workdir, start: int, schedule: WarmupStepDecay) -> None:
+    def __init__(self, workdir: Workdir, start: int, schedule: Callable[[int], Any]) -> None:
         self.path = workdir.metrics
         self.schedule = schedule
         if self.path.exists():

@@ -11,7 +11,6 @@ from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
-from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
@@ -19,12 +18,18 @@ from tf_panoptic_fpn.training.class_weights import class_weights
 from tf_panoptic_fpn.training.data_problems import DataProblems
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.optimizer import build_optimizer, last_rate
+from tf_panoptic_fpn.training.precision import (
+    build_loss_scale,
+    layer_dtype,
+    rematerialization,
+)
 from tf_panoptic_fpn.training.progress import progress_bar
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
+from tf_panoptic_fpn.training.weight_average import WeightAverage, average_in_use
 from tf_panoptic_fpn.weights.initial_weights import set_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -65,14 +70,14 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = build_strategy(settings.replicas)
-    if settings.jit_compile and strategy.num_replicas_in_sync > 1:
-        raise ConfigError("`train.jit_compile` takes a single replica")
-    with strategy.scope():
-        model = build_model(config.model)
+    with strategy.scope(), rematerialization(settings):
+        model = build_model(config.model, layer_dtype(settings))
         model.class_weights = class_weights(settings.class_weights, index.categories)
         optimizer = build_optimizer(config.optimizer, settings.steps)
         optimizer.build(model.trainable_variables)
-    state = RunState()
+        loss_scale = build_loss_scale(settings)
+        average = WeightAverage(model, settings.average_decay) if settings.average_decay else None
+    state = RunState(loss_scale, average)
     checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, state=state)
     start = checkpoints.restore()
     if initial:
@@ -92,12 +97,14 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         on_error=problems.stop,
     )
     dataset = distribute(dataset, strategy)
-    train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
+    train_step = build_train_step(
+        model, optimizer, strategy, dataset.element_spec, config, start, loss_scale, average
+    )
     skipped = SkippedSteps(state, settings.max_skipped, workdir)
     log = MetricsLog(workdir, start, lambda step: last_rate(optimizer))
     with contextlib.closing(log), contextlib.closing(checkpoints), problems.explaining():
         run_steps(settings, start, dataset, train_step, skipped, log, problems, checkpoints)
-    with replacing(workdir.model) as file:
+    with average_in_use(average), replacing(workdir.model) as file:
         model.save(file)
     return config
 
