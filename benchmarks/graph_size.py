@@ -103,7 +103,7 @@ def count_nodes(graph):
 def part_of(operation):
     files = [pathlib.Path(frame.filename) for frame in operation.traceback]
     own = [file.relative_to(PACKAGE).as_posix() for file in files if PACKAGE in file.parents]
-    is_gradient = operation.name.startswith("gradient_tape") and own[-1] == "training/step.py"
+    is_gradient = operation.name.startswith("gradient_tape") and own[-1] == "training/gradients.py"
     return "gradient" if is_gradient else own[-1] if own else "none"
 
 

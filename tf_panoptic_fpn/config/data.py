@@ -110,6 +110,9 @@ class DataConfig(Section):
         default_factory=AugmentConfig, description="augmentation of the training images"
     )
     max_damaged_share: Share = setting(0.01, "training stops above it, and above 3 images")
+    repeat_threshold: Share = setting(
+        0.0, "images with a thing that fewer than this share have come more often (LVIS: 0.001)"
+    )
     max_instances: Count = setting(100, "of an image, the largest")
     pixel_range: tuple[Pixel, Pixel] = setting(
         (0, 65535), "values of 16-bit grey images that become 0 and 255; the rest is clipped"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tf_panoptic_fpn.section import Broken, Count, Path, Section, rule, setting
+from tf_panoptic_fpn.section import Broken, Count, Path, Positive, Section, Share, rule, setting
 
 WeightSource = Literal[
     "infer", "detectron2", "torchvision", "mmdet", "keras_applications", "tf_panoptic_fpn"
@@ -30,11 +30,24 @@ class TrainConfig(Section):
     initial_categories: Path = setting(
         "", "by_name: JSON list of the checkpoint's categories, where it brings none"
     )
+    class_weights: dict[str, Positive] = setting(
+        {}, "name of a category: its weight in the losses of classes; 1 without"
+    )
     batch_size: Count = setting(16, "images of a step, on all replicas together")
+    accumulate: Count = setting(1, "micro-batches that each replica's images are trained on in")
     replicas: Count = setting(1, "logical CPU devices where there is no GPU; all GPUs otherwise")
     seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
     deterministic: bool = setting(False, "a repeated run ends with the same weights, bit for bit")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = setting(
+        "float32", "of features and their gradients; weights, losses and boxes stay float32"
+    )
+    rematerialize: bool = setting(
+        False, "compute the backbone's inside twice instead of keeping it: less memory"
+    )
     jit_compile: bool = setting(False, "compile the step by XLA; needs `data.canvases`")
+    average_decay: Share = setting(
+        0.0, "of the average of the weights that is the result, such as 0.9998; 0 is none"
+    )
     max_skipped: Count = setting(50, "steps in a row without finite gradients that stop the run")
     checkpoint_every: Count = setting(1000, "steps between checkpoints")
     profile: tuple[Count, ...] = setting((), "first and last step that TensorBoard profiles")
@@ -44,6 +57,11 @@ class TrainConfig(Section):
     def batch_divides(self) -> Broken:
         if self.batch_size % self.replicas:
             return "batch_size", f"a multiple of train.replicas ({self.replicas})"
+        if self.batch_size % (self.replicas * self.accumulate):
+            return "batch_size", (
+                f"a multiple of train.replicas x train.accumulate ({self.replicas} x "
+                f"{self.accumulate})"
+            )
         return None
 
     @rule

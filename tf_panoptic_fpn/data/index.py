@@ -268,10 +268,17 @@ def is_portrait(sizes: np.ndarray) -> np.ndarray:
     return sizes[:, 0] > sizes[:, 1]
 
 
-def batch_schedule(sizes: np.ndarray, batch_size: int, num_steps: int, seed: int) -> np.ndarray:
+def batch_schedule(
+    sizes: np.ndarray,
+    batch_size: int,
+    num_steps: int,
+    seed: int,
+    repeats: np.ndarray | None = None,
+) -> np.ndarray:
     """Which images make up the batch of each step.
 
-    An epoch is a permutation of all images by (seed, epoch). Its images are dealt, in that order,
+    An epoch is a permutation of all images by (seed, epoch); with `repeats` some come several
+    times in it, a fraction being the probability of once more. Its images are dealt, in that order,
     to a landscape and a portrait batch; a batch is due when it is full, and one left unfilled goes
     on with the next epoch. So no image is dropped, and a longer schedule begins as a shorter one.
 
@@ -280,14 +287,17 @@ def batch_schedule(sizes: np.ndarray, batch_size: int, num_steps: int, seed: int
         batch_size: int, images a batch.
         num_steps: int, batches.
         seed: int.
+        repeats: float `[n]`, how often each image comes in an epoch, 1 or more; None for once.
 
     Returns:
         int32 `[num_steps, batch_size]`, image indices.
     """
     # Of the images dealt, at most 2 (batch_size - 1) are in an unfilled batch at the end.
     num_images = num_steps * batch_size + 2 * (batch_size - 1)
-    num_epochs = -(-num_images // len(sizes))
-    order = np.concatenate([_permutation(len(sizes), seed, epoch) for epoch in range(num_epochs)])
+    epochs: list[np.ndarray] = []
+    while sum(map(len, epochs)) < num_images:
+        epochs.append(_epoch(len(sizes), seed, len(epochs), repeats))
+    order = np.concatenate(epochs)
     portrait = is_portrait(sizes)[order]
     batches = []
     for group in (portrait, ~portrait):
@@ -299,7 +309,14 @@ def batch_schedule(sizes: np.ndarray, batch_size: int, num_steps: int, seed: int
     return order[places[due]].astype(np.int32)
 
 
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+def _epoch(count: int, seed: int, epoch: int, repeats: np.ndarray | None) -> np.ndarray:
     """A permutation from raw bits, which NumPy keeps the same in all versions."""
-    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
-    return np.argsort(bits.random_raw(count), kind="stable")
+    rows = np.arange(count)
+    if repeats is not None:
+        draws = (_raw_bits(count, seed, epoch, 1) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
+        rows = np.repeat(rows, np.floor(repeats + draws).astype(int))
+    return rows[np.argsort(_raw_bits(len(rows), seed, epoch), kind="stable")]
+
+
+def _raw_bits(count: int, seed: int, *key: int) -> np.ndarray:
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(count)

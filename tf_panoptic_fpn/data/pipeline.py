@@ -15,6 +15,7 @@ from tf_panoptic_fpn.data.damaged_files import DamagedFiles
 from tf_panoptic_fpn.data.index import DatasetIndex, batch_schedule, is_portrait
 from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
 from tf_panoptic_fpn.data.python_calls import python_function
+from tf_panoptic_fpn.data.repeats import repeat_factors
 from tf_panoptic_fpn.data.tfrecords import RecordSource, records_folder
 from tf_panoptic_fpn.errors import ConfigError, DataError
 
@@ -89,7 +90,9 @@ def training_dataset(
     if canvases:
         _check_canvases(index.sizes, data_config, canvases)
     _log_instances_left_out(index, data_config.max_instances)
-    schedule = batch_schedule(index.sizes, batch_size, num_steps, seed)
+    rare = data_config.repeat_threshold
+    repeats = repeat_factors(index, rare) if rare else None
+    schedule = batch_schedule(index.sizes, batch_size, num_steps, seed, repeats)
     records = data_config.train.records
     source = RecordSource(index, records_folder(data_config)) if records else FolderSource(index)
     damaged = DamagedFiles(index, source.check, data_config.max_damaged_share, on_damaged, on_error)

@@ -10,9 +10,9 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 
-def build_model(config: ModelConfig) -> PanopticFPN:
-    """Returns the untrained `PanopticFPN` of a `ModelConfig`."""
-    return PanopticFPN(**config.model_dump(), name="panoptic_fpn")
+def build_model(config: ModelConfig, dtype: str | None = None) -> PanopticFPN:
+    """Returns the untrained `PanopticFPN` of a `ModelConfig`, with the policy `dtype` or Keras'."""
+    return PanopticFPN(**config.model_dump(), name="panoptic_fpn", dtype=dtype)
 
 
 def load_model(path: str | os.PathLike) -> PanopticFPN:

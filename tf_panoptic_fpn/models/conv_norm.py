@@ -10,6 +10,7 @@ from tf_panoptic_fpn.ops.grouped_conv import grouped_conv
 from tf_panoptic_fpn.schema import Shape, Tensor
 
 NORMS = ("frozen_affine", "group_norm", "sync_batch_norm")
+BATCH_STATISTICS = ("moving_mean", "moving_variance")
 MSRA = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 
 
@@ -69,6 +70,11 @@ def make_norm(norm: str, name: str, dtype: Any = None) -> keras.layers.Layer:
             momentum=0.9, epsilon=1e-5, synchronized=synchronized, dtype=dtype, name=name
         )
     raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={norm!r}")
+
+
+def batch_statistics(model: keras.Model) -> list[keras.Variable]:
+    """Returns the moving means and variances of a model's batch norms."""
+    return [v for v in model.non_trainable_variables if v.name in BATCH_STATISTICS]
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")

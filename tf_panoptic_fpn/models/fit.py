@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.models.losses import ClassWeights
 from tf_panoptic_fpn.ops.replicas import num_replicas, sum_over_replicas
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
@@ -16,8 +17,10 @@ class FitModel(keras.Model):
     """A model with losses of its own, which `fit` takes from the training pipeline's batches.
 
     A subclass has `dense_outputs`, `loss_terms`, `weighted_losses` and `loss_trackers`, a metric
-    for each loss.
+    for each loss. `class_weights`, not saved with the model, weighs rare classes.
     """
+
+    class_weights: ClassWeights | None = None
 
     def compile(
         self,

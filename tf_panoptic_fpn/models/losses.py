@@ -5,6 +5,7 @@ can add both up before they divide. Half-precision logits are made float32 first
 give losses in float64.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from keras import ops
@@ -15,6 +16,17 @@ from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 Terms = dict[str, tuple[Tensor, Tensor]]  # a loss by name: its sum, and the count to divide by
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassWeights:
+    """The weight of each class in the cross-entropies of both branches.
+
+    A loss is then the weighted mean, as of PyTorch's `CrossEntropyLoss`.
+    """
+
+    things: tuple[float, ...]  # [K + 1], the last for background
+    semantic: tuple[float, ...]  # [S]
 
 
 def rpn_losses(
@@ -58,6 +70,7 @@ def box_losses(
     classes: Tensor,
     matched_boxes: Tensor,
     is_valid: Tensor,
+    class_weights: Sequence[float] | None = None,
 ) -> Terms:
     """Cross-entropy of all sampled rois, and L1 of the foreground ones' deltas of their class.
 
@@ -68,9 +81,11 @@ def box_losses(
         classes: int32 `[B, T]`; K is background.
         matched_boxes: float32 `[B, T, 4]`, ground truth of each foreground roi.
         is_valid: bool `[B, T]`; False is padding.
+        class_weights: `[K + 1]`, weighs each roi in "class"; None for 1.
 
     Returns:
-        Dict "class", "box" of (sum, count), float32 scalars; count is that of all rois, in both.
+        Dict "class", "box" of (sum, count), float32 scalars; count is that of all rois, in both,
+        or the sum of their weights.
 
     Reference: Fast R-CNN, arXiv:1504.08083, equation 1.
     """
@@ -83,7 +98,7 @@ def box_losses(
     error = _box_error(deltas, matched_boxes, rois, BOX_DELTA_WEIGHTS)
     count = ops.sum(ops.cast(is_valid, entropy.dtype))
     return {
-        "class": (ops.sum(ops.where(is_valid, entropy, 0.0)), count),
+        "class": _weighted_sum(entropy, is_valid, classes, class_weights, count),
         "box": (ops.sum(ops.where(is_foreground[:, :, None], error, 0.0)), count),
     }
 
@@ -108,7 +123,9 @@ def mask_loss(logits: Tensor, targets: Tensor, is_foreground: Tensor) -> Terms:
     return {"mask": (total, ops.sum(ops.cast(is_foreground, logits.dtype)) * cells)}
 
 
-def semantic_loss(logits: Tensor, semantic: Tensor) -> Terms:
+def semantic_loss(
+    logits: Tensor, semantic: Tensor, class_weights: Sequence[float] | None = None
+) -> Terms:
     """Cross-entropy of each labelled pixel.
 
     Args:
@@ -116,9 +133,11 @@ def semantic_loss(logits: Tensor, semantic: Tensor) -> Terms:
             rest is padding).
         semantic: int32 `[B, H, W]`; a label that is no class, such as -1, is ignored, and so is the
             255 of many label maps unless there are more than 255 classes.
+        class_weights: `[S]`, weighs each pixel; None for 1.
 
     Returns:
-        Dict "semantic" of (sum, count), float32 scalars.
+        Dict "semantic" of (sum, count), float32 scalars; count is that of the labelled pixels, or
+        the sum of their weights.
 
     Reference: arXiv:1901.02446, section 3.
     """
@@ -127,8 +146,8 @@ def semantic_loss(logits: Tensor, semantic: Tensor) -> Terms:
     is_labelled = ops.logical_and(semantic >= 0, semantic < logits.shape[-1])
     labels = ops.where(is_labelled, semantic, 0)
     entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    total = ops.sum(ops.where(is_labelled, entropy, 0.0))
-    return {"semantic": (total, ops.sum(ops.cast(is_labelled, logits.dtype)))}
+    count = ops.sum(ops.cast(is_labelled, logits.dtype))
+    return {"semantic": _weighted_sum(entropy, is_labelled, labels, class_weights, count)}
 
 
 def weighted_losses(
@@ -160,3 +179,19 @@ def _box_error(
     """L1 between deltas and those that move `reference` onto `boxes`, in the dtype of `deltas`."""
     boxes, reference = ops.cast(boxes, deltas.dtype), ops.cast(reference, deltas.dtype)
     return ops.abs(deltas - encode_boxes(boxes, reference, weights))
+
+
+def _weighted_sum(
+    entropy: Tensor,
+    is_counted: Tensor,
+    classes: Tensor,
+    class_weights: Sequence[float] | None,
+    count: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The sum of what is counted, and `count` or, with weights, theirs."""
+    if class_weights is None:
+        return ops.sum(ops.where(is_counted, entropy, 0.0)), count
+    table = ops.convert_to_tensor(class_weights, dtype=entropy.dtype)
+    weights = ops.where(is_counted, ops.take(table, classes), 0.0)
+    # Not a product alone: what is not counted may be NaN.
+    return ops.sum(ops.where(is_counted, weights * entropy, 0.0)), ops.sum(weights)

@@ -232,7 +232,8 @@ class PanopticFPN(FitModel):
             terms.update(self._instance_loss_terms(dense, batch))
         if "semantic" in tasks:
             logits = upsample_bilinear(dense["semantic_logits"], 4)
-            terms.update(losses.semantic_loss(logits, batch[schema.SEMANTIC]))
+            weights = self.class_weights.semantic if self.class_weights else None
+            terms.update(losses.semantic_loss(logits, batch[schema.SEMANTIC], weights))
         return terms
 
     def _instance_loss_terms(self, dense: Dense, batch: Tensors) -> Terms:
@@ -296,6 +297,7 @@ class PanopticFPN(FitModel):
                 classes,
                 targets["matched_boxes"],
                 targets["is_valid"],
+                self.class_weights.things if self.class_weights else None,
             ),
             **losses.mask_loss(mask_logits, targets["masks"], is_foreground),
         }

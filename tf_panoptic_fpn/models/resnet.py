@@ -243,6 +243,12 @@ class ResNet(keras.layers.Layer):
         return {**super().get_config(), **self.config}
 
 
+def block_names() -> list[str]:
+    """Returns the names that the residual blocks of any depth have."""
+    most = [max(counts) for counts in zip(*BLOCKS.values(), strict=True)]
+    return [f"res{i}_{j}" for i, count in enumerate(most, start=2) for j in range(count)]
+
+
 def make_backbone(
     name: str, norm: str, freeze_at: int, stride_in_1x1: bool, dtype: Any = None
 ) -> ResNet:

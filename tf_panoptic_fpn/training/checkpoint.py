@@ -68,7 +68,7 @@ class Checkpoints:
                 logging.warning("%s; going on from step %d", line, step)
             for name, value in values.items():
                 self.variables[name].assign(value)
-            return step
+            return step  # the optimizer's count lacks the steps that changed nothing
         if damaged:
             raise TrainingError(f"{damaged[0]} (nor can {len(damaged) - 1} older ones)")
         return 0

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,6 @@ from PIL import Image
 
 from tf_panoptic_fpn.atomic_write import replacing, write_text
 from tf_panoptic_fpn.training.peak_memory import peak_memory
-from tf_panoptic_fpn.training.schedule import WarmupStepDecay
 from tf_panoptic_fpn.training.tensorboard_events import TensorBoardEvents
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -47,7 +46,7 @@ class MetricsLog:
         self,
         workdir: Workdir,
         start: int,
-        schedule: WarmupStepDecay,
+        schedule: Callable[[int], Any],
         weights: Sequence[keras.Variable] = (),
     ) -> None:
         self.path, self.pictures = workdir.metrics, workdir.pictures

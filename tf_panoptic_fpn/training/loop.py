@@ -11,18 +11,25 @@ from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
-from tf_panoptic_fpn.errors import ConfigError, DataError, TrainingError
+from tf_panoptic_fpn.errors import DataError, TrainingError
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
+from tf_panoptic_fpn.training.class_weights import class_weights
 from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.training.optimizer import build_optimizer
+from tf_panoptic_fpn.training.precision import (
+    build_loss_scale,
+    layer_dtype,
+    rematerialization,
+)
 from tf_panoptic_fpn.training.progress import progress_bar
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.training.watch import Watch
+from tf_panoptic_fpn.training.weight_average import WeightAverage, average_in_use
 from tf_panoptic_fpn.weights.initial_weights import InitialWeights, set_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -73,13 +80,14 @@ def _train(
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = build_strategy(settings.replicas)
-    if settings.jit_compile and strategy.num_replicas_in_sync > 1:
-        raise ConfigError("`train.jit_compile` takes a single replica")
-    with strategy.scope():
-        model = build_model(config.model)
-        optimizer = build_optimizer(config.optimizer)
+    with strategy.scope(), rematerialization(settings):
+        model = build_model(config.model, layer_dtype(settings))
+        model.class_weights = class_weights(settings.class_weights, index.categories)
+        optimizer = build_optimizer(config.optimizer, settings.steps)
         optimizer.build(model.trainable_variables)
-    state = RunState()
+        loss_scale = build_loss_scale(settings)
+        average = WeightAverage(model, settings.average_decay) if settings.average_decay else None
+    state = RunState(loss_scale, average)
     checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, state=state)
     start = checkpoints.restore()
     if initial:
@@ -88,7 +96,7 @@ def _train(
     if is_done and workdir.model.exists():
         return
 
-    watch = Watch(config, model, state, checkpoints, workdir, start)
+    watch = Watch(config, model, optimizer, state, checkpoints, workdir, start)
     dataset = training_dataset(
         index,
         config.data,
@@ -100,10 +108,12 @@ def _train(
         on_error=watch.problems.stop,
     )
     dataset = distribute(dataset, strategy)
-    train_step = build_train_step(model, optimizer, strategy, dataset.element_spec, config, start)
+    train_step = build_train_step(
+        model, optimizer, strategy, dataset.element_spec, config, start, loss_scale, average
+    )
     with watch.begun():
         run_steps(settings, start, dataset, train_step, watch)
-    with replacing(workdir.model) as file:
+    with average_in_use(average), replacing(workdir.model) as file:
         model.save(file)
 
 

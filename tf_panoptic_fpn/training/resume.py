@@ -16,7 +16,12 @@ FIXED = (
     "optimizer.momentum",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
+    "optimizer.algorithm",
+    "optimizer.backbone_lr_factor",
+    "train.average_decay",
     "train.batch_size",
+    "train.class_weights",
+    "train.precision",
     "train.seed",
     "train.loss_schedule",
 )

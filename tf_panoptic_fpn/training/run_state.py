@@ -2,12 +2,23 @@
 
 import tensorflow as tf
 
+from tf_panoptic_fpn.training.loss_scale import LossScale
+from tf_panoptic_fpn.training.weight_average import WeightAverage
+
 
 class RunState(tf.Module):
-    """Counts of a run, as variables, so that they are saved and restored with the weights."""
+    """Variables of a run that are saved and restored with the weights.
 
-    def __init__(self) -> None:
+    Args:
+        loss_scale, average: what the run has of them.
+    """
+
+    def __init__(
+        self, loss_scale: LossScale | None = None, average: WeightAverage | None = None
+    ) -> None:
         super().__init__()
+        self.loss_scale = loss_scale
+        self.average = average
         with tf.device("CPU"):
             self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)  # steps, up to the last one
             self.validated_step = tf.Variable(0, dtype=tf.int64)  # of the last validation

@@ -1,20 +1,24 @@
 """One training step under `tf.distribute`: losses, gradients, all-reduce, test, clip, apply."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.models.conv_norm import batch_statistics
 from tf_panoptic_fpn.models.panoptic_fpn import TASKS, PanopticFPN
 from tf_panoptic_fpn.ops.replicas import sum_over_replicas
+from tf_panoptic_fpn.schema import Tensors
+from tf_panoptic_fpn.training.gradients import losses_and_gradients
+from tf_panoptic_fpn.training.loss_scale import LossScale
+from tf_panoptic_fpn.training.weight_average import WeightAverage
 
-BATCH_STATISTICS = ("moving_mean", "moving_variance")  # of batch norms
 TrainStep = Callable[[Any], dict[str, tf.Tensor]]
-MODEL_INPUTS = (schema.IMAGES, schema.IMAGE_SIZES)
 
 
 def make_train_step(
@@ -25,12 +29,15 @@ def make_train_step(
     clip_norm: float = 0.0,
     jit_compile: bool = False,
     tasks: Sequence[str] | None = None,
+    accumulate: int = 1,
+    loss_scale: LossScale | None = None,
+    average: WeightAverage | None = None,
 ) -> TrainStep:
     """Returns the function that trains on one batch.
 
     Losses are divided by counts over all replicas (labelled pixels, sampled rois, ...), and the
     gradients are summed over the replicas before they are tested and clipped, so that any split of
-    a global batch gives the same step. A step whose gradients are not finite changes no weight.
+    a global batch gives the same step. A step whose gradients are not finite changes nothing.
 
     Args:
         model: a `PanopticFPN`.
@@ -40,63 +47,71 @@ def make_train_step(
         batch_spec: the `element_spec` of the distributed data set; with unknown sides in it, one
             trace serves all canvases. None traces for each.
         clip_norm: float, bound on the gradients' global norm; 0 for none.
-        jit_compile: bool, compile losses and gradients with XLA; takes static shapes and a single
-            replica.
+        jit_compile: bool, compile losses and gradients with XLA; takes static shapes.
         tasks: the tasks whose losses are trained on; by default the model's.
+        accumulate: int, micro-batches that each replica's share of a batch is split into.
+        loss_scale: what the loss is multiplied by for the backward pass; None for 1.
+        average: follows the weights; or None.
 
     Returns:
         A function: distributed batch (`schema`) -> dict of float32 scalars: each loss by name,
         weighted; `total`, their sum; `gradient_norm`; and `is_finite`, 0 or 1.
     """
-
-    def losses_and_gradients(
-        batch: dict[str, tf.Tensor],
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
-            terms = model.loss_terms(dense, batch, tasks)
-            counts = {name: count for name, (_, count) in terms.items()}
-            counts = sum_over_replicas(counts)
-            losses = model.weighted_losses(
-                {name: (total, counts[name]) for name, (total, _) in terms.items()}
-            )
-            losses["total"] = sum(losses.values())
-        variables = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(losses["total"], variables)
-        return losses, [
-            tf.zeros_like(variable) if gradient is None else gradient
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
-
-    compute = (
-        tf.function(losses_and_gradients, jit_compile=True, autograph=False)
-        if jit_compile
-        else None
+    num_replicas = strategy.num_replicas_in_sync
+    differentiate = losses_and_gradients(
+        model, num_replicas, tasks, accumulate, jit_compile, loss_scale
     )
+    statistics = batch_statistics(model)
 
-    statistics = [v for v in model.non_trainable_variables if v.name in BATCH_STATISTICS]
-
-    def replica_step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def replica_gradients(batch: Tensors) -> tuple[Tensors, list[tf.Tensor], list[tf.Tensor]]:
         before = [tf.identity(variable.value) for variable in statistics]
-        losses, gradients = (compute or losses_and_gradients)(batch)
+        losses, gradients = differentiate(batch)
         losses, gradients = sum_over_replicas(losses), sum_over_replicas(gradients)
         norm = tf.linalg.global_norm(gradients)
-        is_finite = tf.math.is_finite(norm)
-        scale = clip_norm / tf.maximum(norm, clip_norm) if clip_norm else tf.ones_like(norm)
-        # A scale of NaN tells the optimizer, which then leaves all as it is.
-        scale = tf.where(is_finite, scale, float("nan"))
-        optimizer.apply([gradient * scale for gradient in gradients], model.trainable_variables)
+        factors = []
+        if loss_scale is not None:
+            factors.append(tf.cast(1.0 / loss_scale.value, norm.dtype))
+            norm *= factors[0]
+        if clip_norm:
+            factors.append(clip_norm / tf.maximum(norm, clip_norm))
+        if factors:
+            factor = math.prod(factors)
+            gradients = [gradient * factor for gradient in gradients]
+        is_finite = tf.cast(tf.math.is_finite(norm), tf.float32)
+        return {**losses, "gradient_norm": norm, "is_finite": is_finite}, gradients, before
+
+    def apply(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply(gradients, model.trainable_variables)
+
+    def undo(before: list[tf.Tensor]) -> None:
         for variable, value in zip(statistics, before, strict=True):
-            variable.assign(tf.where(is_finite, variable.value, value))
-        return {**losses, "gradient_norm": norm, "is_finite": tf.cast(is_finite, tf.float32)}
+            variable.assign(value)
+
+    def after_a_finite_step(gradients: Any) -> None:
+        strategy.run(apply, args=(gradients,))
+        if average is not None:
+            average.update()
+        if loss_scale is not None:
+            loss_scale.after_a_finite_step()
+
+    def after_a_skipped_step(before: Any) -> None:
+        strategy.run(undo, args=(before,))
+        if loss_scale is not None:
+            loss_scale.after_a_skipped_step()
 
     dynamic = batch_spec is not None and not jit_compile
 
     @tf.function(input_signature=[batch_spec] if dynamic else None, autograph=False)
     def train_step(batch: Any) -> dict[str, tf.Tensor]:
-        replicas = strategy.run(replica_step, args=(batch,))
+        replicas, gradients, before = strategy.run(replica_gradients, args=(batch,))
         # Every replica holds the same sums.
-        return {name: strategy.experimental_local_results(v)[0] for name, v in replicas.items()}
+        row = {name: strategy.experimental_local_results(v)[0] for name, v in replicas.items()}
+        tf.cond(
+            row["is_finite"] > 0,
+            lambda: after_a_finite_step(gradients),
+            lambda: after_a_skipped_step(before),
+        )
+        return row
 
     return train_step
 
@@ -108,15 +123,32 @@ def build_train_step(
     batch_spec: Any,
     config: Config,
     start: int,
+    loss_scale: LossScale | None = None,
+    average: WeightAverage | None = None,
 ) -> TrainStep:
     """Returns the train step of a `Config`, which alternates between the tasks if that says so.
 
     Args:
-        model, optimizer, strategy, batch_spec: see `make_train_step`.
+        model, optimizer, strategy, batch_spec, loss_scale, average: see `make_train_step`.
         config: `Config`.
         start: int, steps done before.
+
+    Raises:
+        ConfigError: if the batch cannot be shared out, or XLA not compile what the replicas do.
     """
-    alternating = config.train.loss_schedule == "alternating"
+    settings, num_replicas = config.train, strategy.num_replicas_in_sync
+    if settings.batch_size % (num_replicas * settings.accumulate):
+        raise ConfigError(
+            f"`train.batch_size` must be a multiple of the {num_replicas} replicas x "
+            f"train.accumulate ({settings.accumulate}). Received: {settings.batch_size}"
+        )
+    apart = settings.jit_compile or settings.accumulate > 1
+    if config.model.norm == "sync_batch_norm" and apart and num_replicas > 1:
+        raise ConfigError(
+            "`model.norm` must not be sync_batch_norm with train.jit_compile or train.accumulate "
+            f"on several replicas. Received: {config.model.norm!r}"
+        )
+    alternating = settings.loss_schedule == "alternating"
     train_steps = [
         make_train_step(
             model,
@@ -124,8 +156,11 @@ def build_train_step(
             strategy,
             batch_spec,
             config.optimizer.clip_norm,
-            config.train.jit_compile,
+            settings.jit_compile,
             tasks,
+            settings.accumulate,
+            loss_scale,
+            average,
         )
         for tasks in (TASKS if alternating else [config.model.tasks])
     ]

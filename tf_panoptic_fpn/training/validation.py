@@ -22,6 +22,7 @@ from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.run_state import RunState
+from tf_panoptic_fpn.training.weight_average import average_in_use
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -79,7 +80,11 @@ class Validation:
         """Evaluates the model of `step` steps if that is still to be done, and no signal comes."""
         every = self.settings.every
         if step and every and step % every == 0 and self.state.validated_step.numpy() < step:
-            with self.log.timed("validation"), contextlib.suppress(StoppedBySignalError):
+            with (
+                self.log.timed("validation"),
+                contextlib.suppress(StoppedBySignalError),
+                average_in_use(self.state.average),
+            ):
                 self._run(step)
 
     def _run(self, step: int) -> None:

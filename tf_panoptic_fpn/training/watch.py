@@ -3,14 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 
+import keras
+
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.data_problems import DataProblems
 from tf_panoptic_fpn.training.log import MetricsLog
+from tf_panoptic_fpn.training.optimizer import last_rate
 from tf_panoptic_fpn.training.profile import StepProfile
 from tf_panoptic_fpn.training.run_state import RunState
-from tf_panoptic_fpn.training.schedule import build_schedule
 from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.stop_signals import StopSignals
 from tf_panoptic_fpn.training.validation import Validation
@@ -23,6 +25,7 @@ class Watch:
     Args:
         config: `Config`, resolved.
         model: the `PanopticFPN`.
+        optimizer: of `build_optimizer`.
         state: `RunState`.
         checkpoints: `Checkpoints`.
         workdir: `Workdir`.
@@ -33,6 +36,7 @@ class Watch:
         self,
         config: Config,
         model: PanopticFPN,
+        optimizer: keras.optimizers.Optimizer,
         state: RunState,
         checkpoints: Checkpoints,
         workdir: Workdir,
@@ -43,8 +47,9 @@ class Watch:
         self.signals = StopSignals()
         self.profile = StepProfile(config.train.profile, workdir)
         self.skipped = SkippedSteps(state, config.train.max_skipped, workdir)
-        schedule = build_schedule(config.optimizer)
-        self.log = MetricsLog(workdir, start, schedule, model.trainable_variables)
+        self.log = MetricsLog(
+            workdir, start, lambda step: last_rate(optimizer), model.trainable_variables
+        )
         self.validation = Validation(config, model, state, workdir, self.log, self.signals.check)
 
     @contextlib.contextmanager
