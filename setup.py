@@ -58,11 +58,13 @@ setup(
         "backends": ["jax>=0.7", "torch==2.13.0"],
         "convert": ["datumaro>=1.13"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
+        "large": ["imagecodecs>=2024.12.30", "tifffile>=2025.5.21", "zarr>=3.0.8"],
         "video": ["av>=14.0"],
         "test": [
             "av>=14.0",
             "cityscapesscripts>=2.3",
             "hypothesis>=6.100",
+            "imagecodecs>=2024.12.30",
             "ipykernel>=6.29",
             "jsonschema>=4.20",
             "mypy>=2.0",
@@ -70,6 +72,8 @@ setup(
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.8",
+            "tifffile>=2025.5.21",
+            "zarr>=3.0.8",
         ],
     },
 )

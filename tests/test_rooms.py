@@ -29,6 +29,7 @@ ROOMS = (
     "models",
     "weights",
     "metrics",
+    "large_images",
     "data",
     "datatools",
     "convert",
@@ -53,6 +54,7 @@ FILES_ALONE = {
     "config",
     "visualize",
     "metrics",
+    "large_images",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
 LARGE = {"data", "evaluation"}
