@@ -70,3 +70,12 @@ def test_panoptic_quality(samples):
     (line,) = lines_of("panoptic_quality", f"--samples={samples}", "--images=2")
     assert line["images"] == 2
     assert {"decoded_ratio", "files_ratio", "peak_mib_of_2", "peak_mib_of_8"} <= set(line)
+
+
+def test_tiles(samples):
+    options = ["--size=200", "--tile=96", "--overlap=16"]
+    (line,) = lines_of("tiles", f"--images={samples / 'camvid' / 'images' / 'val'}", *options)
+    assert (line["tiles"], line["model"]) == (9, "bright regions")
+    assert 0 < line["predictor_seconds"] < line["seconds"]
+    assert line["peak_mib"] > 0
+    assert line["segments"] > 1
