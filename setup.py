@@ -59,6 +59,7 @@ setup(
         "convert": ["datumaro>=1.13"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "large": ["imagecodecs>=2024.12.30", "tifffile>=2025.5.21", "zarr>=3.0.8"],
+        "supervision": ["supervision>=0.31"],
         "video": ["av>=14.0"],
         "test": [
             "av>=14.0",
@@ -72,6 +73,7 @@ setup(
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.8",
+            "supervision>=0.31",
             "tifffile>=2025.5.21",
             "zarr>=3.0.8",
         ],

@@ -23,6 +23,7 @@ from tf_panoptic_fpn.inference.tiles import predict_large_files, tile_labels
 from tf_panoptic_fpn.large_images.reader import SLIDE_SUFFIXES
 from tf_panoptic_fpn.large_images.stitching import Stitcher
 from tf_panoptic_fpn.masks.components import label_parts
+from tf_panoptic_fpn.masks.segment_map import tight_boxes
 
 CATEGORIES = CategoryTable(
     (
@@ -66,13 +67,14 @@ class Regions(ImagePredictor):
                 category_ids.append(category_id)
                 ids[red == level] = len(category_ids)
         count = len(category_ids)
+        boxes, areas = tight_boxes(ids, np.arange(1, count + 1))
         return {
             schema.PANOPTIC_MAP: ids,
             schema.CATEGORY_IDS: np.array(category_ids),
             schema.IS_THING: np.arange(count) < num_things,
             schema.SCORES: np.full(count, 0.75),
-            schema.AREAS: np.bincount(ids.ravel(), minlength=count + 1)[1:],
-            schema.BOXES: np.zeros((count, 4)),
+            schema.AREAS: areas,
+            schema.BOXES: boxes,
             schema.NUM_SEGMENTS: np.int32(count),
             schema.SEMANTIC_MAP: semantic,
         }
@@ -218,7 +220,7 @@ def command(*arguments):
         (["--tile=15"], "a tile of 15 and an overlap of 1"),
         (["--overlap=8"], "--overlap is that of tiles: give --tile. Received: 8"),
         (["--tile=64", "--write=tif,png"], "--write with --tile takes tif, json, coco. .*: png"),
-        (["--write=tif"], "--write takes overlay, png, json, coco. Received: tif"),
+        (["--write=tif"], "--write takes overlay, png, json, coco, labelme. Received: tif"),
     ],
 )
 def test_options_of_tiles(options, message):

@@ -9,7 +9,7 @@ from tf_panoptic_fpn.large_images.grid import checked_overlap
 from tf_panoptic_fpn.large_images.reader import SLIDE_SUFFIXES, import_tifffile
 
 SUMMARY = "segment images and videos"
-OUTPUTS = ("overlay", "png", "json", "coco")
+OUTPUTS = ("overlay", "png", "json", "coco", "labelme")
 TILED_OUTPUTS = ("tif", "json", "coco")
 
 

@@ -26,19 +26,20 @@ from tf_panoptic_fpn.inference.sources import Input
 from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.workdir import Workdir
 
-OUTPUTS = ("overlay", "png", "json", "coco")
+OUTPUTS = ("overlay", "png", "json", "coco", "labelme")
 T = TypeVar("T")
 WAITING_BATCHES = 4  # of images that wait for others of their size, and of results to be written
 
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    """An image or a frame that was read; `stem` is that of its outputs."""
+    """An image or a frame that was read; `stem` is that of its outputs, `path` of an image."""
 
     image_id: int
     file_name: str
     stem: str
     image: np.ndarray
+    path: pathlib.Path | None = None
 
 
 Write = Callable[[_Picture, Result], None]
@@ -59,6 +60,7 @@ def predict_files(
     Written for an image, by the names in `write`: "overlay", `STEM_overlay.png`; "png",
     `STEM_panoptic.png` (ids, COCO's RGB code); "json", `STEM.json` (the segments). For a video:
     "overlay", `STEM_overlay.mp4`, at its rate; the others as for images, `STEM_frames/000000...`.
+    "labelme": `labelme/STEM.json`, for a person to correct; frames of a video lie in the file.
     "coco": for all together `panoptic.json` with `panoptic/*.png`, and `instances.json`.
 
     Args:
@@ -142,7 +144,7 @@ def _read_images(
         except PanopticError as error:
             failed.append(str(error))
             continue
-        yield _Picture(next(image_ids), entry.file_name, entry.stem, image)
+        yield _Picture(next(image_ids), entry.file_name, entry.stem, image, entry.path)
 
 
 def _read_frames(
@@ -219,7 +221,7 @@ class _Files:
             yield write_frame
 
     def _write_results(self, picture: _Picture, result: Result, write: Sequence[str]) -> None:
-        result.save(self._folder, picture.stem, write)
+        result.save(self._folder, picture.stem, write, picture.path)
         if self._coco:
             path = self._folder / "panoptic" / f"{picture.stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
