@@ -93,3 +93,12 @@ def few_frames(samples, folder):
             tree[key] = tree[key][:4]
         (camvid / f"{name}.json").write_text(json.dumps(tree), encoding="utf-8")
     return camvid.parent
+
+
+def test_tiles(samples):
+    options = ["--size=200", "--tile=96", "--overlap=16"]
+    (line,) = lines_of("tiles", f"--images={samples / 'camvid' / 'images' / 'val'}", *options)
+    assert (line["tiles"], line["model"]) == (9, "bright regions")
+    assert 0 < line["predictor_seconds"] < line["seconds"]
+    assert line["peak_mib"] > 0
+    assert line["segments"] > 1

@@ -55,6 +55,7 @@ TESTED_BY = {
     "benchmarks/inference.py": "tests/test_benchmarks.py",
     "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",
     "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
+    "benchmarks/tiles.py": "tests/test_benchmarks.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }
 LINES = [line for line in command_lines() if line.name]
@@ -103,6 +104,7 @@ def place(tmp_path_factory):
     (folder / "my.yaml").write_bytes((ROOT / "tests" / "tiny.yaml").read_bytes())
     image = next((run / "shapes" / "validation" / "images").glob("*.jpg"))
     Image.open(image).save(folder / "street.jpg")
+    Image.open(image).save(folder / "slide.tif")
     return folder
 
 

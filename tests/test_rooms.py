@@ -31,6 +31,7 @@ ROOMS = (
     "models",
     "weights",
     "metrics",
+    "large_images",
     "data",
     "datatools",
     "convert",
@@ -58,6 +59,7 @@ FILES_ALONE = {
     "config",
     "visualize",
     "metrics",
+    "large_images",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
 LARGE = {"data", "evaluation"}

@@ -7,6 +7,7 @@ from test_predictor import CATEGORIES
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 
@@ -44,6 +45,7 @@ def export(folder, name, function):
 def test_category_ids_become_classes(tmp_path):
     export(tmp_path, "tensor", constants)
     predictor = SavedModelPredictor(tmp_path, CATEGORIES)
+    assert (predictor.merge, predictor.categories) == (MergeConfig(), CATEGORIES)  # not exported
     (prediction,) = predictor.run(np.zeros((1, 4, 6, 3), np.uint8))
     assert prediction[schema.PANOPTIC_MAP].shape == (4, 6)
     assert prediction[schema.SEMANTIC_MAP].shape == (4, 6)

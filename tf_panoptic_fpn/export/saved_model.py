@@ -17,7 +17,7 @@ from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
 from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL
+from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL, SETTINGS
 from tf_panoptic_fpn.workdir import Workdir
 
 # Beside the keys of the merge, for each image. TF Serving's REST interface encodes strings in
@@ -140,7 +140,8 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
     IMAGE_SIZE, and the detections as `detection_boxes`, `detection_scores`,
     `detection_category_ids`, `detection_mask_probs` and `num_detections`, with a leading B; a
     model of one task lacks the keys of the other. Category ids are int64, -1 where they are
-    padding. `assets/categories.json` has the categories. 16-bit grey PNGs among `image_bytes` are
+    padding. `assets/categories.json` has the categories, `assets/settings.json` the thresholds of
+    the merge. 16-bit grey PNGs among `image_bytes` are
     scaled by the predictor's `pixel_range`.
 
     Args:
@@ -169,6 +170,11 @@ def export_saved_model(predictor: Predictor, output: str | os.PathLike) -> None:
         written = pathlib.Path(beside) / "new"
         tf.saved_model.save(module, str(written), signatures, WITHOUT_GRADIENTS)
         predictor.categories.save(written / CATEGORIES)
+        settings = {
+            "merge": predictor.merge.model_dump(),
+            "semantic_things": predictor.categories.semantic_things,
+        }
+        (written / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         if predictor.pixel_range != FULL_RANGE:
             text = json.dumps(predictor.pixel_range)
             (written / PIXEL_RANGE).write_text(text, encoding="utf-8")

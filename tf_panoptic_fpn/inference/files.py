@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -26,18 +26,20 @@ from tf_panoptic_fpn.inference.sources import Input
 from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.workdir import Workdir
 
-OUTPUTS = ("overlay", "png", "json", "coco")
+OUTPUTS = ("overlay", "png", "json", "coco", "labelme")
+T = TypeVar("T")
 WAITING_BATCHES = 4  # of images that wait for others of their size, and of results to be written
 
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    """An image or a frame that was read; `stem` is that of its outputs."""
+    """An image or a frame that was read; `stem` is that of its outputs, `path` of an image."""
 
     image_id: int
     file_name: str
     stem: str
     image: np.ndarray
+    path: pathlib.Path | None = None
 
 
 Write = Callable[[_Picture, Result], None]
@@ -58,6 +60,7 @@ def predict_files(
     Written for an image, by the names in `write`: "overlay", `STEM_overlay.png`; "png",
     `STEM_panoptic.png` (ids, COCO's RGB code); "json", `STEM.json` (the segments). For a video:
     "overlay", `STEM_overlay.mp4`, at its rate; the others as for images, `STEM_frames/000000...`.
+    "labelme": `labelme/STEM.json`, for a person to correct; frames of a video lie in the file.
     "coco": for all together `panoptic.json` with `panoptic/*.png`, and `instances.json`.
 
     Args:
@@ -120,7 +123,7 @@ def _run(
                 write(picture, result)
                 progress.update()
 
-        for batch in _batches(_read_ahead(pictures, reader, batch_size), batch_size):
+        for batch in _batches(read_ahead(pictures, reader, batch_size), batch_size):
             results = predictor.predict_batch(np.stack([p.image for p in batch]))
             pending.append(writer.submit(write_batch, batch, results))
             if len(pending) > WAITING_BATCHES:
@@ -141,7 +144,7 @@ def _read_images(
         except PanopticError as error:
             failed.append(str(error))
             continue
-        yield _Picture(next(image_ids), entry.file_name, entry.stem, image)
+        yield _Picture(next(image_ids), entry.file_name, entry.stem, image, entry.path)
 
 
 def _read_frames(
@@ -156,14 +159,12 @@ def _read_frames(
         failed.append(str(error))
 
 
-def _read_ahead(
-    pictures: Iterator[_Picture], reader: concurrent.futures.Executor, count: int
-) -> Iterator[_Picture]:
+def read_ahead(items: Iterator[T], reader: concurrent.futures.Executor, count: int) -> Iterator[T]:
     """Yields the same, while a thread reads up to `count` ahead."""
-    pending = collections.deque(reader.submit(next, pictures, None) for _ in range(count))
-    while (picture := pending.popleft().result()) is not None:
-        pending.append(reader.submit(next, pictures, None))
-        yield picture
+    pending = collections.deque(reader.submit(next, items, None) for _ in range(count))
+    while (item := pending.popleft().result()) is not None:
+        pending.append(reader.submit(next, items, None))
+        yield item
 
 
 def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[list[_Picture]]:
@@ -188,16 +189,16 @@ class _Files:
         self._folder = folder
         self._categories = categories
         self._write = write
-        self._coco: _CocoResults | None = None
+        self._coco: CocoResults | None = None
 
     def __enter__(self) -> Self:
         if "coco" in self._write:
-            self._coco = _CocoResults(self._folder, self._categories)
+            self._coco = CocoResults(self._folder, self._categories)
         return self
 
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._coco:
-            self._coco.close(error_type is None)
+            self._coco.__exit__(*error)
 
     def write_image(self, picture: _Picture, result: Result) -> None:
         self._write_results(picture, result, self._write)
@@ -220,7 +221,7 @@ class _Files:
             yield write_frame
 
     def _write_results(self, picture: _Picture, result: Result, write: Sequence[str]) -> None:
-        result.save(self._folder, picture.stem, write)
+        result.save(self._folder, picture.stem, write, picture.path)
         if self._coco:
             path = self._folder / "panoptic" / f"{picture.stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,8 +229,11 @@ class _Files:
             self._coco.add(result.to_coco(picture.image_id, picture.stem))
 
 
-class _CocoResults:
-    """`panoptic.json` and `instances.json`, whose long lists are written as they come."""
+class CocoResults:
+    """`panoptic.json` and `instances.json`, whose long lists are written as they come.
+
+    A context manager: without an error the files get their names, else they stay `NAME.partial`.
+    """
 
     def __init__(self, folder: pathlib.Path, categories: CategoryTable) -> None:
         self._categories = categories
@@ -244,8 +248,11 @@ class _CocoResults:
         for instance in entries["instances"] or []:
             self._instances.append(instance)
 
-    def close(self, is_complete: bool) -> None:
-        """Gives the files their names, if `is_complete`; else they stay `NAME.partial`."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        is_complete = error_type is None
         images = sorted(self._images, key=lambda image: image["id"])
         categories = self._categories.to_coco()
         end = f', "images": {json.dumps(images)}, "categories": {json.dumps(categories)}}}'

@@ -3,20 +3,24 @@
 import abc
 import os
 import typing
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE, convert_image, read_image
 from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.inference.sources import find_inputs
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
 class ImagePredictor(abc.ABC):
-    """Segments images; `categories`, a `CategoryTable`, are those that it tells apart.
+    """Segments images; `categories`, a `CategoryTable`, are those that it tells apart, and `merge`,
+    a `MergeConfig`, has the thresholds of the merge.
 
     Call: an image -> its `Result`; a list of images -> a list of `Result`s. An image is the path of
     a file, a PIL image, or an array uint8 `[H, W, 3]`, RGB. Of files and PIL images the EXIF
@@ -26,6 +30,7 @@ class ImagePredictor(abc.ABC):
 
     categories: CategoryTable
     pixel_range: tuple[int, int] = FULL_RANGE
+    merge: MergeConfig = MergeConfig()
 
     @abc.abstractmethod
     def run(self, images: np.ndarray) -> list[dict]:
@@ -60,6 +65,34 @@ class ImagePredictor(abc.ABC):
         """uint8 `[B, H0, W0, 3]`, images of one size -> list of B `Result`s."""
         pairs = zip(self.run(images), images, strict=True)
         return [Result.from_outputs(outputs, self.categories, image) for outputs, image in pairs]
+
+    def predict_large(
+        self,
+        path: str | os.PathLike,
+        output: str | os.PathLike,
+        *,
+        tile: int = 1024,
+        overlap: int | None = None,
+        batch_size: int = 1,
+        write: Sequence[str] = ("tif", "json"),
+    ) -> None:
+        """Segments an image that is too large for memory, tile by tile, and writes what comes out.
+
+        Args:
+            path: of the image, see `large_images.reader.open_large_image`.
+            output: folder to write to.
+            tile, overlap: int, pixels: the sides of a tile, and what neighbours share at least, by
+                default an eighth of it.
+            batch_size: int, tiles to run at once.
+            write: what to write, see `inference.tiles.predict_large_files`.
+
+        Raises:
+            PanopticError: if the image cannot be read in tiles, or an output cannot be written.
+        """
+        from tf_panoptic_fpn.inference.tiles import predict_large_files
+
+        inputs = find_inputs([path], output)
+        predict_large_files(self, inputs, output, tile, overlap, batch_size, write)
 
 
 def read_picture(

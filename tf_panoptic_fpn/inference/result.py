@@ -5,8 +5,8 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,12 @@ from tf_panoptic_fpn.atomic_write import replacing, write_text
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
+from tf_panoptic_fpn.inference import adapters
 from tf_panoptic_fpn.metrics.instance_ap import instance_results
 from tf_panoptic_fpn.visualize import draw_panoptic
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 class Result:
@@ -131,16 +135,19 @@ class Result:
         folder: str | os.PathLike,
         stem: str | None = None,
         write: Collection[str] = ("overlay", "png", "json"),
+        image_path: str | os.PathLike | None = None,
     ) -> None:
         """Writes files, by the names in `write`.
 
         "overlay": `STEM_overlay.png`, what `draw` returns; "png": `STEM_panoptic.png`, the segment
-        ids in COCO's code, id = R + 256 G + 65536 B; "json": `STEM.json`, the segments.
+        ids in COCO's code, id = R + 256 G + 65536 B; "json": `STEM.json`, the segments; "labelme":
+        `labelme/STEM.json`, see `to_labelme`.
 
         Args:
             folder: path; it and the folders of `stem` are made.
             stem: str, may have folders; by default that of the image's file, else "image".
             write: names.
+            image_path: of the image, for LabelMe; None: the image is put into the file.
         """
         stem = stem or pathlib.PurePath(self.file_name).stem or "image"
 
@@ -155,6 +162,11 @@ class Result:
         if "json" in write:
             document = {**self._size(), "segments_info": self.segments}
             write_text(path_of(".json"), json.dumps(document, indent=1))
+        if "labelme" in write:
+            path = pathlib.Path(folder, "labelme", f"{stem}.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            relative = None if image_path is None else os.path.relpath(image_path, path.parent)
+            write_text(path, json.dumps(self.to_labelme(relative), indent=1))
         if "overlay" in write:
             with replacing(path_of("_overlay.png")) as partial:
                 self.draw().save(partial)
@@ -183,6 +195,59 @@ class Result:
             if instances is None
             else [{"image_id": image_id, **instance} for instance in instances],
         }
+
+    def to_supervision(self) -> "Detections":
+        """Returns the segments as `supervision.Detections`, things and stuff.
+
+        `class_id` is the category id, `data["class_name"]` its name and `data["is_thing"]` whether
+        it is a thing; stuff has the confidence 1. Masks are those of the panoptic map.
+
+        Raises:
+            ConfigError: if supervision is not installed.
+        """
+        return adapters.to_supervision(self)
+
+    def to_labelme(
+        self, image_path: str | os.PathLike | None = None, tolerance: float = 1.0
+    ) -> dict[str, Any]:
+        """Returns the segments as the content of a LabelMe file, for a person to correct.
+
+        A segment is a polygon; several parts are polygons of one `group_id`. One with a hole, which
+        a polygon cannot have, is a `mask`. Things have a `score`, a key that LabelMe leaves alone.
+
+        Args:
+            image_path: of the image, as seen from where the file will lie; None: the image is put
+                into the file, as a PNG.
+            tolerance: float, pixels by which an outline may differ from that of the mask, so that
+                it has few points; 0 keeps every corner of a pixel.
+
+        Raises:
+            DataError: if neither the image nor its path is known.
+        """
+        return adapters.to_labelme(self, image_path, tolerance)
+
+    def to_geojson(
+        self, transform: Sequence[float] = (1, 0, 0, 0, 1, 0), tolerance: float = 0.0
+    ) -> dict[str, Any]:
+        """Returns the segments as a GeoJSON `FeatureCollection`, a feature each.
+
+        Args:
+            transform: 6 numbers (a, b, c, d, e, f) that place a pixel's corner on the map, in the
+                order of rasterio and affine: x = a column + b row + c and y = d column + e row + f.
+                `dataset.transform` of rasterio may be given; GDAL's own order is (c, a, b, f, d,
+                e). By default coordinates are pixels, with y downwards.
+            tolerance: float, pixels, as in `to_labelme`; neighbours no longer share their borders
+                exactly where it is above 0.
+
+        Returns:
+            dict, with `Polygon` or `MultiPolygon` geometries, outer rings counterclockwise, and the
+            properties `category_id`, `category`, `is_thing`, `area_pixels` and, for things,
+            `score`.
+
+        Raises:
+            DataError: if `transform` has another number of values.
+        """
+        return adapters.to_geojson(self, transform, tolerance)
 
     def _size(self) -> dict[str, Any]:
         height, width = self.panoptic_map.shape

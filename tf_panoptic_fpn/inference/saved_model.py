@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
+from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
@@ -27,6 +28,8 @@ MERGED = (
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder one
 CATEGORIES = "assets/categories.json"
 PIXEL_RANGE = "assets/pixel_range.json"  # [low, high]; not there for the full range
+# {"merge": {...}, "semantic_things": "other"}, what is in the graph; not there in earlier exports.
+SETTINGS = "assets/settings.json"
 
 
 class SavedModelPredictor(ImagePredictor):
@@ -48,6 +51,7 @@ class SavedModelPredictor(ImagePredictor):
         self.categories = categories or exported_categories(folder)
         self._thing_class = self.categories.thing_class
         self.pixel_range = _exported_pixel_range(folder)
+        self._read_settings()
         try:
             self._loaded = tf.saved_model.load(str(folder))  # signatures do not keep it alive
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
@@ -56,6 +60,13 @@ class SavedModelPredictor(ImagePredictor):
         if "tensor" not in self._loaded.signatures:
             names = list(self._loaded.signatures)
             raise ConfigError(f"{folder}: needs the signature `tensor`. Received: {names}")
+
+    def _read_settings(self) -> None:
+        file = pathlib.Path(self._folder) / SETTINGS
+        if file.is_file():
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            self.merge = MergeConfig(**settings["merge"])
+            self.categories = self.categories.with_semantic_things(settings["semantic_things"])
 
     def run(self, images: np.ndarray) -> list[dict]:
         outputs = self._loaded.signatures["tensor"](images=tf.constant(images))

@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from PIL import Image
 
@@ -30,7 +30,11 @@ class Input:
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(patterns: Iterable[str | os.PathLike], output: str | os.PathLike) -> list[Input]:
+def find_inputs(
+    patterns: Iterable[str | os.PathLike],
+    output: str | os.PathLike,
+    more_suffixes: Collection[str] = (),
+) -> list[Input]:
     """Finds the files that are asked for.
 
     A folder stands for the images and videos in it and in its folders, without what lies in
@@ -41,6 +45,7 @@ def find_inputs(patterns: Iterable[str | os.PathLike], output: str | os.PathLike
     Args:
         patterns: list of files, folders and globs (`**` for any folders).
         output: folder that the outputs go to.
+        more_suffixes: lower-case endings of files that are images, beside those that Pillow knows.
 
     Returns:
         list of `Input`, in the order given, each file once.
@@ -52,7 +57,7 @@ def find_inputs(patterns: Iterable[str | os.PathLike], output: str | os.PathLike
         pathlib.Path, pathlib.Path
     ] = {}  # absolute path -> the folder that its name starts at
     for pattern in patterns:
-        files, root = _expand(pattern, pathlib.Path(output).resolve())
+        files, root = _expand(pattern, pathlib.Path(output).resolve(), more_suffixes)
         for file in files:
             roots.setdefault(pathlib.Path(os.path.abspath(file)), root)
     names = [path.relative_to(root).as_posix() for path, root in roots.items()]
@@ -68,7 +73,7 @@ def find_inputs(patterns: Iterable[str | os.PathLike], output: str | os.PathLike
 
 
 def _expand(
-    pattern: str | os.PathLike, output: pathlib.Path
+    pattern: str | os.PathLike, output: pathlib.Path, more_suffixes: Collection[str]
 ) -> tuple[list[pathlib.Path], pathlib.Path]:
     """Returns the files of a pattern, sorted, and the folder that their names start at."""
     path = pathlib.Path(os.path.abspath(pattern))
@@ -84,7 +89,7 @@ def _expand(
         found = map(pathlib.Path, glob.iglob(str(path), recursive=True))
     else:
         raise DataError(f"{pattern}: no such file or folder")
-    suffixes = VIDEO_SUFFIXES | set(Image.registered_extensions())
+    suffixes = VIDEO_SUFFIXES | set(Image.registered_extensions()) | {*more_suffixes}
     found = sorted(f for f in found if f.is_file() and output not in f.resolve().parents)
     files = [file for file in found if file.suffix.lower() in suffixes]
     names = [file.relative_to(root).as_posix() for file in found if file.name[0] != "."]
