@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from tf_panoptic_fpn.commands import instance_ap as command
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.instance_files import read_ground_truth, read_results
-from tf_panoptic_fpn.metrics.instance_ap import METRICS, SIZE_RECALLS
+from tf_panoptic_fpn.metrics.coco_ap import METRICS, SIZE_RECALLS
 
 
 def run_command(gt_json, results, output, iou_type="segm"):

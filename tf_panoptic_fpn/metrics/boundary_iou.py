@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
-from pycocotools.cocoeval import COCOeval
 
 from tf_panoptic_fpn.metrics.semantic_iou import check_semantic_maps, usual_ignored
 
@@ -105,30 +104,6 @@ class BoundaryIoU:
         return {"boundary_mIoU": mean, "per_class": per_class}
 
 
-class BoundaryCOCOeval(COCOeval):
-    """`COCOeval` that matches by the smaller of mask IoU and boundary IoU.
-
-    Crowds keep the mask IoU. Areas are those of the masks, so that the sizes mean what they do for
-    mask AP. To be made with `iouType="segm"`.
-
-    Reference: the authors' `boundary_iou.coco_instance_api`.
-    """
-
-    def computeIoU(self, imgId: int | str, catId: int) -> np.ndarray | list:
-        ious = super().computeIoU(imgId, catId)
-        gt, detections = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not (gt and detections):
-            return ious
-        order = np.argsort([-d["score"] for d in detections], kind="mergesort")
-        detections = [detections[i] for i in order[: self.params.maxDets[-1]]]
-        is_crowd = [int(g["iscrowd"]) for g in gt]
-        boundary_ious = mask_api.iou(
-            [_rle_boundary(d["segmentation"]) for d in detections],
-            [_rle_boundary(g["segmentation"]) for g in gt],
-            is_crowd,
-        )
-        return np.where(np.array(is_crowd, bool), ious, np.minimum(ious, boundary_ious))
-
-
-def _rle_boundary(rle: dict[str, Any]) -> dict[str, Any]:
+def rle_boundary(rle: dict[str, Any]) -> dict[str, Any]:
+    """The boundary of a COCO RLE, as one; see `mask_boundary`."""
     return mask_api.encode(np.asfortranarray(mask_boundary(mask_api.decode(rle))))
