@@ -33,6 +33,14 @@ def runs_of(rles: Sequence[Rle]) -> tuple[np.ndarray, np.ndarray]:
     return _split_long(counts, np.repeat(np.arange(len(rles)), num_counts), len(rles))
 
 
+def run_lengths(rles: Sequence[Rle]) -> list[np.ndarray]:
+    """Unpacks the compressed counts of COCO RLEs, text or bytes: int64 `[c]` of each."""
+    texts = [rle["counts"] for rle in rles]
+    texts = [text.encode() if isinstance(text, str) else text for text in texts]
+    counts, num_counts = _unpacked(texts)
+    return np.split(counts, np.cumsum(num_counts)[:-1])
+
+
 def pixels_of_texts(texts: Sequence[bytes]) -> np.ndarray | None:
     """Sums up the counts of COCO RLEs, background included: the pixels of their images.
 

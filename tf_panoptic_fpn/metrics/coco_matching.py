@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
-from tf_panoptic_fpn.metrics.boundary_iou import rle_boundary
+from tf_panoptic_fpn.masks.rle import run_lengths
+from tf_panoptic_fpn.metrics.boundary_iou import InstanceBoundary
 
 # As pycocotools makes them: .55 and others differ from the nearest float.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -51,6 +52,14 @@ class Instances:
     def shapes(self, rows: list[int]) -> Any:
         """The masks, or else boxes, at some positions, for `pycocotools.mask.iou`."""
         return self.boxes[rows] if self.masks is None else [self.masks[row] for row in rows]
+
+    def boundaries(self, rows: list[int]) -> dict[int, InstanceBoundary]:
+        """The boundaries of the masks at some positions of one image, by position."""
+        rows = [*dict.fromkeys(rows)]
+        rles = self.shapes(rows)
+        size = rles[0]["size"]
+        counts = zip(rows, run_lengths(rles), strict=True)
+        return {row: InstanceBoundary(runs, self.boxes[row], size) for row, runs in counts}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +145,7 @@ def _candidates(
     ious = _pair_ious(gt, detections, rows, columns)
     if by_boundary:
         counts = (ious >= threshold) & ~gt.is_crowd[columns]
-        of_boundaries = _pair_ious(gt, detections, rows[counts], columns[counts], by_boundary)
+        of_boundaries = _boundary_ious(gt, detections, rows[counts], columns[counts])
         ious[counts] = np.minimum(ious[counts], of_boundaries)
     reached = ious >= threshold
     return rows[reached], columns[reached], ious[reached]
@@ -159,26 +168,38 @@ def _iou_bounds(
 
 
 def _pair_ious(
-    gt: Instances,
-    detections: Instances,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    of_boundaries: bool = False,
+    gt: Instances, detections: Instances, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """IoU of each pair; the pairs of an image stand together."""
+    """IoU of each pair, of masks or else of boxes; the pairs of an image stand together."""
     ious = np.zeros(len(rows))
-    starts = np.flatnonzero(np.diff(detections.images[rows], prepend=-1))
     is_crowd = gt.is_crowd.astype(np.uint8)
-    for start, end in itertools.pairwise([*starts.tolist(), len(rows)]):
-        first, second = rows[start:end].tolist(), columns[start:end].tolist()
+    for pairs in _by_image(detections.images[rows]):
+        first, second = rows[pairs].tolist(), columns[pairs].tolist()
         place = {row: place for place, row in enumerate(dict.fromkeys(first))}
         gt_place = {column: place for place, column in enumerate(dict.fromkeys(second))}
-        shapes, gt_shapes = detections.shapes(list(place)), gt.shapes(list(gt_place))
-        if of_boundaries:
-            shapes, gt_shapes = [*map(rle_boundary, shapes)], [*map(rle_boundary, gt_shapes)]
-        table = mask_api.iou(shapes, gt_shapes, is_crowd[list(gt_place)])
-        ious[start:end] = table[[place[r] for r in first], [gt_place[c] for c in second]]
+        table = mask_api.iou(
+            detections.shapes([*place]), gt.shapes([*gt_place]), is_crowd[[*gt_place]]
+        )
+        ious[pairs] = table[[place[row] for row in first], [gt_place[c] for c in second]]
     return ious
+
+
+def _boundary_ious(
+    gt: Instances, detections: Instances, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """IoU of the boundaries of each pair; the pairs of an image stand together."""
+    ious = np.zeros(len(rows))
+    for pairs in _by_image(detections.images[rows]):
+        first, second = rows[pairs].tolist(), columns[pairs].tolist()
+        found, sought = detections.boundaries(first), gt.boundaries(second)
+        ious[pairs] = [found[r].iou(sought[c]) for r, c in zip(first, second, strict=True)]
+    return ious
+
+
+def _by_image(images: np.ndarray) -> Iterator[slice]:
+    """The stretches of equal values."""
+    starts = np.flatnonzero(np.diff(images, prepend=-1)).tolist()
+    return itertools.starmap(slice, itertools.pairwise([*starts, len(images)]))
 
 
 def _steps(images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
