@@ -102,3 +102,22 @@ def test_more_results_than_count(iou_type):
     figures = coco_ap(ground_truth, results, iou_type)
     assert_equal_to_official(figures, evaluate(ground_truth, results, iou_type))
     assert 0 < figures["AR1"] < figures["AR10"] < figures["AR100"]
+
+
+def test_of_equal_ious_the_last_is_taken():
+    """The first box lies amid two cats alike, the second on the last cat, which is gone then."""
+    boxes = [[0, 0, 20, 20], [4, 0, 20, 20]]
+    cats = [
+        {"image_id": 1, "category_id": 1, "bbox": box, "area": 400, "iscrowd": 0} for box in boxes
+    ]
+    ground_truth = {
+        "images": [{"id": 1, "height": 20, "width": 30}],
+        "annotations": cats,
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    found = [([2, 0, 20, 20], 0.9), (boxes[1], 0.8)]
+    results = [{"image_id": 1, "category_id": 1, "bbox": b, "score": score} for b, score in found]
+    figures = coco_ap(ground_truth, results, "bbox")
+    assert_equal_to_official(figures, evaluate(ground_truth, results, "bbox"))
+    # IoU 18/22 = .82 and 16/24 = .67: both are right up to .65, one up to .80 or above.
+    assert figures["AR100"] == pytest.approx((4 * 1 + 6 * 0.5) / 10)
