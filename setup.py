@@ -43,6 +43,7 @@ setup(
         "filelock>=3.16",
         "jinja2>=3.1",
         "keras>=3.15",
+        "kornia-rs>=0.2",
         "lazy-loader>=0.4",
         "numpy>=2.0",
         "pillow>=10.4",
@@ -53,7 +54,6 @@ setup(
         "tensorboard>=2.20",
         "tensorflow>=2.20",
         "tqdm>=4.66",
-        "zlib-ng>=1.0",
     ],
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],

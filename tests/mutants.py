@@ -251,9 +251,10 @@ MUTANTS = {
             ("DILATION_RATIO = 0.02", "DILATION_RATIO = 0.03"),
             ("size = 2 * distance + 1", "size = 2 * distance"),
             (" & is_labelled)", ")"),
-            ("np.minimum(ious, boundary_ious)", "boundary_ious"),
+            ("self._area + other._area - shared", "self._area + other._area"),
             ("self._gt + self._pred - self._intersection", "self._gt + self._pred"),
-        ]
+        ],
+        "metrics/test_coco_ap.py": [("max(second._left - first._left, 0)", "0")],
     },
     "metrics/cityscapes_iou.py": {
         "metrics/test_cityscapes_iou.py": [
@@ -275,11 +276,37 @@ MUTANTS = {
     "metrics/instance_ap.py": {
         "metrics/test_instance_ap.py": [
             ("[x1, y1, x2 - x1, y2 - y1]", "[y1, x1, x2 - x1, y2 - y1]"),
-            ("box[2] * box[3] if area is None", "box[2] if area is None"),
             (".T >= 0.5", ".T > 0.4"),
-            ("precision[:, :, :, 0, -1]", "precision[:, :, :, 0, 0]"),
-            ("start=1)", "start=0)"),
         ]
+    },
+    "metrics/coco_ap.py": {
+        "metrics/test_coco_ap.py": [
+            ("boxes[:, 2] * boxes[:, 3]", "boxes[:, 2]"),
+            ("recall[:, :, size, -1]", "recall[:, :, size, 0]"),
+            ('bool(a.get("iscrowd", 0))', "False"),
+            ("ids.sort(", "sorted("),
+        ],
+    },
+    "metrics/coco_curves.py": {
+        "metrics/test_coco_ap.py": [
+            (" + np.spacing(1)", ""),
+            ("ranks < best", "ranks <= best"),
+            ("np.maximum.accumulate(precision[::-1])[::-1]", "precision"),
+            ("counts & is_found", "is_found"),
+        ],
+    },
+    "metrics/coco_matching.py": {
+        "metrics/test_coco_ap.py": [
+            ("ranks < MAX_DETECTIONS", "ranks <= MAX_DETECTIONS"),
+            ("iou >= best_iou[has], best_ignored", "iou > best_iou[has], best_ignored"),
+            ("best_iou[has], best_ignored[has])", "best_iou[has], True)"),
+            (" | gt.is_crowd[column]", " | False & gt.is_crowd[column]"),
+            (" | gt.is_crowd[:, None]", ""),
+            ("> threshold - _ROUNDING", "> threshold + 0.1"),
+            (" & ~gt.is_crowd[columns]", ""),
+            ("np.lexsort((-detections.scores", "np.lexsort((detections.scores"),
+            ("gt_ignored[column, size]", "False"),
+        ],
     },
     "training/log.py": {
         "training/test_log.py": [

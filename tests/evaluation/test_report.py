@@ -15,7 +15,7 @@ from tf_panoptic_fpn.evaluation import report
 from tf_panoptic_fpn.evaluation.plots import line_chart
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, format_table, write_report
 from tf_panoptic_fpn.inference.result import Result
-from tf_panoptic_fpn.metrics.instance_ap import METRICS
+from tf_panoptic_fpn.metrics.coco_ap import METRICS
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 RESULTS = {

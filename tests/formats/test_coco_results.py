@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from coco_rules import assert_equal_to_official
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
@@ -16,7 +17,6 @@ from pycocotools.cocoeval import COCOeval
 from tf_panoptic_fpn.commands import instance_ap as command
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.instance_files import read_ground_truth, read_results
-from tf_panoptic_fpn.metrics.instance_ap import METRICS, SIZE_RECALLS
 
 
 def run_command(gt_json, results, output, iou_type="segm"):
@@ -57,15 +57,6 @@ def official(gt_json, results, iou_type):
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
-
-
-def assert_equal_to_official(result, evaluation):
-    """To the last bit."""
-    expected = [None if value < 0 else value for value in evaluation.stats.tolist()]
-    assert [result[name] for name in METRICS + SIZE_RECALLS] == expected
-    for index, ap in enumerate(result["per_class"].values()):
-        precision = evaluation.eval["precision"][:, :, index, 0, 2]
-        assert ap == (pytest.approx(precision.mean()) if precision.max() > -1 else None)
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])

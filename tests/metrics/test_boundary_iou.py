@@ -8,7 +8,7 @@ from pycocotools import mask as mask_api
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.metrics.boundary_iou import BoundaryIoU, mask_boundary
-from tf_panoptic_fpn.metrics.instance_ap import coco_ap
+from tf_panoptic_fpn.metrics.coco_ap import coco_ap
 
 
 def slow_boundary(mask):

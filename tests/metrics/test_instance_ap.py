@@ -12,13 +12,8 @@ from pycocotools import mask as mask_api
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.metrics.instance_ap import (
-    METRICS,
-    InstanceAP,
-    coco_ap,
-    instance_results,
-    paste_mask,
-)
+from tf_panoptic_fpn.metrics.coco_ap import METRICS, coco_ap
+from tf_panoptic_fpn.metrics.instance_ap import InstanceAP, instance_results, paste_mask
 from tf_panoptic_fpn.ops.masks import paste_masks
 
 CAT, SKY = 17, 92

@@ -24,13 +24,9 @@ def run(arguments: argparse.Namespace) -> None:
         read_results,
     )
     from tf_panoptic_fpn.evaluation.metric_tables import figures_file, format_figures, number_of
-    from tf_panoptic_fpn.metrics.instance_ap import (
-        FIGURES,
-        MAX_DETECTIONS,
-        METRICS,
-        SIZE_RECALLS,
-        coco_ap,
-    )
+    from tf_panoptic_fpn.metrics.coco_ap import METRICS, SIZE_RECALLS, coco_ap
+    from tf_panoptic_fpn.metrics.coco_matching import MAX_DETECTIONS
+    from tf_panoptic_fpn.metrics.instance_ap import FIGURES
 
     iou_type = arguments.iou_type
     needs_masks = iou_type != "bbox"

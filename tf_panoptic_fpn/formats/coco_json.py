@@ -127,6 +127,8 @@ class Fields:
         An empty list counts as left out.
         """
         value = entry.get("bbox")
+        if is_plain_box(value):
+            return tuple(value), True
         if value is None:
             return None, True
         if value == []:
@@ -321,21 +323,30 @@ def is_plain(entry: Entry) -> bool:
     This is for speed alone: what is not plain may be good all the same, which `Fields` tells.
     """
     try:
-        x, y, width, height = box = entry["bbox"]
         return (
-            type(box) is list
-            and {type(x), type(y), type(width), type(height), type(entry["area"])} <= _NUMBERS
+            is_plain_box(entry["bbox"])
+            and type(entry["area"]) in _NUMBERS
             and type(entry["iscrowd"]) is type(entry["id"]) is int
             and entry["iscrowd"] in (0, 1)
-            and -1e15 < x < 1e15
-            and -1e15 < y < 1e15
-            and 0 < width < 1e15
-            and 0 < height < 1e15
             and 0 <= entry["area"] < 1e15
             and -1e18 < entry["id"] < 1e18
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         return False
+
+
+def is_plain_box(box: Any) -> bool:
+    """Whether a `bbox` is a list of four finite numbers, the last two above 0."""
+    if type(box) is not list or len(box) != 4:
+        return False
+    x, y, width, height = box
+    return (
+        {type(x), type(y), type(width), type(height)} <= _NUMBERS
+        and -1e15 < x < 1e15
+        and -1e15 < y < 1e15
+        and 0 < width < 1e15
+        and 0 < height < 1e15
+    )
 
 
 def matching_id(image_id: Any, images: Container[int | str]) -> int | str | None:

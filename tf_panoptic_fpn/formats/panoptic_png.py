@@ -1,23 +1,23 @@
 """Reading and writing panoptic PNGs: id = R + 256 G + 65536 B.
 
-Pillow inflates a PNG row by row, which for maps of few colours takes half of its time. In
-`read_panoptic_ids` zlib-ng inflates the whole file at once, and Pillow is given the rows
-uncompressed, to undo their filters.
+`read_panoptic_ids` decodes with kornia-rs, in a fifth of Pillow's time; what it cannot read, Pillow
+reads or says what is wrong with.
 """
 
 import os
 import struct
+import zlib
 
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 from PIL import Image
-from zlib_ng import zlib_ng
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import decoding
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
-_MAX_STORED = 65535  # bytes in an uncompressed block of a zlib stream
+_MOST_EXPANSION = 1032  # bytes that a byte of a zlib stream can stand for
 
 
 def read_panoptic_ids(path: str | os.PathLike) -> np.ndarray:
@@ -43,60 +43,57 @@ def read_panoptic_ids(path: str | os.PathLike) -> np.ndarray:
 
 
 def _decode(data, path):
-    """Ids `[H, W]` of the bytes of a PNG; None for an interlaced one."""
-    header, compressed = _read_chunks(data)
-    width, height, depth, color_type, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    """Ids `[H, W]` of the bytes of a PNG."""
+    if not data.startswith(_SIGNATURE):
+        raise ValueError("not a PNG")
+    width, height, depth, color_type = struct.unpack_from(">IIBB", data, 16)
     mode = _COLOR_TYPES.get(color_type)
     if depth != 8 or mode not in ("RGB", "RGBA"):
         raise DataError(
             f"{path}: a panoptic map must be an 8-bit RGB PNG. Received: {depth}-bit {mode}"
         )
-    if interlace:
-        return None
-    num_channels = len(mode)
-    num_bytes = height * (1 + width * num_channels)  # each row starts with its filter's number
-    rows = zlib_ng.decompress(compressed, bufsize=num_bytes)
-    if len(rows) != num_bytes:  # Pillow would leave the rest void
+    try:
+        if height * width > _MOST_EXPANSION * len(data):
+            raise ValueError("the file is too short for its size")
+        pixels = decode_image_png_u8(data, (height, width), mode.lower())
+    except Exception:
+        _check_length(data, path)
+        raise
+    if mode == "RGBA":
+        return np.ascontiguousarray(pixels).view("<i4")[..., 0] & 0xFFFFFF
+    return _ids_of_colors(pixels)
+
+
+def _ids_of_colors(rgb):
+    """Ids `[H, W]` of uint8 `[H, W, 3]`, of which four bytes are read at each third."""
+    values = np.ascontiguousarray(rgb).reshape(-1)
+    ids = np.empty(rgb.shape[:2], np.int32)
+    colors = np.ndarray(ids.size - 1, "<i4", values, strides=(3,))
+    np.bitwise_and(colors, 0xFFFFFF, out=ids.reshape(-1)[:-1])
+    ids[-1, -1] = int.from_bytes(values[-3:].tobytes(), "little")
+    return ids
+
+
+def _check_length(data, path):
+    """Demands that a PNG, not interlaced, holds all its rows; Pillow would leave the rest void."""
+    width, height, _, color_type, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
+    num_bytes = height * (1 + width * len(_COLOR_TYPES[color_type]))  # a row starts with its filter
+    rows = zlib.decompress(b"".join(_compressed(data)))
+    if len(rows) != num_bytes and not interlace:
         raise DataError(
             f"{path}: the panoptic map must hold {num_bytes} bytes. Received: {len(rows)}"
         )
-    image = Image.frombytes(mode, (width, height), _store(memoryview(rows)), "zip", mode)
-    # Four bytes a pixel are a little-endian integer, of which the fourth does not count.
-    pixels = np.frombuffer(image.tobytes("raw", "RGBX" if mode == "RGB" else mode), "<i4")
-    return pixels.reshape(height, width) & 0xFFFFFF
 
 
-def _read_chunks(data):
-    """Returns the header and the compressed data of a PNG, both checked against their CRC."""
-    if not data.startswith(_SIGNATURE):
-        raise ValueError("not a PNG")
-    header, compressed = b"", []
+def _compressed(data):
+    """The data of a PNG's chunks of pixels."""
     kind, start = b"", len(_SIGNATURE)
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, start)
-        start, end = start + 8, start + 8 + length
-        if kind in (b"IHDR", b"IDAT"):
-            (crc,) = struct.unpack_from(">I", data, end)
-            if zlib_ng.crc32(data[start - 4 : end]) != crc:
-                raise ValueError("the checksum of a chunk is wrong")
-            if kind == b"IHDR":
-                header = data[start:end]
-            else:
-                compressed.append(data[start:end])
-        start = end + 4
-    return header, b"".join(compressed)
-
-
-def _store(data):
-    """A zlib stream that holds `data`, a memoryview, uncompressed."""
-    blocks = [b"\x78\x01"]
-    for start in range(0, len(data), _MAX_STORED):
-        length = min(_MAX_STORED, len(data) - start)
-        is_last = start + length == len(data)
-        blocks.append(struct.pack("<BHH", is_last, length, length ^ 0xFFFF))
-        blocks.append(data[start : start + length])
-    blocks.append(struct.pack(">I", zlib_ng.adler32(data)))
-    return b"".join(blocks)
+        start += 8
+        if kind == b"IDAT":
+            yield data[start : start + length]
+        start += length + 4  # a checksum
 
 
 def read_panoptic_png(path: str | os.PathLike) -> np.ndarray:

@@ -29,34 +29,70 @@ def runs_of(rles: Sequence[Rle]) -> tuple[np.ndarray, np.ndarray]:
     """
     if not any(rle["counts"] for rle in rles):
         return np.zeros(0, np.uint16), np.zeros(len(rles), np.int64)
-    counts, mask = _unpacked(rles)
-    return _split_long(counts, mask, len(rles))
+    counts, num_counts = _unpacked([rle["counts"] for rle in rles])
+    return _split_long(counts, np.repeat(np.arange(len(rles)), num_counts), len(rles))
 
 
-def _unpacked(rles):
-    """The counts of all masks, int64 [c], and the position in the list of the mask of each."""
-    text = np.frombuffer(b"".join(rle["counts"] for rle in rles), np.uint8)
+def run_lengths(rles: Sequence[Rle]) -> list[np.ndarray]:
+    """Unpacks the compressed counts of COCO RLEs, text or bytes: int64 `[c]` of each."""
+    texts = [rle["counts"] for rle in rles]
+    texts = [text.encode() if isinstance(text, str) else text for text in texts]
+    counts, num_counts = _unpacked(texts)
+    return np.split(counts, np.cumsum(num_counts)[:-1])
+
+
+def pixels_of_texts(texts: Sequence[bytes]) -> np.ndarray | None:
+    """Sums up the counts of COCO RLEs, background included: the pixels of their images.
+
+    Returns:
+        int64 `[n]`; None if one is not COCO's text or has a count below 0.
+    """
+    if not texts:
+        return np.zeros(0, np.int64)
+    if not _are_texts(texts):
+        return None
+    counts, num_counts = _unpacked(texts)
+    if counts.min() < 0:
+        return None
+    return np.add.reduceat(counts, np.cumsum(num_counts) - num_counts)
+
+
+def _are_texts(texts):
+    """Whether all are numbers as COCO writes them, of at most 7 characters."""
+    text = np.frombuffer(b"".join(texts), np.uint8)
+    if not all(texts) or text.min() < 48 or text.max() > 111:
+        return False
     is_last = text < _MORE
-    starts = np.flatnonzero(np.concatenate([[True], is_last[:-1]]))
-    place = np.arange(len(text)) - np.repeat(starts, np.diff(starts, append=len(text)))
-    digits = text.astype(np.int64) - 48
-    counts = np.add.reduceat((digits & 0x1F) << 5 * place, starts)
-    negative = digits[is_last] & 0x10 != 0
-    counts[negative] -= np.int64(1) << 5 * (place[is_last][negative] + 1)
-    mask = np.repeat(np.arange(len(rles)), [len(rle["counts"]) for rle in rles])[is_last]
-    first = np.searchsorted(mask, mask)
-    _undo_differences(counts, np.arange(len(counts)) - first)
-    return counts, mask
+    longest = np.diff(np.flatnonzero(is_last), prepend=-1).max(initial=0)
+    return is_last[np.cumsum([len(text) for text in texts]) - 1].all() and longest <= 7
 
 
-def _undo_differences(counts, position):
+def _unpacked(texts):
+    """The counts of all masks, int64 [c], and the number of counts of each, int64 [n]."""
+    text = np.frombuffer(b"".join(texts), np.uint8)
+    ends = np.flatnonzero(text < _MORE)
+    lengths = np.diff(ends, prepend=-1)
+    digits = (text - 48) & 0x1F
+    counts = (digits[ends] ^ 0x10).astype(np.int64) - 0x10  # the sign of the last, extended
+    for place in range(1, lengths.max()):
+        longer = np.flatnonzero(lengths > place)
+        counts[longer] = counts[longer] << 5 | digits[ends[longer] - place]
+    text_ends = np.cumsum([len(text) for text in texts])
+    starts = np.searchsorted(ends, np.append(0, text_ends))
+    _undo_differences(counts, starts[:-1], np.diff(starts))
+    return counts, np.diff(starts)
+
+
+def _undo_differences(counts, starts, num_counts):
     """Sums up, in place, the counts of each mask at odd positions, and at even ones from 2 on."""
-    for chain in (position % 2 == 1, (position % 2 == 0) & (position > 0)):
-        values = counts[chain]
-        sums = np.cumsum(values)
-        starts = np.flatnonzero(position[chain] <= 2)
-        before = sums[starts] - values[starts]
-        counts[chain] = sums - np.repeat(before, np.diff(starts, append=len(values)))
+    first = counts[starts[num_counts > 0]]
+    sums = np.zeros(len(counts) + 2, np.int64)  # [i + 2]: of counts i, i - 2, i - 4, ...
+    for parity in (0, 1):
+        np.cumsum(counts[parity::2], out=sums[parity + 2 :: 2])
+    before = [np.repeat(sums[np.minimum(starts + p, len(counts) + 1)], num_counts) for p in (1, 2)]
+    position = np.arange(len(counts)) - np.repeat(starts, num_counts)
+    np.subtract(sums[2:], np.where(position % 2, *before), out=counts)
+    counts[starts[num_counts > 0]] = first
 
 
 def _split_long(counts, mask, num_masks):
@@ -187,12 +223,9 @@ def _check_sum(total, size):
 
 
 def _check_text(rle):
-    text = np.frombuffer(rle["counts"], np.uint8)
-    is_last = text < _MORE
-    longest = np.diff(np.flatnonzero(is_last), prepend=-1).max(initial=0)
-    if not text.size or text.min() < 48 or text.max() > 111 or not is_last[-1] or longest > 7:
+    if not _are_texts([rle["counts"]]):
         raise MaskError("the RLE's counts are not COCO's text")
-    counts, _ = _unpacked([rle])
+    counts, _ = _unpacked([rle["counts"]])
     if counts.min() < 0:
         raise MaskError("the RLE's counts must be 0 or above")
     _check_sum(int(counts.sum()), rle["size"])

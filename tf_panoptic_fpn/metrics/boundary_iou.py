@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_api
-from pycocotools.cocoeval import COCOeval
 
 from tf_panoptic_fpn.metrics.semantic_iou import check_semantic_maps, usual_ignored
 
@@ -27,23 +25,63 @@ def mask_boundary(mask: np.ndarray) -> np.ndarray:
     Reference: Boundary IoU, arXiv:2103.16562, section 4.
     """
     mask = np.asarray(mask, np.uint8)
-    distance = max(round(DILATION_RATIO * math.hypot(*mask.shape)), 1)
     boundary = mask.copy()
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return boundary
-    top, left = rows[0], columns[0]
-    box = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    if rows.size:
+        box = boundary[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        _clear_inside(box, _distance(mask.shape))
+    return boundary
+
+
+def _distance(image_size: Sequence[int]) -> int:
+    return max(round(DILATION_RATIO * math.hypot(*image_size)), 1)
+
+
+def _clear_inside(box: np.ndarray, distance: int) -> None:
+    """Sets to 0 what is further from the border than a distance; `box`: around the mask."""
     size = 2 * distance + 1
     if min(box.shape) >= size:
         # A pixel is inside if the square around it is full; sums of squares by an integral image.
-        sums = np.pad(box.cumsum(axis=0, dtype=np.int32).cumsum(axis=1), ((1, 0), (1, 0)))
-        squares = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size]
+        sums = np.zeros((box.shape[0] + 1, box.shape[1] + 1), np.int32)
+        box.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, out=sums[1:, 1:])
+        squares = sums[size:, size:] - sums[:-size, size:]
+        squares -= sums[size:, :-size]
         squares += sums[:-size, :-size]
-        top, left = top + distance, left + distance
-        inside = boundary[top : top + squares.shape[0], left : left + squares.shape[1]]
-        inside[squares == size**2] = 0
-    return boundary
+        box[distance:-distance, distance:-distance][squares == size**2] = 0
+
+
+class InstanceBoundary:
+    """The boundary of the mask of one instance, kept inside its box.
+
+    Args:
+        counts: int `[c]`, the run lengths of the mask, down the columns, background first.
+        box: its tight box, xywh.
+        image_size: (H, W).
+    """
+
+    def __init__(
+        self, counts: np.ndarray, box: Sequence[float], image_size: tuple[int, int]
+    ) -> None:
+        self._left, self._top, width, height = (int(value) for value in box)
+        ends = np.clip(np.cumsum(counts) - self._left * image_size[0], 0, width * image_size[0])
+        is_mask = (np.arange(len(ends)) % 2).astype(np.uint8)
+        columns = np.repeat(is_mask, np.diff(ends, prepend=0)).reshape(width, image_size[0])
+        self._columns = columns[:, self._top : self._top + height].copy()
+        _clear_inside(self._columns, _distance(image_size))
+        self._area = np.count_nonzero(self._columns)
+
+    def iou(self, other: "InstanceBoundary") -> float:
+        """Intersection over union of two boundaries in one image."""
+        windows = []
+        for first, second in ((self, other), (other, self)):
+            x, y = max(second._left - first._left, 0), max(second._top - first._top, 0)
+            x_end, y_end = (
+                second._left + second._columns.shape[0] - first._left,
+                second._top + second._columns.shape[1] - first._top,
+            )
+            windows.append(first._columns[x : max(x_end, 0), y : max(y_end, 0)])
+        shared = np.count_nonzero(windows[0] & windows[1])
+        return shared / (self._area + other._area - shared)
 
 
 class BoundaryIoU:
@@ -103,32 +141,3 @@ class BoundaryIoU:
         }
         mean = float(iou[occurs].mean()) if occurs.any() else None
         return {"boundary_mIoU": mean, "per_class": per_class}
-
-
-class BoundaryCOCOeval(COCOeval):
-    """`COCOeval` that matches by the smaller of mask IoU and boundary IoU.
-
-    Crowds keep the mask IoU. Areas are those of the masks, so that the sizes mean what they do for
-    mask AP. To be made with `iouType="segm"`.
-
-    Reference: the authors' `boundary_iou.coco_instance_api`.
-    """
-
-    def computeIoU(self, imgId: int | str, catId: int) -> np.ndarray | list:
-        ious = super().computeIoU(imgId, catId)
-        gt, detections = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not (gt and detections):
-            return ious
-        order = np.argsort([-d["score"] for d in detections], kind="mergesort")
-        detections = [detections[i] for i in order[: self.params.maxDets[-1]]]
-        is_crowd = [int(g["iscrowd"]) for g in gt]
-        boundary_ious = mask_api.iou(
-            [_rle_boundary(d["segmentation"]) for d in detections],
-            [_rle_boundary(g["segmentation"]) for g in gt],
-            is_crowd,
-        )
-        return np.where(np.array(is_crowd, bool), ious, np.minimum(ious, boundary_ious))
-
-
-def _rle_boundary(rle: dict[str, Any]) -> dict[str, Any]:
-    return mask_api.encode(np.asfortranarray(mask_boundary(mask_api.decode(rle))))

@@ -1,28 +1,20 @@
-"""Average precision of boxes, masks and boundaries, by pycocotools."""
+"""Average precision of boxes, masks and boundaries of the instances of images."""
 
-import collections
-import contextlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.metrics.boundary_iou import BoundaryCOCOeval
+from tf_panoptic_fpn.metrics.coco_ap import coco_ap
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
-SIZE_RECALLS = ("ARs", "ARm", "ARl")  # at 100 detections
-MAX_DETECTIONS = 100  # of an image and category that count
 FIGURES = {"bbox": "box_ap", "segm": "mask_ap", "boundary": "boundary_ap"}
 
 
 class InstanceAP:
-    """Streaming box, mask or boundary AP of instances, by pycocotools.
+    """Streaming box, mask or boundary AP of instances; the figures are pycocotools'.
 
     Only run-length codes are kept; the matching comes at the end.
 
@@ -158,129 +150,6 @@ class InstanceAP:
         return {**figures, "precision_recall": curves[chosen]}
 
 
-def coco_ap(
-    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], iou_type: str
-) -> dict[str, Any]:
-    """Scores COCO results against COCO instance ground truth, with pycocotools.
-
-    The figures are those of pycocotools, but for this: the size of a result is that of its mask
-    when masks are scored, even if it has a box, too; the annotation of id 0 can be matched; and
-    results of unknown categories are an error.
-
-    Args:
-        ground_truth: dict `images`, `annotations`, `categories`, as in a COCO instance file.
-        results: list of dicts `image_id`, `category_id`, `score` and `bbox` (xywh) or
-            `segmentation` (RLE); a box that is left out is that of the mask.
-        iou_type: `"bbox"`, `"segm"` or `"boundary"`: the smaller of mask and boundary IoU, see
-            `BoundaryCOCOeval`.
-
-    Returns:
-        dict, fractions: `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`,
-        `ARm`, `ARl`; `per_class`, a dict class name -> AP; and `precision_recall`: `recall`, the
-        101 points 0, .01, ... 1, and the precision at each, mean over the classes, at IoU .5, .55,
-        ... .95 (`AP50`, `AP55`, ... `AP95`) and mean over these (`AP`). What no ground truth bears
-        on is None.
-
-    Raises:
-        DataError: if a result is of an image or a category that the ground truth lacks.
-    """
-    table = CategoryTable.from_coco(ground_truth["categories"])
-    for key, known in (
-        ("image", {image["id"] for image in ground_truth["images"]}),
-        ("category", set(table.by_id)),
-    ):
-        foreign = next((r for r in results if r[f"{key}_id"] not in known), None)
-        if foreign:
-            raise DataError(
-                f"image {foreign['image_id']}: the {key} of a result must be one of the ground "
-                f"truth. Received: {key}_id {foreign[f'{key}_id']}"
-            )
-    category_ids = sorted(table.by_id)
-    summary = COCOeval(iouType="segm")  # the type has no bearing on the figures
-    params = summary.params
-    # [IoU thresholds, recalls, classes, sizes, numbers of detections]; -1 where nothing occurs.
-    shape = len(params.iouThrs), len(params.recThrs), len(category_ids), 4, len(params.maxDets)
-    precision = np.full(shape, -1.0)
-    recall = np.full((shape[0], *shape[2:]), -1.0)
-    annotations, detections = map(_by_category, (ground_truth["annotations"], results))
-    for row, category_id in enumerate(category_ids):
-        curves = _evaluate_category(
-            ground_truth["images"],
-            category_id,
-            annotations[category_id],
-            detections[category_id],
-            iou_type,
-        )
-        precision[:, :, row], recall[:, row] = curves["precision"][:, :, 0], curves["recall"][:, 0]
-    summary.eval = {"precision": precision, "recall": recall}
-    with contextlib.redirect_stdout(io.StringIO()):
-        summary.summarize()
-    figures: dict[str, Any] = {
-        name: float(value) if value >= 0 else None
-        for name, value in zip(METRICS + SIZE_RECALLS, summary.stats, strict=True)
-    }
-    precision = precision[:, :, :, 0, -1]  # all sizes, 100 detections
-    class_ap = precision.mean(axis=(0, 1)).tolist()
-    figures["per_class"] = {
-        table.unique_names[category_id]: ap if ap >= 0 else None
-        for category_id, ap in zip(category_ids, class_ap, strict=True)
-    }
-    figures["precision_recall"] = _precision_recall(precision, params)
-    return figures
-
-
-def _by_category(entries: Iterable[Mapping[str, Any]]) -> collections.defaultdict[int, list]:
-    groups = collections.defaultdict(list)
-    for entry in entries:
-        groups[entry["category_id"]].append(entry)
-    return groups
-
-
-def _evaluate_category(
-    images: Sequence[Mapping[str, Any]],
-    category_id: int,
-    annotations: list[Mapping[str, Any]],
-    detections: list[Mapping[str, Any]],
-    iou_type: str,
-) -> dict[str, Any]:
-    """Precision and recall of one category; all at once would take many times the memory."""
-    used = {entry["image_id"] for entry in annotations + detections}
-    images = [image for image in images if image["id"] in used]
-    evaluator = BoundaryCOCOeval if iou_type == "boundary" else COCOeval
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = evaluator(
-            _coco(images, category_id, annotations),
-            _coco(images, category_id, [_detection(d, iou_type) for d in detections]),
-            "bbox" if iou_type == "bbox" else "segm",
-        )
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval
-
-
-def _detection(result: Mapping[str, Any], iou_type: str) -> dict[str, Any]:
-    """A result with its size, which pycocotools' reader would take from a box for masks, too."""
-    box, area = result.get("bbox"), None
-    if "segmentation" in result and (iou_type != "bbox" or box is None):
-        area = float(mask_api.area(result["segmentation"]))
-    if box is None:
-        box = mask_api.toBbox(result["segmentation"]).tolist()
-    return {**result, "bbox": box, "area": box[2] * box[3] if area is None else area, "iscrowd": 0}
-
-
-def _precision_recall(precision: np.ndarray, params: Any) -> dict[str, Any]:
-    """Precision over recall, mean over classes; `precision`: `[thresholds, recalls, classes]`."""
-    occurs = precision[0, 0] > -1
-    curves = precision[:, :, occurs].mean(axis=2) if occurs.any() else None
-    names = [f"AP{round(100 * threshold)}" for threshold in params.iouThrs]
-    figures = {
-        name: None if curves is None else curve.tolist()
-        for name, curve in zip(names, precision if curves is None else curves, strict=True)
-    }
-    figures["AP"] = None if curves is None else curves.mean(axis=0).tolist()
-    return {"recall": params.recThrs.tolist(), **figures}
-
-
 def instance_results(
     image_id: int | str,
     boxes: np.ndarray,
@@ -351,17 +220,3 @@ def _window(start: float, end: float, num_cells: int, extent: int) -> tuple[slic
     positions = (pixels + 0.5 - start) / (end - start) * num_cells - 0.5
     distances = np.abs(positions[:, None] - np.arange(num_cells, dtype=np.float32))
     return slice(first, max(last, first)), np.maximum(1 - distances, 0)
-
-
-def _coco(
-    images: Sequence[Mapping[str, Any]], category_id: int, annotations: Iterable[Mapping[str, Any]]
-) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": images,
-        "categories": [{"id": category_id}],
-        # It holds annotation 0 for unmatched.
-        "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
-    }
-    coco.createIndex()
-    return coco
