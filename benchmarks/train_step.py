@@ -1,4 +1,4 @@
-"""Seconds a training step, and the shares of the forward pass and of waiting for data, in one run.
+"""Seconds and memory of a training step, and the shares of the forward pass and of the data's wait.
 
 python benchmarks/train_step.py --config=configs/camvid.yaml [--set data.root=FOLDER] [--steps=20]
 
@@ -9,6 +9,7 @@ import argparse
 import itertools
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -21,9 +22,11 @@ from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import load_index, resolve_data
 from tf_panoptic_fpn.errors import exit_on_error
+from tf_panoptic_fpn.training.gradients import MODEL_INPUTS
 from tf_panoptic_fpn.training.optimizer import build_optimizer
+from tf_panoptic_fpn.training.precision import build_loss_scale, layer_dtype, rematerialization
 from tf_panoptic_fpn.training.replicas import build_strategy
-from tf_panoptic_fpn.training.step import MODEL_INPUTS, make_train_step
+from tf_panoptic_fpn.training.step import build_train_step
 
 
 def main():
@@ -42,14 +45,15 @@ def measure(arguments, folder):
     config = resolve_data(load_config(arguments.config, arguments.set), folder)
     index = load_index(config.data, "train", config.model.semantic_things)
     strategy = build_strategy(1)
-    with strategy.scope():
-        model = build_model(config.model)
-        optimizer = build_optimizer(config.optimizer)
+    with strategy.scope(), rematerialization(config.train):
+        model = build_model(config.model, layer_dtype(config.train))
+        optimizer = build_optimizer(config.optimizer, config.train.steps)
         optimizer.build(model.trainable_variables)
+        loss_scale = build_loss_scale(config.train)
     batch_size, warm_up = config.train.batch_size, 3
     dataset = training_dataset(index, config.data, batch_size, arguments.steps + warm_up, seed=0)
     spec = dataset.element_spec
-    train_step = make_train_step(model, optimizer, strategy, spec, config.optimizer.clip_norm)
+    train_step = build_train_step(model, optimizer, strategy, spec, config, 0, loss_scale)
 
     @tf.function(input_signature=[spec])
     def forward(batch):
@@ -57,6 +61,7 @@ def measure(arguments, folder):
         return sum(model.weighted_losses(model.loss_terms(dense, batch)).values())
 
     times = {"wait": [], "forward": [], "step": []}
+    processor = []
     batches = iter(dataset)
     for _ in range(arguments.steps + warm_up):
         marks = [time.perf_counter()]
@@ -64,7 +69,9 @@ def measure(arguments, folder):
         marks.append(time.perf_counter())
         float(forward(batch))
         marks.append(time.perf_counter())
+        before = time.process_time()
         float(train_step(batch)["total"])
+        processor.append(time.process_time() - before)
         marks.append(time.perf_counter())
         for name, (start, end) in zip(times, itertools.pairwise(marks), strict=True):
             times[name].append(end - start)
@@ -74,6 +81,8 @@ def measure(arguments, folder):
         "config": arguments.config,
         "batch_size": batch_size,
         "seconds": round(medians["step"], 3),
+        "processor_seconds": round(statistics.median(processor[warm_up:]), 3),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "forward_share": round(medians["forward"] / medians["step"], 3),
         "wait_share": round(medians["wait"] / medians["step"], 3),
     }
