@@ -376,7 +376,7 @@ def test_a_saved_model_predicts_without_its_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--write=png,gif"], r"--write takes overlay, png, json, coco\. Received: gif"),
+        (["--write=png,gif"], r"--write takes overlay, png, json, coco, labelme\. Received: gif"),
         (["--batch-size=0"], r"--batch-size must be 1 or more\. Received: 0"),
     ],
 )
