@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import TrainingError
 
 KEPT = 3
@@ -124,9 +125,10 @@ class Checkpoints:
             number = file.name.split(".")[0].removeprefix("ckpt-")
             if number.isdecimal() and int(number) not in kept:
                 file.unlink()
-        paths = [f"ckpt-{step}" for step in kept]
-        if paths:
-            tf.compat.v1.train.update_checkpoint_state(str(self.folder), paths[-1], paths)
+        if kept:
+            lines = [f'model_checkpoint_path: "ckpt-{kept[-1]}"']
+            lines += [f'all_model_checkpoint_paths: "ckpt-{step}"' for step in kept]
+            write_text(self.folder / "checkpoint", "\n".join(lines) + "\n")
 
     def wait(self) -> None:
         """Returns when nothing is being written."""
