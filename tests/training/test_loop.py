@@ -30,7 +30,8 @@ class Run:
         config = load_config(TINY, [*SETTINGS, *settings])
         layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
         self.model = keras.Sequential([keras.Input((1,)), layer])
-        self.optimizer = SGD(1.0, momentum=0.0)
+        schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 1, 1.0)  # 1 at each step
+        self.optimizer = SGD(schedule, momentum=0.0)
         self.optimizer.build(self.model.trainable_variables)
         self.events = events or {}
         workdir = Workdir(folder)
@@ -38,7 +39,9 @@ class Run:
         checkpoints = Checkpoints(self.model, self.optimizer, workdir.checkpoints, state=self.state)
         self.start = checkpoints.restore()
         self.settings = config.train
-        self.watch = Watch(config, self.model, self.state, checkpoints, workdir, self.start)
+        self.watch = Watch(
+            config, self.model, self.optimizer, self.state, checkpoints, workdir, self.start
+        )
 
     def go(self):
         batches = self.batches()

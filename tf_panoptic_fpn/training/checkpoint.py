@@ -16,7 +16,7 @@ from tf_panoptic_fpn.errors import TrainingError
 
 KEPT = 3
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends TensorFlow's own names
-NEW = "state/"  # files before version 0.3 have none of it
+STATE = "state/"  # files before version 0.3 have none of it
 
 
 class Checkpoints:
@@ -83,10 +83,13 @@ class Checkpoints:
         """Reads all values of a file, each of the shape of its variable."""
         reader = tf.train.load_checkpoint(str(path))
         shapes = reader.get_variable_to_shape_map()
+        has_state = any(name.startswith(STATE) for name in shapes)
         values = {}
         for name, variable in self.variables.items():
-            if name.startswith(NEW) and name not in shapes:
+            if name.startswith(STATE) and not has_state:
                 continue
+            if name not in shapes:
+                raise ValueError(f"{name} is missing")
             if list(variable.shape) != shapes[name]:
                 raise ValueError(f"{name} has the shape {shapes[name]}, not {variable.shape}")
             values[name] = reader.get_tensor(name)
