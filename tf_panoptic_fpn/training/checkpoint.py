@@ -116,7 +116,7 @@ class Checkpoints:
                 )
             self._delete_old()
         except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split()).split("}} ")[-1][:200]
             logging.warning("%s: could not be written; training goes on: %s", path, reason)
             with contextlib.suppress(OSError):
                 self._delete_old()
