@@ -63,7 +63,8 @@ def losses_and_gradients(
                 total *= tf.cast(loss_scale.value, total.dtype)
         variables = [variable.value for variable in model.trainable_variables]
         gradients = tape.gradient(total, variables)
-        return {**losses, **foreground}, [
+        counted = {name: tf.cast(number, total.dtype) for name, number in foreground.items()}
+        return {**losses, **counted}, [
             tf.zeros_like(variable) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
