@@ -41,8 +41,8 @@ def losses_and_gradients(
 
     Returns:
         A function: batch (`schema`) -> dict of losses by name, weighted, with `total`, their sum,
-        and the counts `FOREGROUND`; and the gradient of each trainable variable. All are means over
-        the micro-batches, and a replica's part of a sum over all.
+        and the counts `FOREGROUND`; and the gradient of each trainable variable. Losses and
+        gradients are means over the micro-batches, and all are a replica's part of a sum over all.
     """
 
     def forward(batch: Tensors) -> tuple[Terms, Tensors]:
@@ -63,7 +63,8 @@ def losses_and_gradients(
                 total *= tf.cast(loss_scale.value, total.dtype)
         variables = [variable.value for variable in model.trainable_variables]
         gradients = tape.gradient(total, variables)
-        counted = {name: tf.cast(number, total.dtype) for name, number in foreground.items()}
+        # Of the whole batch, when the micro-batches are averaged.
+        counted = {n: accumulate * tf.cast(number, total.dtype) for n, number in foreground.items()}
         return {**losses, **counted}, [
             tf.zeros_like(variable) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
