@@ -71,6 +71,7 @@ setup(
             "ipykernel>=6.29",
             "jsonschema>=4.20",
             "matplotlib>=3.9",
+            "mlflow-skinny>=3.0",
             "mypy>=2.0",
             "nbclient>=0.10",
             "pytest>=8.2",

@@ -102,3 +102,8 @@ def test_tiles(samples):
     assert 0 < line["predictor_seconds"] < line["seconds"]
     assert line["peak_mib"] > 0
     assert line["segments"] > 1
+
+
+def test_killed_runs():
+    (line,) = lines_of("killed_runs", f"--config={TINY}", "--kills=1", "--kills-a-run=1")
+    assert line["kills"] == line["runs"] == line["equal_runs"] == 1

@@ -54,6 +54,7 @@ TESTED_BY = {
     "benchmarks/index.py": "tests/test_benchmarks.py",
     "benchmarks/inference.py": "tests/test_benchmarks.py",
     "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",
+    "benchmarks/killed_runs.py": "tests/test_benchmarks.py",
     "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
@@ -114,7 +115,16 @@ def names(request, place, goldens_dir, monkeypatch):
     monkeypatch.chdir(place)
     make = {"export": _export, "metrics": _metrics, "panoptic_quality": _results}
     make["weights"] = _weights
+    make["watch"] = _watch
     return make[request.param](place, goldens_dir, monkeypatch) if request.param in make else {}
+
+
+def _watch(place, _, monkeypatch):
+    """MLflow writes to a folder; with the light package it has no database."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{place}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return {}
 
 
 def _export(place, *_):

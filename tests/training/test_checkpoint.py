@@ -45,6 +45,7 @@ def restored(folder):
 def test_the_last_few_are_kept_and_the_newest_is_restored(folder):
     assert KEPT == 3
     assert sorted(p.name for p in folder.glob("*.index")) == [f"ckpt-{i}.index" for i in (3, 4, 5)]
+    assert tf.train.latest_checkpoint(str(folder)) == str(folder / "ckpt-5")
     assert restored(folder) == (5, 5.0)
 
 

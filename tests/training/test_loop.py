@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import types
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.loop import run_steps
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.run_state import RunState
+from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.watch import Watch
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -30,7 +32,8 @@ class Run:
         config = load_config(TINY, [*SETTINGS, *settings])
         layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
         self.model = keras.Sequential([keras.Input((1,)), layer])
-        self.optimizer = SGD(1.0, momentum=0.0)
+        schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 1, 1.0)  # 1 at each step
+        self.optimizer = SGD(schedule, momentum=0.0)
         self.optimizer.build(self.model.trainable_variables)
         self.events = events or {}
         workdir = Workdir(folder)
@@ -38,7 +41,9 @@ class Run:
         checkpoints = Checkpoints(self.model, self.optimizer, workdir.checkpoints, state=self.state)
         self.start = checkpoints.restore()
         self.settings = config.train
-        self.watch = Watch(config, self.model, self.state, checkpoints, workdir, self.start)
+        self.watch = Watch(
+            config, self.model, self.optimizer, self.state, checkpoints, workdir, self.start
+        )
 
     def go(self):
         batches = self.batches()
@@ -135,3 +140,11 @@ def test_a_full_disk_stops_no_step(tmp_path, monkeypatch):
     assert not saved(tmp_path)
     if pathlib.Path("/dev/full").exists():
         assert sum("the metrics cannot be written" in line for line in lines) == 1
+
+
+def test_a_model_that_has_no_place_is_one_line(tmp_path):
+    model = types.SimpleNamespace(save=lambda file: file.write_text("model", encoding="utf-8"))
+    with pytest.raises(TrainingError, match=r"absent/model.keras: the model cannot be written: No"):
+        save_model(model, tmp_path / "absent" / "model.keras")
+    save_model(model, tmp_path / "model.keras")
+    assert (tmp_path / "model.keras").read_text(encoding="utf-8") == "model"

@@ -11,7 +11,7 @@ from float64 import float64
 from small_model import make_batch
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.models.panoptic_fpn import LOSS_NAMES, TASKS
+from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND, LOSS_NAMES, TASKS
 from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.step import alternate_steps, make_train_step
@@ -65,7 +65,9 @@ def test_alternating_steps_train_one_branch_each():
     for task in ("semantic", "instance", "semantic"):
         before = [variable.numpy() for variable in model.trainable_variables]
         outputs = train_step(batch)
-        assert set(outputs) == {*LOSS_NAMES[task], *ALWAYS}
+        counts = FOREGROUND if task == "instance" else ()
+        assert set(outputs) == {*LOSS_NAMES[task], *counts, *ALWAYS}
+        assert all(float(outputs[name]) >= 1 for name in counts)
         np.testing.assert_allclose(
             sum(float(outputs[name]) for name in LOSS_NAMES[task]), outputs["total"], rtol=1e-6
         )

@@ -50,6 +50,7 @@ def test_a_validation_has_a_line_of_its_own(workdir):
     assert {"panoptic.All.PQ", "box_ap.AP", "mask_ap.AP", "semantic.mIoU"} <= set(figures)
     assert figures["images"] == 2 and lines[0]["seconds"] > 0
     assert lines[1]["shares"]["validation"] > 0 and lines[1]["shares"]["data"] > 0
+    assert lines[1]["foreground_anchors"] >= 1 and lines[1]["foreground_rois"] >= 1
     assert lines[1]["weight_norm"] > 1 and lines[1]["peak_memory_bytes"] > 1e8
 
 

@@ -28,6 +28,7 @@ LOSS_NAMES = {
     "semantic": ("semantic",),
 }
 TASKS = tuple(LOSS_NAMES)
+FOREGROUND = ("foreground_anchors", "foreground_rois")  # positive examples among those sampled
 SEMANTIC_THINGS = ("other", "all")
 Dense = dict[str, Any]  # see `PanopticFPN.dense_outputs`
 ROI_LEVELS = ("P2", "P3", "P4", "P5")
@@ -224,7 +225,8 @@ class PanopticFPN(FitModel):
             tasks: the tasks whose losses are wanted; by default the model's.
 
         Returns:
-            Dict of (sum, count) for `losses.weighted_losses`.
+            Dict of (sum, count) for `losses.weighted_losses`. With the instance branch `dense` has
+            the numbers of its positive examples then, `foreground_anchors` and `foreground_rois`.
         """
         tasks = self.config["tasks"] if tasks is None else tasks
         terms = {}
@@ -259,6 +261,10 @@ class PanopticFPN(FitModel):
             self.config["rois_per_image"],
             self.config["num_thing_classes"],
         )
+        for name, is_foreground in zip(
+            FOREGROUND, (labels == 1, targets["is_foreground"]), strict=True
+        ):
+            dense[name] = ops.sum(ops.cast(is_foreground, "float32"))
         return {
             **self.rpn_loss_terms(dense, labels, matched_boxes),
             **self.roi_loss_terms(dense["features"], targets),

@@ -11,11 +11,12 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import TrainingError
 
 KEPT = 3
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends TensorFlow's own names
-NEW = "state/"  # files before version 0.3 have none of it
+STATE = "state/"  # files before version 0.3 have none of it
 
 
 class Checkpoints:
@@ -82,10 +83,13 @@ class Checkpoints:
         """Reads all values of a file, each of the shape of its variable."""
         reader = tf.train.load_checkpoint(str(path))
         shapes = reader.get_variable_to_shape_map()
+        has_state = any(name.startswith(STATE) for name in shapes)
         values = {}
         for name, variable in self.variables.items():
-            if name.startswith(NEW) and name not in shapes:
+            if name.startswith(STATE) and not has_state:
                 continue
+            if name not in shapes:
+                raise ValueError(f"{name} is missing")
             if list(variable.shape) != shapes[name]:
                 raise ValueError(f"{name} has the shape {shapes[name]}, not {variable.shape}")
             values[name] = reader.get_tensor(name)
@@ -112,7 +116,7 @@ class Checkpoints:
                 )
             self._delete_old()
         except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split()).split("}} ")[-1][:200]
             logging.warning("%s: could not be written; training goes on: %s", path, reason)
             with contextlib.suppress(OSError):
                 self._delete_old()
@@ -124,9 +128,10 @@ class Checkpoints:
             number = file.name.split(".")[0].removeprefix("ckpt-")
             if number.isdecimal() and int(number) not in kept:
                 file.unlink()
-        paths = [f"ckpt-{step}" for step in kept]
-        if paths:
-            tf.compat.v1.train.update_checkpoint_state(str(self.folder), paths[-1], paths)
+        if kept:
+            lines = [f'model_checkpoint_path: "ckpt-{kept[-1]}"']
+            lines += [f'all_model_checkpoint_paths: "ckpt-{step}"' for step in kept]
+            write_text(self.folder / "checkpoint", "\n".join(lines) + "\n")
 
     def wait(self) -> None:
         """Returns when nothing is being written."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models.losses import Terms
-from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND, PanopticFPN
 from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensors
 from tf_panoptic_fpn.training.loss_scale import LossScale
@@ -40,18 +40,19 @@ def losses_and_gradients(
         loss_scale: multiplies the gradients, but not the losses that are returned; None for 1.
 
     Returns:
-        A function: batch (`schema`) -> dict of losses by name, weighted, with `total`, their sum;
-        and the gradient of each trainable variable. Both are means over the micro-batches, and a
-        replica's part of a sum over all.
+        A function: batch (`schema`) -> dict of losses by name, weighted, with `total`, their sum,
+        and the counts `FOREGROUND`; and the gradient of each trainable variable. Losses and
+        gradients are means over the micro-batches, and all are a replica's part of a sum over all.
     """
 
-    def forward(batch: Tensors) -> Terms:
+    def forward(batch: Tensors) -> tuple[Terms, Tensors]:
         dense = model({name: batch[name] for name in MODEL_INPUTS}, training=True)
-        return model.loss_terms(dense, batch, tasks)
+        terms = model.loss_terms(dense, batch, tasks)
+        return terms, {name: dense[name] for name in FOREGROUND if name in dense}
 
     def of_micro_batch(batch: Tensors) -> LossesAndGradients:
         with tf.GradientTape() as tape:
-            terms = forward(batch)
+            terms, foreground = forward(batch)
             counts = {name: tf.stop_gradient(count) for name, (_, count) in terms.items()}
             counts = sum_over_replicas(counts)
             losses = model.weighted_losses(
@@ -62,7 +63,9 @@ def losses_and_gradients(
                 total *= tf.cast(loss_scale.value, total.dtype)
         variables = [variable.value for variable in model.trainable_variables]
         gradients = tape.gradient(total, variables)
-        return losses, [
+        # Of the whole batch, when the micro-batches are averaged.
+        counted = {n: accumulate * tf.cast(number, total.dtype) for n, number in foreground.items()}
+        return {**losses, **counted}, [
             tf.zeros_like(variable) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]

@@ -16,6 +16,7 @@ from absl import logging
 from PIL import Image
 
 from tf_panoptic_fpn.atomic_write import replacing, write_text
+from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND
 from tf_panoptic_fpn.training.peak_memory import peak_memory
 from tf_panoptic_fpn.training.tensorboard_events import TensorBoardEvents
 from tf_panoptic_fpn.workdir import Workdir
@@ -26,8 +27,13 @@ SCALARS = (
     "learning_rate",
     "images_per_second",
     "peak_memory_bytes",
+    *FOREGROUND,
 )
-STATISTICS = ("gradient_norm", "is_finite")  # what a train step returns beside its losses
+STATISTICS = (
+    "gradient_norm",
+    "is_finite",
+    *FOREGROUND,
+)  # what a train step returns beside its losses
 
 
 class MetricsLog:
@@ -90,6 +96,7 @@ class MetricsLog:
             "loss": {name: value for name, value in means.items() if name not in STATISTICS},
             "gradient_norm": means.get("gradient_norm"),
             "weight_norm": self._weight_norm(),
+            **{name: means[name] for name in FOREGROUND if name in means},
             "learning_rate": float(self.schedule(step - 1)),  # of the step itself
             "images_per_second": len(window) * batch_size / elapsed,
             "shares": {name: seconds / elapsed for name, seconds in self.seconds.items()},
@@ -101,7 +108,7 @@ class MetricsLog:
         self._write_line(line)
         scalars = {f"loss/{name}": value for name, value in line["loss"].items()}
         scalars.update({f"shares/{name}": value for name, value in line["shares"].items()})
-        scalars.update({name: line[name] for name in SCALARS if line[name] is not None})
+        scalars.update({name: line[name] for name in SCALARS if line.get(name) is not None})
         with self._warned("tensorboard"):
             self.events.write(step, scalars)
         return means

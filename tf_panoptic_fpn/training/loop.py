@@ -6,7 +6,6 @@ import os
 import keras
 import tensorflow as tf
 
-from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
@@ -27,6 +26,7 @@ from tf_panoptic_fpn.training.progress import progress_bar
 from tf_panoptic_fpn.training.replicas import build_strategy, distribute
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
+from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.training.watch import Watch
 from tf_panoptic_fpn.training.weight_average import WeightAverage, average_in_use
@@ -55,7 +55,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         DataError: if the data set cannot be read.
         WeightsError: if the initial weights cannot be read or do not fit.
         TrainingError: if `train.max_skipped` steps in a row had gradients that are not finite, or
-            no checkpoint can be restored.
+            no checkpoint can be restored, or the model cannot be written.
         StoppedBySignalError: after SIGTERM or SIGUSR1; what is done is saved.
     """
     workdir = Workdir(workdir)
@@ -113,8 +113,8 @@ def _train(
     )
     with watch.begun():
         run_steps(settings, start, dataset, train_step, watch)
-    with average_in_use(average), replacing(workdir.model) as file:
-        model.save(file)
+    with average_in_use(average):
+        save_model(model, workdir.model)
 
 
 def run_steps(

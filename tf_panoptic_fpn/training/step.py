@@ -55,7 +55,7 @@ def make_train_step(
 
     Returns:
         A function: distributed batch (`schema`) -> dict of float32 scalars: each loss by name,
-        weighted; `total`, their sum; `gradient_norm`; and `is_finite`, 0 or 1.
+        weighted; `total`, their sum; the counts `FOREGROUND`; `gradient_norm`; `is_finite`, 0 or 1.
     """
     num_replicas = strategy.num_replicas_in_sync
     differentiate = losses_and_gradients(
