@@ -57,11 +57,12 @@ def losses_and_gradients(
             losses = model.weighted_losses(
                 {name: (total, counts[name]) for name, (total, _) in terms.items()}
             )
-            losses["total"] = total = sum(losses.values())
+            losses["total"] = sum(losses.values())
+            scaled = losses["total"]
             if loss_scale is not None:
-                total *= tf.cast(loss_scale.value, total.dtype)
+                scaled *= tf.cast(loss_scale.value, scaled.dtype)
         variables = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(total, variables)
+        gradients = tape.gradient(scaled, variables)
         return losses, [
             tf.zeros_like(variable) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
