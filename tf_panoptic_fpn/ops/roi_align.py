@@ -5,6 +5,7 @@ Reference: Mask R-CNN, arXiv:1703.06870, section 3; the half-cell shift ("aligne
 
 from collections.abc import Callable
 
+import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import box_areas
@@ -108,7 +109,16 @@ def portable_roi_align(
     num_chunks = (num_rois + chunk - 1) // chunk
     boxes = ops.pad(boxes, [[0, 0], [0, num_chunks * chunk - num_rois], [0, 0]])
     chunks = ops.transpose(ops.reshape(boxes, [batch, num_chunks, chunk, 4]), [1, 0, 2, 3])
-    pooled = ops.map(lambda rois: _pool_rois(features, rois, output_size, sampling_ratio), chunks)
+
+    def pool(chunks: Tensor, *maps: Tensor) -> Tensor:
+        features = dict(zip(STRIDES, maps, strict=True))
+        return ops.map(lambda rois: _pool_rois(features, rois, output_size, sampling_ratio), chunks)
+
+    if keras.backend.backend() == "tensorflow" and not use_tensorflow_kernels():
+        # Compiled by XLA, it keeps nothing for its gradient, which needs the weights alone: what a
+        # loop keeps cannot leave a program, nor could the backward pass be another one.
+        pool = keras.remat(pool)
+    pooled = pool(chunks, *(features[name] for name in STRIDES))
     channels = pooled.shape[-1]
     pooled = ops.reshape(
         ops.transpose(pooled, [1, 0, 2, 3, 4, 5]),

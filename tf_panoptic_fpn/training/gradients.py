@@ -58,13 +58,15 @@ def losses_and_gradients(
             losses = model.weighted_losses(
                 {name: (total, counts[name]) for name, (total, _) in terms.items()}
             )
-            losses["total"] = total = sum(losses.values())
+            losses["total"] = sum(losses.values())
+            scaled = losses["total"]
             if loss_scale is not None:
-                total *= tf.cast(loss_scale.value, total.dtype)
+                scaled *= tf.cast(loss_scale.value, scaled.dtype)
         variables = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(total, variables)
+        gradients = tape.gradient(scaled, variables)
         # Of the whole batch, when the micro-batches are averaged.
-        counted = {n: accumulate * tf.cast(number, total.dtype) for n, number in foreground.items()}
+        dtype = losses["total"].dtype
+        counted = {n: accumulate * tf.cast(number, dtype) for n, number in foreground.items()}
         return {**losses, **counted}, [
             tf.zeros_like(variable) if gradient is None else gradient
             for gradient, variable in zip(gradients, variables, strict=True)

@@ -1,7 +1,7 @@
 """Stochastic gradient descent in the PyTorch form, and AdamW."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -14,7 +14,7 @@ from tf_panoptic_fpn.training.schedule import build_schedule
 NORM_WEIGHTS = ("gamma", "beta")
 MOMENTUM_STYLES = ("torch", "keras")
 BACKBONE = "backbone/"
-LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def decays(variable: keras.Variable) -> bool:
@@ -200,7 +200,7 @@ def build_optimizer(config: OptimizerConfig, num_steps: int | None = None) -> SG
         num_steps: int, see `build_schedule`.
     """
     schedule = build_schedule(config, num_steps)
-    options = {
+    options: dict[str, Any] = {
         "weight_decay": config.weight_decay,
         "reduces_gradients": False,
         "backbone_lr_factor": config.backbone_lr_factor,
