@@ -70,3 +70,12 @@ def test_panoptic_quality(samples):
     (line,) = lines_of("panoptic_quality", f"--samples={samples}", "--images=2")
     assert line["images"] == 2
     assert {"decoded_ratio", "files_ratio", "peak_mib_of_2", "peak_mib_of_8"} <= set(line)
+
+
+def test_evaluation(samples):
+    arguments = ["--metrics", "bbox", "boundary", "pq", "--images=2", "--results=5"]
+    (line,) = lines_of("evaluation", *arguments, f"--samples={samples}")
+    assert line["results"] == 10
+    assert set(line["ratios"]) == {"bbox", "boundary", "pq"}
+    assert {"wall", "cpu", "cpu_spread"} == set(line["stages"]["pq: peer scores"])
+    assert {"device", "cores", "load", "versions", "date"} <= set(line)
