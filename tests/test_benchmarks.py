@@ -107,3 +107,12 @@ def test_tiles(samples):
 def test_killed_runs():
     (line,) = lines_of("killed_runs", f"--config={TINY}", "--kills=1", "--kills-a-run=1")
     assert line["kills"] == line["runs"] == line["equal_runs"] == 1
+
+
+def test_evaluation(samples):
+    arguments = ["--metrics", "bbox", "boundary", "pq", "--images=2", "--results=5"]
+    (line,) = lines_of("evaluation", *arguments, f"--samples={samples}")
+    assert line["results"] == 10
+    assert set(line["ratios"]) == {"bbox", "boundary", "pq"}
+    assert {"wall", "cpu", "cpu_spread"} == set(line["stages"]["pq: peer scores"])
+    assert {"device", "cores", "load", "versions", "date"} <= set(line)

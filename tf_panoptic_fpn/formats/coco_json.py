@@ -126,7 +126,7 @@ class Fields:
 
         An empty list counts as left out.
         """
-        value = entry.get("bbox")
+        value: Any = entry.get("bbox")
         if is_plain_box(value):
             return tuple(value), True
         if value is None:
