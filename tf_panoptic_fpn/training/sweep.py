@@ -40,7 +40,6 @@ class Run:
     def name(self) -> str:
         return f"{self.workdir.path.parent.name}/{self.workdir.path.name}"
 
-    @property
     def is_finished(self) -> bool:
         return self.workdir.results.is_file()
 
@@ -156,13 +155,13 @@ def do_runs(
     failed = {}
     for number, run in enumerate(runs, start=1):
         place = f"{number}/{len(runs)} {run.name}"
-        if run.is_finished:
+        if run.is_finished():
             say(f"{place}: is there")
             continue
         say(f"{place}: see {log_of(run)}")
         earlier = log_of(run).stat().st_size if log_of(run).exists() else 0
         status = start(run)
-        if run.is_finished:
+        if run.is_finished():
             continue
         failed[run.name] = _reason(run, status, earlier)
         say(f"{place}: failed: {failed[run.name]}")
