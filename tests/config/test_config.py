@@ -127,7 +127,7 @@ def test_the_choices_are_those_of_the_code():
     assert choices("semantic_things") == panoptic_fpn.SEMANTIC_THINGS
     assert choices("semantic_design") == semantic_head.DESIGNS
     assert choices("semantic_fuse") == semantic_head.FUSIONS
-    assert set(typing.get_args(WeightSource)) == set(SOURCES)
+    assert set(typing.get_args(WeightSource)) == {"infer", *SOURCES}
     for name in choices("backbone"):
         make_backbone(name, "frozen_affine", 2, True)
 
@@ -136,3 +136,34 @@ def test_neither_tensorflow_nor_keras_is_imported():
     code = "import sys, tf_panoptic_fpn.config; print({'tensorflow', 'keras'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.class_synonyms={van: car}"], r"class_synonyms` must be empty unless .*by_name"),
+        (["train.initial_categories=a.json"], r"initial_categories` must be empty unless"),
+        (["train.class_synonyms={van: 3}", "train.match_classes=by_name"], "class_synonyms.*3"),
+        (["train.match_classes=names"], "match_classes` must be .*'names'"),
+    ],
+)
+def test_rules_of_the_initial_weights(tmp_path, overrides, message):
+    (tmp_path / "a.yaml").touch()
+    with pytest.raises(ConfigError, match=message) as raised:
+        config.load_config(tmp_path / "a.yaml", ["train.initial_weights=x", *overrides])
+    assert "\n" not in str(raised.value)
+
+
+def test_class_synonyms_are_written_and_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {match_classes: by_name, class_synonyms: {1: car}}")
+    loaded = config.load_config(tmp_path / "a.yaml", ["train.class_synonyms.van=car"])
+    assert loaded.train.class_synonyms == {"1": "car", "van": "car"}
+    config.save_config(loaded, tmp_path / "b.yaml")
+    assert config.load_config(tmp_path / "b.yaml") == loaded
+
+
+def test_matching_without_a_checkpoint_is_warned_about(tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {match_classes: by_name}")
+    assert any(
+        "from scratch" in line for line in config.load_config(tmp_path / "a.yaml").warnings()
+    )

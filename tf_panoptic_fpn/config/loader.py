@@ -122,8 +122,10 @@ def _without(tree: Any, keys: tuple) -> Any:
 def _take_out(section: Any, keys: tuple) -> None:
     """Removes the default that stands for a value at fault, so that no rule reads it."""
     for key in keys[:-1]:
-        section = getattr(section, key, None)
-    if keys and section is not None:
+        if not isinstance(getattr(section, key, None), Section):  # an entry of a mapping
+            return
+        section = getattr(section, key)
+    if keys:
         section.__dict__.pop(keys[-1], None)
 
 
