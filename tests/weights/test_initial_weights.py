@@ -204,6 +204,8 @@ def test_a_run_and_its_file(tmp_path, monkeypatch):
     for path in (run, run / "model.keras"):
         opened = module._open(str(path), "mmdet")
         assert opened == ((run / "model.keras", None), run / "categories.json")
+    (run / "best.keras").touch()
+    assert module._open(str(run), "infer")[0][0] == run / "best.keras"
     (run / "model.keras").unlink()
     with pytest.raises(WeightsError, match=r"model\.keras: .*no finished run"):
         read_initial_weights(given, model.config)

@@ -157,7 +157,7 @@ def _open(name: str, source_name: str) -> tuple[Source, pathlib.Path | None]:
             workdir.check_trained()
         except ConfigError as error:
             raise WeightsError(str(error)) from None
-        path = workdir.model
+        path = workdir.trained
     if not path.is_file():
         close = difflib.get_close_matches("/".join(path.parts[-2:]), MODEL_ZOO, n=1)
         hint = f"; did you mean the published model {close[0]}?" if close else ""
