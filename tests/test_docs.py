@@ -34,6 +34,7 @@ TESTED_BY = {
     "predict": "tests/test_end_to_end.py",
     "export": "tests/export/test_export.py",
     "config": "tests/commands/test_config_command.py",
+    "analyze": "tests/commands/test_analyze.py",
     "convert-data": "tests/convert/test_convert_sources.py",
     "validate-data": "tests/datatools/test_validate.py",
     "show-data": "tests/datatools/test_show.py",
