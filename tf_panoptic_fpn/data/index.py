@@ -63,7 +63,7 @@ class DatasetIndex:
             if field.name.endswith("_paths"):
                 content.update(b"\0".join(os.path.basename(path) for path in values))
             elif isinstance(values, np.ndarray):
-                content.update(np.ascontiguousarray(values))
+                content.update(np.ascontiguousarray(values).data)
         return content.hexdigest()
 
 

@@ -39,4 +39,4 @@ def _local_devices(kind: str) -> list[tf.config.LogicalDevice]:
     """TensorFlow lists those of other workers of a run too."""
     devices = tf.config.list_logical_devices(kind)
     own_task = tf.DeviceSpec.from_string(tf.constant(0).device).task
-    return [d for d in devices if tf.DeviceSpec.from_string(d.name).task == own_task]
+    return [d for d in devices if tf.DeviceSpec.from_string(d.name).task in (None, own_task)]

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 from absl import logging
@@ -19,7 +20,7 @@ WAIT_SECONDS = 600  # for all machines to start
 _PORTS = 20000  # a job of Slurm has one of the ports from here on
 _NUM_PORTS = 10000
 
-Resolver = tf.distribute.cluster_resolver.ClusterResolver
+Resolver: TypeAlias = Any  # tf.distribute.cluster_resolver.ClusterResolver
 
 
 def find_cluster() -> Resolver | None:
