@@ -7,7 +7,6 @@ import tensorflow as tf
 from tensorflow.python.distribute import numpy_dataset
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.config import TrainConfig
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.devices import replica_devices
 from tf_panoptic_fpn.ops.replicas import num_replicas, sum_over_replicas
@@ -56,18 +55,6 @@ def plain_seeds(next_creator: Callable, **kwargs: Any) -> tf.Variable:
     if kwargs.get("dtype") in ("uint32", tf.uint32):
         kwargs["colocate_with"] = numpy_dataset.SingleDevice("/device:CPU:0")
     return next_creator(**kwargs)
-
-
-def check_replicas(settings: TrainConfig, strategy: tf.distribute.Strategy) -> None:
-    """Raises ConfigError if the settings do not go with the number of replicas."""
-    count = strategy.num_replicas_in_sync
-    if settings.batch_size % count:
-        raise ConfigError(
-            f"`train.batch_size` must be a multiple of the {count} replicas. "
-            f"Received: {settings.batch_size}"
-        )
-    if settings.jit_compile and count > 1:
-        raise ConfigError("`train.jit_compile` takes a single replica")
 
 
 def distribute(

@@ -62,11 +62,8 @@ class Watch:
 
     def share(self) -> None:
         """What one worker has learnt since the last step, a signal or a figure, all learn."""
-        received, since_best = self.workers.largest(
-            [self.signals.received or 0, int(self.state.validations_since_best.numpy())]
-            if self.workers.is_first
-            else [self.signals.received or 0, 0]
-        )
+        since_best = int(self.state.validations_since_best.numpy()) if self.workers.is_first else 0
+        received, since_best = self.workers.largest([self.signals.received or 0, since_best])
         self.signals.received = received or None
         self.state.validations_since_best.assign(since_best)
 

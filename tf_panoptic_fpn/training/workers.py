@@ -94,14 +94,16 @@ class Workers:
         if self.is_first:
             self.wait()
 
-    @contextlib.contextmanager
-    def own_workdir(self, workdir: Workdir) -> Iterator[Workdir]:
+    def own_workdir(self, workdir: Workdir) -> Workdir:
         """The folder that this worker may write to: for all but the first, one that is removed."""
         if self.is_first:
-            yield workdir
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            yield Workdir(folder)
+            return workdir
+        self.scratch = tempfile.TemporaryDirectory()
+        return Workdir(self.scratch.name)
+
+    def largest(self, row: Sequence[int]) -> list[int]:
+        """Returns the largest of each of some ints of all workers."""
+        return list(row) if self.count == 1 else self._gather(row).max(axis=0).tolist()
 
     def _gather(self, row: Sequence[int]) -> np.ndarray:
         """Returns int64 `[workers, n]`, the row of each."""
