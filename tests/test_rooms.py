@@ -62,7 +62,7 @@ FILES_ALONE = {
     "large_images",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
-LARGE = {"data", "evaluation"}
+LARGE = {"data", "evaluation", "training"}
 MAX_ROOM, MAX_FILE, MAX_FUNCTION = 2500, 400, 60  # lines; a function's without its docstring
 
 

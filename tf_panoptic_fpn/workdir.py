@@ -37,7 +37,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # of another worker's start
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: the workdir cannot be written: {error.strerror}"

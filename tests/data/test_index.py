@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_dataset import CAR, PERSON, TinyDataset
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.data.index import batch_schedule, build_index, is_portrait
@@ -127,3 +128,13 @@ def test_the_order_is_the_same_for_ever():
         [1, 3],
         [0, 4],
     ]
+
+
+def test_the_digest_tells_data_sets_apart_wherever_they_lie(tmp_path):
+    digests = []
+    for name, category in (("a", CAR), ("b", CAR), ("c", PERSON)):
+        (tmp_path / name).mkdir()
+        tiny = TinyDataset(tmp_path / name)
+        tiny.add(np.ones((8, 8), int), {1: category})
+        digests.append(build_index(tiny.read()).digest())
+    assert digests[0] == digests[1] != digests[2]

@@ -20,6 +20,7 @@ from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.watch import Watch
+from tf_panoptic_fpn.training.workers import Workers
 from tf_panoptic_fpn.workdir import Workdir
 
 SETTINGS = ["train.steps=6", "train.checkpoint_every=4", "train.log_every=2"]
@@ -41,9 +42,9 @@ class Run:
         checkpoints = Checkpoints(self.model, self.optimizer, workdir.checkpoints, state=self.state)
         self.start = checkpoints.restore()
         self.settings = config.train
-        self.watch = Watch(
-            config, self.model, self.optimizer, self.state, checkpoints, workdir, self.start
-        )
+        alone = Workers(tf.distribute.get_strategy())
+        run = (config, self.model, self.optimizer, self.state, checkpoints, workdir, self.start)
+        self.watch = Watch(*run, alone)
 
     def go(self):
         batches = self.batches()

@@ -5,6 +5,8 @@ import re
 import sys
 import tempfile
 
+from tf_panoptic_fpn.errors import ConfigError
+
 # Its C++ writes these before it reads any level of logging: information, and that there is no GPU
 # (error 303 is that of a machine without a driver).
 _START = re.compile(
@@ -15,7 +17,17 @@ _START = re.compile(
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept."""
+    """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept.
+
+    Raises:
+        ConfigError: if `KERAS_BACKEND` names another backend than TensorFlow.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise ConfigError(
+            "`KERAS_BACKEND` must be unset or 'tensorflow' for this command; on other backends "
+            f"train with `fit` of the model. Received: {backend!r}"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return

@@ -31,11 +31,14 @@ def run(arguments: argparse.Namespace) -> None:
     from tf_panoptic_fpn.export.saved_model import export_model
     from tf_panoptic_fpn.inference.model_source import find_model
     from tf_panoptic_fpn.training.loop import train
+    from tf_panoptic_fpn.training.rendezvous import is_first_worker
     from tf_panoptic_fpn.workdir import Workdir
 
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or pathlib.Path("runs") / find_config(arguments.config).stem
     train(config, workdir)
+    if not is_first_worker():
+        return  # the first one evaluates and exports
     model = find_model(workdir)
     results = evaluate_run(model)
     export_model(model)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -53,6 +54,17 @@ class DatasetIndex:
     def void_label(self) -> int:
         """int, what stands for no class in `label_classes`: the largest value of its dtype."""
         return np.iinfo(self.label_classes.dtype).max
+
+    def digest(self) -> str:
+        """Returns what tells this data set from another, wherever the same files lie."""
+        content = hashlib.sha256(repr(self.categories).encode())
+        for field in dataclasses.fields(self):
+            values = getattr(self, field.name)
+            if field.name.endswith("_paths"):
+                content.update(b"\0".join(os.path.basename(path) for path in values))
+            elif isinstance(values, np.ndarray):
+                content.update(np.ascontiguousarray(values).data)
+        return content.hexdigest()
 
 
 def build_index(split: PanopticSplit) -> DatasetIndex:

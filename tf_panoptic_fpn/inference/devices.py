@@ -16,7 +16,7 @@ def replica_devices(replicas: int) -> list[str]:
     Raises:
         ConfigError: if TensorFlow already runs with fewer logical CPU devices.
     """
-    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
+    gpus = _local_devices("GPU") if tf.config.list_physical_devices("GPU") else []
     if gpus:
         return [gpu.name for gpu in gpus]
     if replicas > 1:
@@ -26,10 +26,17 @@ def replica_devices(replicas: int) -> list[str]:
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
             )
-    devices = tf.config.list_logical_devices("CPU")
+    devices = _local_devices("CPU")
     if len(devices) < replicas:
         raise ConfigError(
             f"`train.replicas` must be set before TensorFlow starts. Received: {replicas} replicas "
             f"and {len(devices)} running CPU device(s)"
         )
     return [device.name for device in devices[:replicas]]
+
+
+def _local_devices(kind: str) -> list[tf.config.LogicalDevice]:
+    """TensorFlow lists those of other workers of a run too."""
+    devices = tf.config.list_logical_devices(kind)
+    own_task = tf.DeviceSpec.from_string(tf.constant(0).device).task
+    return [d for d in devices if tf.DeviceSpec.from_string(d.name).task in (None, own_task)]

@@ -46,7 +46,8 @@ def crop_masks(
         outside the ground-truth box.
     """
     extent = gt_masks.shape[2]
-    masks, boxes = take_rows(gt_masks, matched_index), take_rows(gt_boxes, matched_index)
+    is_mask = ops.cast(gt_masks, "bool")  # no GPU gathers uint8
+    masks, boxes = take_rows(is_mask, matched_index), take_rows(gt_boxes, matched_index)
     (box_start, box_end), (roi_start, roi_end) = (ops.split(x, 2, axis=-1) for x in (boxes, rois))
     scale = extent / ops.maximum(box_end - box_start, MIN_SIZE)
     start = (roi_start - box_start) * scale - 0.5

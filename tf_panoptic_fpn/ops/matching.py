@@ -34,7 +34,7 @@ def match_boxes(
     iou = ops.where(valid, pairwise_iou(gt_boxes, boxes), -1)  # [B, N, A]
     best = ops.max(iou, axis=1)
     # Not of `iou` itself: of floats, Keras makes copies first, for a zero with a sign.
-    matched_index = ops.argmax(ops.cast(iou == best[:, None], "uint8"), axis=1)
+    matched_index = ops.argmax(iou == best[:, None], axis=1)
     positive = best >= high
     if allow_low_quality:
         best_of_gt = ops.max(iou, axis=2, keepdims=True)

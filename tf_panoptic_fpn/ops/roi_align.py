@@ -277,9 +277,13 @@ def _ragged_range(counts: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (row, place in its row), int32, of the elements of ragged rows of some lengths."""
     import tensorflow as tf
 
-    place = tf.raw_ops.RaggedRange(starts=0, limits=counts, deltas=1).rt_dense_values
+    # Not `RaggedRange`, which no GPU has.
     not_empty = tf.cast(tf.where(counts > 0)[:, 0], "int32")
-    return tf.gather(not_empty, tf.cumsum(tf.cast(place == 0, "int32")) - 1), place
+    starts = tf.gather(tf.cumsum(counts, exclusive=True), not_empty)
+    total = tf.reduce_sum(counts, keepdims=True)
+    is_start = tf.scatter_nd(starts[:, None], tf.ones_like(starts), total)
+    row = tf.cumsum(is_start) - 1  # of those that are not empty
+    return tf.gather(not_empty, row), tf.range(total[0]) - tf.gather(starts, row)
 
 
 def _bilinear_taps(points: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:

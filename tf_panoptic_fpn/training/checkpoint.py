@@ -29,6 +29,7 @@ class Checkpoints:
         model: the model, built.
         optimizer: the optimizer, built on the model's variables.
         folder: where the checkpoints are.
+        writes: bool; False: `save` does nothing, since another worker writes them.
         others: what else decides the future of the run, by name; each a `tf.Module`, a Keras object
             or a variable.
     """
@@ -38,9 +39,11 @@ class Checkpoints:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         folder: str | os.PathLike,
+        writes: bool = True,
         **others: Any,
     ) -> None:
         self.folder = pathlib.Path(folder)
+        self.writes = writes
         self.optimizer = optimizer
         self.variables = variables_by_name(model=model, optimizer=optimizer, **others)
         self.writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -97,6 +100,8 @@ class Checkpoints:
 
     def save(self, step: int) -> None:
         """Begins to write a checkpoint of `step` steps done; what fails is logged, not raised."""
+        if not self.writes:
+            return
         self.wait()
         with tf.device("CPU"):  # a copy, also of what is on another device
             values = [tf.identity(variable) for variable in self.variables.values()]

@@ -1,5 +1,6 @@
 """The training loop: `train(config, workdir)`."""
 
+import contextlib
 import math
 import os
 
@@ -23,13 +24,14 @@ from tf_panoptic_fpn.training.precision import (
     rematerialization,
 )
 from tf_panoptic_fpn.training.progress import progress_bar
-from tf_panoptic_fpn.training.replicas import build_strategy, distribute
+from tf_panoptic_fpn.training.replicas import build_strategy, distribute, plain_seeds
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.training.watch import Watch
 from tf_panoptic_fpn.training.weight_average import WeightAverage, average_in_use
+from tf_panoptic_fpn.training.workers import Workers
 from tf_panoptic_fpn.weights.initial_weights import InitialWeights, set_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -40,7 +42,8 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     Writes in `workdir`: `config.yaml`, `categories.json`, `metrics.jsonl`, `tensorboard/`,
     `checkpoints/`, with `evaluate.every` `pictures/`, with `evaluate.keep_best` `best.keras`, and
     at the end `model.keras`. All that the run and its evaluation will read is looked at before the
-    first step.
+    first step. Of several workers (`TF_CONFIG`, Slurm) the first one writes; the workdir must be a
+    folder that all of them have.
 
     Args:
         config: `Config`.
@@ -55,32 +58,45 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         DataError: if the data set cannot be read.
         WeightsError: if the initial weights cannot be read or do not fit.
         TrainingError: if `train.max_skipped` steps in a row had gradients that are not finite, or
-            no checkpoint can be restored, or the model cannot be written.
+            no checkpoint can be restored, the model cannot be written, or another worker ends or
+            does not come.
         StoppedBySignalError: after SIGTERM or SIGUSR1; what is done is saved.
     """
     workdir = Workdir(workdir)
-    workdir.create()
-    with only_run(workdir):
-        config = resolve_data(config, workdir.path)
-        check_continues(config, workdir)
-        initial = read_start(config, workdir)
-        index = load_checked_index(config)
-        save_config(config, workdir.config)
-        index.categories.save(workdir.categories)
-        _train(config, workdir, index, initial)
+    strategy = build_strategy(config.train.replicas)
+    workers = Workers(strategy)
+    with workers.ending_together(), contextlib.ExitStack() as stack:
+        workers.agree_on_start(config)
+        with workers.first_ahead():
+            workdir.create()
+            if workers.is_first:
+                stack.enter_context(only_run(workdir))
+            config = resolve_data(config, workdir.path)
+            check_continues(config, workdir)
+            initial = read_start(config, workdir)
+            index = load_checked_index(config)
+            if workers.is_first:
+                save_config(config, workdir.config)
+                index.categories.save(workdir.categories)
+        workers.agree({"training data": index.digest()})
+        _train(config, workdir, index, initial, workers)
     return config
 
 
 def _train(
-    config: Config, workdir: Workdir, index: DatasetIndex, initial: InitialWeights | None
+    config: Config,
+    workdir: Workdir,
+    index: DatasetIndex,
+    initial: InitialWeights | None,
+    workers: Workers,
 ) -> None:
     """Makes all that a run needs, does its steps and writes the model."""
+    strategy = workers.strategy
     settings = config.train
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = build_strategy(settings.replicas)
-    with strategy.scope(), rematerialization(settings):
+    with strategy.scope(), tf.variable_creator_scope(plain_seeds), rematerialization(settings):
         model = build_model(config.model, layer_dtype(settings))
         model.class_weights = class_weights(settings.class_weights, index.categories)
         optimizer = build_optimizer(config.optimizer, settings.steps)
@@ -88,15 +104,17 @@ def _train(
         loss_scale = build_loss_scale(settings)
         average = WeightAverage(model, settings.average_decay) if settings.average_decay else None
     state = RunState(loss_scale, average)
-    checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, state=state)
+    checkpoints = Checkpoints(model, optimizer, workdir.checkpoints, workers.is_first, state=state)
     start = checkpoints.restore()
+    workers.agree({"last checkpoint": start})
     if initial:
         set_initial_weights(model, initial, index.categories)
     is_done = start >= settings.steps or state.is_out_of_patience(config.evaluate.patience)
     if is_done and workdir.model.exists():
         return
 
-    watch = Watch(config, model, optimizer, state, checkpoints, workdir, start)
+    own_workdir = workers.own_workdir(workdir)
+    watch = Watch(config, model, optimizer, state, checkpoints, own_workdir, start, workers)
     dataset = training_dataset(
         index,
         config.data,
@@ -106,6 +124,8 @@ def _train(
         start_step=start,
         on_damaged=watch.problems.skip,
         on_error=watch.problems.stop,
+        worker=workers.index,
+        num_workers=workers.count,
     )
     dataset = distribute(dataset, strategy)
     train_step = build_train_step(
@@ -113,8 +133,10 @@ def _train(
     )
     with watch.begun():
         run_steps(settings, start, dataset, train_step, watch)
-    with average_in_use(average):
-        save_model(model, workdir.model)
+    if workers.is_first:
+        with average_in_use(average):
+            save_model(model, workdir.model)
+    workers.wait()
 
 
 def run_steps(
@@ -132,6 +154,7 @@ def run_steps(
     try:
         with progress_bar(settings, start) as progress:
             validation.run_if_due(start)  # if that was interrupted
+            watch.share()
             while done < settings.steps and not validation.is_out_of_patience:
                 with watch.profile.of(done + 1):
                     with log.timed("data"), watch.problems.explaining():
@@ -141,6 +164,7 @@ def run_steps(
                 watch.skipped.add(done, batch, window[-1])
                 progress.update(settings.batch_size)
                 validation.run_if_due(done)
+                watch.share()
                 is_last = (
                     done == settings.steps
                     or validation.is_out_of_patience

@@ -16,6 +16,7 @@ from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensors
 from tf_panoptic_fpn.training.gradients import losses_and_gradients
 from tf_panoptic_fpn.training.loss_scale import LossScale
+from tf_panoptic_fpn.training.replicas import pad_alike
 from tf_panoptic_fpn.training.weight_average import WeightAverage
 
 TrainStep = Callable[[Any], dict[str, tf.Tensor]]
@@ -64,6 +65,8 @@ def make_train_step(
     statistics = batch_statistics(model)
 
     def replica_gradients(batch: Tensors) -> tuple[Tensors, list[tf.Tensor], list[tf.Tensor]]:
+        if strategy.cluster_resolver is not None:
+            batch = pad_alike(batch)
         before = [tf.identity(variable.value) for variable in statistics]
         losses, gradients = differentiate(batch)
         losses, gradients = sum_over_replicas(losses), sum_over_replicas(gradients)

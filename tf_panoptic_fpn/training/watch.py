@@ -16,6 +16,7 @@ from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.stop_signals import StopSignals
 from tf_panoptic_fpn.training.validation import Validation
+from tf_panoptic_fpn.training.workers import Workers
 from tf_panoptic_fpn.workdir import Workdir
 
 
@@ -30,6 +31,7 @@ class Watch:
         checkpoints: `Checkpoints`.
         workdir: `Workdir`.
         start: int, steps done.
+        workers: `Workers`, of which the first evaluates while the others wait.
     """
 
     def __init__(
@@ -41,7 +43,13 @@ class Watch:
         checkpoints: Checkpoints,
         workdir: Workdir,
         start: int,
+        workers: Workers,
     ) -> None:
+        if not workers.is_first:
+            config = config.model_copy(
+                update={"evaluate": config.evaluate.model_copy(update={"every": 0})}
+            )
+        self.workers, self.state = workers, state
         self.problems = DataProblems()
         self.checkpoints = checkpoints
         self.signals = StopSignals()
@@ -51,6 +59,13 @@ class Watch:
             workdir, start, lambda step: last_rate(optimizer), model.trainable_variables
         )
         self.validation = Validation(config, model, state, workdir, self.log, self.signals.check)
+
+    def share(self) -> None:
+        """What one worker has learnt since the last step, a signal or a figure, all learn."""
+        since_best = int(self.state.validations_since_best.numpy()) if self.workers.is_first else 0
+        received, since_best = self.workers.largest([self.signals.received or 0, since_best])
+        self.signals.received = received or None
+        self.state.validations_since_best.assign(since_best)
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
