@@ -21,11 +21,11 @@ import tensorflow as tf
 from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import load_index, resolve_data
+from tf_panoptic_fpn.distribution.replicas import build_strategy
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.training.gradients import MODEL_INPUTS
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.precision import build_loss_scale, layer_dtype, rematerialization
-from tf_panoptic_fpn.training.replicas import build_strategy
 from tf_panoptic_fpn.training.step import build_train_step
 
 

@@ -38,6 +38,7 @@ ROOMS = (
     "inference",
     "evaluation",
     "export",
+    "distribution",
     "training",
     "analysis",
     "commands",
@@ -62,7 +63,7 @@ FILES_ALONE = {
     "large_images",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
-LARGE = {"data", "evaluation", "training"}
+LARGE = {"data", "evaluation"}
 MAX_ROOM, MAX_FILE, MAX_FUNCTION = 2500, 400, 60  # lines; a function's without its docstring
 
 

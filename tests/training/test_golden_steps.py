@@ -15,9 +15,9 @@ from small_model import (
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.config import OptimizerConfig
+from tf_panoptic_fpn.distribution.replicas import build_strategy
 from tf_panoptic_fpn.models import targets
 from tf_panoptic_fpn.training.optimizer import build_optimizer
-from tf_panoptic_fpn.training.replicas import build_strategy
 from tf_panoptic_fpn.training.step import make_train_step
 from tf_panoptic_fpn.weights.detectron2 import load_detectron2
 from tf_panoptic_fpn.weights.detectron2_layout import weight_plan

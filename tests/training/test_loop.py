@@ -13,6 +13,7 @@ from absl import logging
 from command_line import TINY, metrics
 
 from tf_panoptic_fpn import load_config
+from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.errors import DataError, StoppedBySignalError, TrainingError, exit_on_error
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.loop import run_steps
@@ -20,7 +21,6 @@ from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.watch import Watch
-from tf_panoptic_fpn.training.workers import Workers
 from tf_panoptic_fpn.workdir import Workdir
 
 SETTINGS = ["train.steps=6", "train.checkpoint_every=4", "train.log_every=2"]

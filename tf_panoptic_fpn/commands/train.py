@@ -26,12 +26,12 @@ def run(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from tf_panoptic_fpn.config import load_config
     from tf_panoptic_fpn.config.recipes import find_config
+    from tf_panoptic_fpn.distribution.rendezvous import is_first_worker
     from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
     from tf_panoptic_fpn.evaluation.report import format_table
     from tf_panoptic_fpn.export.saved_model import export_model
     from tf_panoptic_fpn.inference.model_source import find_model
     from tf_panoptic_fpn.training.loop import train
-    from tf_panoptic_fpn.training.rendezvous import is_first_worker
     from tf_panoptic_fpn.workdir import Workdir
 
     config = load_config(arguments.config, arguments.set)

@@ -11,6 +11,8 @@ from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
+from tf_panoptic_fpn.distribution.replicas import build_strategy, distribute, plain_seeds
+from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.errors import DataError, TrainingError
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
@@ -24,14 +26,12 @@ from tf_panoptic_fpn.training.precision import (
     rematerialization,
 )
 from tf_panoptic_fpn.training.progress import progress_bar
-from tf_panoptic_fpn.training.replicas import build_strategy, distribute, plain_seeds
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.step import TrainStep, build_train_step
 from tf_panoptic_fpn.training.watch import Watch
 from tf_panoptic_fpn.training.weight_average import WeightAverage, average_in_use
-from tf_panoptic_fpn.training.workers import Workers
 from tf_panoptic_fpn.weights.initial_weights import InitialWeights, set_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.distribution.replicas import pad_alike
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.conv_norm import batch_statistics
 from tf_panoptic_fpn.models.panoptic_fpn import TASKS, PanopticFPN
@@ -16,7 +17,6 @@ from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensors
 from tf_panoptic_fpn.training.gradients import losses_and_gradients
 from tf_panoptic_fpn.training.loss_scale import LossScale
-from tf_panoptic_fpn.training.replicas import pad_alike
 from tf_panoptic_fpn.training.weight_average import WeightAverage
 
 TrainStep = Callable[[Any], dict[str, tf.Tensor]]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.data_problems import DataProblems
@@ -16,7 +17,6 @@ from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.skipped_steps import SkippedSteps
 from tf_panoptic_fpn.training.stop_signals import StopSignals
 from tf_panoptic_fpn.training.validation import Validation
-from tf_panoptic_fpn.training.workers import Workers
 from tf_panoptic_fpn.workdir import Workdir
 
 

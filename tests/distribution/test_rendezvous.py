@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from tf_panoptic_fpn.errors import ConfigError, TrainingError
-from tf_panoptic_fpn.training.rendezvous import (
+from tf_panoptic_fpn.distribution.rendezvous import (
     find_cluster,
     is_first_worker,
     wait_for_all,
     worker_addresses,
     worker_index,
 )
+from tf_panoptic_fpn.errors import ConfigError, TrainingError
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.distribution.rendezvous import worker_addresses, worker_index
 from tf_panoptic_fpn.errors import ConfigError, TrainingError
-from tf_panoptic_fpn.training.rendezvous import worker_addresses, worker_index
 from tf_panoptic_fpn.workdir import Workdir
 
 # What another machine may have otherwise: the same files may lie elsewhere.

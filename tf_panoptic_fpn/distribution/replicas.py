@@ -7,15 +7,15 @@ import tensorflow as tf
 from tensorflow.python.distribute import numpy_dataset
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.devices import replica_devices
-from tf_panoptic_fpn.ops.replicas import num_replicas, sum_over_replicas
-from tf_panoptic_fpn.training.rendezvous import (
+from tf_panoptic_fpn.distribution.rendezvous import (
     find_cluster,
     wait_for_all,
     worker_addresses,
     worker_index,
 )
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.inference.devices import replica_devices
+from tf_panoptic_fpn.ops.replicas import num_replicas, sum_over_replicas
 
 # Longer than the first worker evaluates alone; the end of a worker is noticed within seconds.
 ANSWER_SECONDS = 3600
