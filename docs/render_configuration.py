@@ -123,6 +123,8 @@ def _value(field):
     """The type and the bounds of a value, in words."""
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
+    if "anyOf" in field:
+        return ", or ".join(_value(choice) for choice in field["anyOf"])
     if "prefixItems" in field:
         items = [_value(item) for item in field["prefixItems"]]
         return f"{len(items)} of {items[0]}"

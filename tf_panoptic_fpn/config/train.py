@@ -36,6 +36,9 @@ class TrainConfig(Section):
     batch_size: Count = setting(16, "images of a step, on all replicas together")
     accumulate: Count = setting(1, "micro-batches that each replica's images are trained on in")
     replicas: Count = setting(1, "logical CPU devices where there is no GPU; all GPUs otherwise")
+    gpu_memory: Literal["growth", "all"] | Count = setting(
+        "growth", "of each GPU: as it is needed, all at once, or a number of MB"
+    )
     seed: int = setting(0, "of the weights, the order of images and all draws", ge=0)
     deterministic: bool = setting(False, "a repeated run ends with the same weights, bit for bit")
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = setting(

@@ -113,7 +113,7 @@ def wait_for_all(addresses: Sequence[str], index: int, seconds: float = WAIT_SEC
                     f"{seconds:.0f} s: {', '.join(missing)}"
                 )
             if not logged:
-                logging.info("waiting for the workers %s", ", ".join(missing))
+                logging.warning("waiting for the workers %s", ", ".join(missing))
                 logged = True
             time.sleep(0.2)
 

@@ -35,6 +35,24 @@ def replica_devices(replicas: int) -> list[str]:
     return [device.name for device in devices[:replicas]]
 
 
+def limit_gpu_memory(limit: str | int) -> None:
+    """Says how much memory TensorFlow takes of each GPU; before it computes anything.
+
+    Args:
+        limit: "growth", as it is needed; "all", at once; or a number of MB.
+    """
+    if limit == "all":
+        return
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Refused where TensorFlow runs already.
+        with contextlib.suppress(RuntimeError):
+            if limit == "growth":
+                tf.config.experimental.set_memory_growth(gpu, True)
+            else:
+                device = tf.config.LogicalDeviceConfiguration(memory_limit=int(limit))
+                tf.config.set_logical_device_configuration(gpu, [device])
+
+
 def _local_devices(kind: str) -> list[tf.config.LogicalDevice]:
     """TensorFlow lists those of other workers of a run too."""
     devices = tf.config.list_logical_devices(kind)

@@ -14,12 +14,15 @@ from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.distribution.replicas import build_strategy, distribute, plain_seeds
 from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.errors import DataError, TrainingError
+from tf_panoptic_fpn.inference.devices import limit_gpu_memory
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.class_weights import class_weights
+from tf_panoptic_fpn.training.first_lines import first_lines
 from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.training.optimizer import build_optimizer
+from tf_panoptic_fpn.training.out_of_memory import explaining_memory
 from tf_panoptic_fpn.training.precision import (
     build_loss_scale,
     layer_dtype,
@@ -63,6 +66,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         StoppedBySignalError: after SIGTERM or SIGUSR1; what is done is saved.
     """
     workdir = Workdir(workdir)
+    limit_gpu_memory(config.train.gpu_memory)
     strategy = build_strategy(config.train.replicas)
     workers = Workers(strategy)
     with workers.ending_together(), contextlib.ExitStack() as stack:
@@ -113,6 +117,9 @@ def _train(
     if is_done and workdir.model.exists():
         return
 
+    if workers.is_first:
+        devices = strategy.extended.worker_devices
+        print(first_lines(settings, model, devices, len(index), start), flush=True)
     own_workdir = workers.own_workdir(workdir)
     watch = Watch(config, model, optimizer, state, checkpoints, own_workdir, start, workers)
     dataset = training_dataset(
@@ -159,7 +166,8 @@ def run_steps(
                 with watch.profile.of(done + 1):
                     with log.timed("data"), watch.problems.explaining():
                         batch = next(batches)
-                    window.append(train_step(batch))
+                    with explaining_memory(settings, watch.model, batch):
+                        window.append(train_step(batch))
                 done += 1
                 watch.skipped.add(done, batch, window[-1])
                 progress.update(settings.batch_size)

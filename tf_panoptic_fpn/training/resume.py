@@ -51,7 +51,7 @@ def check_continues(config: Config, workdir: Workdir) -> None:
                 f"another workdir. Received: {new.get(key)!r}"
             )
         if not key.startswith("data.shapes"):
-            logging.info("goes on with `%s` = %r, before %r", key, new.get(key), old.get(key))
+            logging.warning("goes on with `%s` = %r, before %r", key, new.get(key), old.get(key))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Watch:
                 update={"evaluate": config.evaluate.model_copy(update={"every": 0})}
             )
         self.workers, self.state = workers, state
+        self.model = model
         self.problems = DataProblems()
         self.checkpoints = checkpoints
         self.signals = StopSignals()
