@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 here = pathlib.Path(__file__).parent
 version = re.search(
-    r'__version__ = "(.+)"', (here / "tf_panoptic_fpn/__init__.py").read_text(encoding="utf-8")
+    r'__version__ = "(.+)"', (here / "tf_panoptic_fpn/version.py").read_text(encoding="utf-8")
 )
 CONFIGS = {
     "tf_panoptic_fpn.configs": "configs",

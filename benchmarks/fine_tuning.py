@@ -91,7 +91,7 @@ def settings_of(data, names, steps, overrides=()):
     schedule = [
         f"train.steps={steps}",
         f"optimizer.warmup_steps={min(steps // 4, 50)}",
-        f"optimizer.drop_steps=[{steps * 4 // 5}]",
+        f"optimizer.drop_steps=[{max(steps * 4 // 5, 1)}]",
     ]
     counts = [
         f"model.num_thing_classes={things}",

@@ -116,7 +116,7 @@ def check_command_line(line):
         mock.patch.object(ArgumentParser, "parse_args", parse),
         mock.patch.object(ArgumentParser, "error", refuse),
         mock.patch.object(sys, "argv", arguments),
-        mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.object(sys, "path", [str(ROOT / line.name.rpartition("/")[0]), *sys.path]),
         contextlib.suppress(SystemExit),
     ):
         try:

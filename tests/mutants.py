@@ -100,12 +100,12 @@ MUTANTS = {
         ],
     },
     "models/rpn_head.py": {
-        "models/test_initial_weights.py": [
+        "models/test_initializers.py": [
             ("RandomNormal(stddev=0.01)", "RandomNormal(stddev=0.02)"),
         ]
     },
     "models/fpn.py": {
-        "models/test_initial_weights.py": [
+        "models/test_initializers.py": [
             ("VarianceScaling(**XAVIER)", "GlorotUniform()"),
         ]
     },

@@ -50,6 +50,7 @@ TESTED_BY = {
     "export/export_saved_model.py": "tests/test_end_to_end.py",
     "export/tf_serving/client.py": "tests/export/test_serving_client.py",
     "docs/render_configuration.py": "tests/config/test_documents.py",
+    "benchmarks/evaluation.py": "tests/test_benchmarks.py",
     "benchmarks/evaluate.py": "tests/test_benchmarks.py",
     "benchmarks/fine_tuning.py": "tests/test_benchmarks.py",
     "benchmarks/index.py": "tests/test_benchmarks.py",

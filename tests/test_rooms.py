@@ -12,6 +12,7 @@ import tf_panoptic_fpn
 PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
 # From the ground up: a room imports from rooms further up in this list and from nothing below.
 ROOMS = (
+    "version",
     "errors",
     "messages",
     "schema",
@@ -44,6 +45,7 @@ ROOMS = (
     "commands",
 )
 FILES_ALONE = {
+    "version",
     "errors",
     "messages",
     "schema",

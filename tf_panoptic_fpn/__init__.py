@@ -6,6 +6,6 @@ command on files starts without TensorFlow and Keras.
 
 import lazy_loader
 
-__version__ = "0.2.0"
+from tf_panoptic_fpn.version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

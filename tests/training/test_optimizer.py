@@ -102,7 +102,9 @@ def test_the_backbone_has_its_own_rate_and_norms_do_not_decay(algorithm):
             expected = torch_sgd(before[i], gradients[i], rates, 0.8, decays[i])
         else:
             expected = adamw(before[i], gradients[i], rates, (0.8, 0.999), decays[i], 1e-8)
-        np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=2e-6, err_msg=variable.path)
+        # In float32 Adam's 1 - .999 has 6e-5 of rounding, and the step half of it.
+        atol = 2e-5 if algorithm == "adamw" else 2e-6
+        np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=atol, err_msg=variable.path)
 
 
 def test_keras_momentum_with_a_rate_for_the_backbone():

@@ -18,7 +18,8 @@ from tf_panoptic_fpn.formats.records import ImageRecord, Segment
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.training.loop import MetricsLog, train
+from tf_panoptic_fpn.training.log import MetricsLog
+from tf_panoptic_fpn.training.loop import train
 from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 

@@ -11,9 +11,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from tf_panoptic_fpn.errors import WeightsError
+from tf_panoptic_fpn.weight_files import checkpoint_files, unpickle
 from tf_panoptic_fpn.weight_files.checkpoint_files import read_checkpoint
 from tf_panoptic_fpn.weight_files.unpickle import LEGACY_MAGIC
-from tf_panoptic_fpn.weights import WeightsError, checkpoint_files, unpickle
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
 STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "BoolStorage": "b1"}

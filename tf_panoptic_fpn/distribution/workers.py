@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.distribution.rendezvous import worker_addresses, worker_index
 from tf_panoptic_fpn.errors import ConfigError, TrainingError
+from tf_panoptic_fpn.version import __version__
 from tf_panoptic_fpn.workdir import Workdir
 
 # What another machine may have otherwise: the same files may lie elsewhere.
@@ -71,7 +71,7 @@ class Workers:
         Raises:
             ConfigError: see `agree`.
         """
-        self.agree({"version of tf_panoptic_fpn": importlib.metadata.version("tf_panoptic_fpn")})
+        self.agree({"version of tf_panoptic_fpn": __version__})
         values = {
             f"`{section}.{key}`": value
             for section, keys in config.model_dump().items()

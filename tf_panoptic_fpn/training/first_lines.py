@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-import tf_panoptic_fpn
 from tf_panoptic_fpn.config import TrainConfig
+from tf_panoptic_fpn.version import __version__
 
 
 def first_lines(
@@ -28,7 +28,7 @@ def first_lines(
         start: int, steps done.
     """
     versions = {
-        "tf_panoptic_fpn": tf_panoptic_fpn.__version__,
+        "tf_panoptic_fpn": __version__,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": importlib.metadata.version("numpy"),
