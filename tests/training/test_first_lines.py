@@ -39,7 +39,7 @@ def test_first_lines(model):
 
 
 def test_a_step_that_does_not_fit(model):
-    settings = TrainConfig(batch_size=8, replicas=2, accumulate=2)
+    settings = TrainConfig(batch_size=8, accumulate=2)
     batch = {
         schema.IMAGES: np.zeros([4, 64, 96, 3], "float32"),
         schema.GT_MASKS: tf.zeros([4, 100, 112, 112], tf.uint8),

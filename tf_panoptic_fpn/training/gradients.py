@@ -36,7 +36,6 @@ def losses_and_gradients(
         accumulate: int, micro-batches that a replica's batch is split into.
         jit_compile: bool, compile with XLA: all of a micro-batch, or with several replicas, which
             XLA cannot sum over, the forward pass and the backward pass.
-
         loss_scale: multiplies the gradients, but not the losses that are returned; None for 1.
 
     Returns:

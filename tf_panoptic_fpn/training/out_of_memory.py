@@ -31,9 +31,9 @@ def explaining_memory(
     try:
         yield
     except tf.errors.ResourceExhaustedError:
-        _, height, width, _ = _local(batch[schema.IMAGES]).shape
+        share, height, width, _ = _local(batch[schema.IMAGES]).shape
         masks = _local(batch[schema.GT_MASKS])
-        images = settings.batch_size // settings.replicas // settings.accumulate
+        images = share // settings.accumulate
         weights = sum(w.shape.num_elements() for w in _values(model)) * 4 * COPIES
         raise TrainingError(
             f"A step does not fit into memory. Weights, gradients and momentum take "
