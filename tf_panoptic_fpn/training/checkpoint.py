@@ -44,7 +44,6 @@ class Checkpoints:
     ) -> None:
         self.folder = pathlib.Path(folder)
         self.writes = writes
-        self.optimizer = optimizer
         self.variables = variables_by_name(model=model, optimizer=optimizer, **others)
         self.writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.writing: concurrent.futures.Future | None = None
