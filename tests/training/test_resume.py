@@ -50,7 +50,7 @@ def test_what_may_not_change_is_named(workdir, override):
 )
 def test_what_may_change_is_said(workdir, override, monkeypatch):
     lines = []
-    monkeypatch.setattr(logging, "info", lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
     check_continues(load_config(TINY, [override]), workdir)
     assert len(lines) == 1 and f"`{override.split('=')[0]}`" in lines[0]
 
