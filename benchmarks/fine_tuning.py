@@ -9,9 +9,11 @@ after the last. What `--folder` holds of an earlier call is not done again.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
+import sys
 import tempfile
 import time
 
@@ -60,7 +62,9 @@ def main():
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--learning-rate", type=float, default=0.01, help="of the two compared")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    # What the runs say is not the benchmark's line.
+    said_elsewhere = contextlib.redirect_stdout(sys.stderr)
+    with tempfile.TemporaryDirectory() as temporary, said_elsewhere:
         folder = arguments.folder or pathlib.Path(temporary)
         camvid = arguments.samples / "camvid"
         base = folder / "base"
