@@ -16,7 +16,7 @@ from tf_panoptic_fpn.errors import TrainingError
 
 KEPT = 3
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends TensorFlow's own names
-STATE = "state/"  # files before version 0.3 have none of it
+STATE = "state/"  # files of version 0.1 have none of it
 
 
 class Checkpoints:

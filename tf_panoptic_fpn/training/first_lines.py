@@ -1,6 +1,7 @@
 """What a run says of itself before its first step."""
 
 import importlib.metadata
+import math
 import os
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ def first_lines(
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
     kind = tf.DeviceSpec.from_string(devices[0]).device_type
     compiled = ", compiled by XLA" if settings.jit_compile else ""
-    trained = sum(_size(weight) for weight in model.trainable_variables)
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_variables)
     epochs = settings.steps * settings.batch_size / num_images
     steps_an_epoch = num_images / settings.batch_size
     rows = {
@@ -47,7 +48,3 @@ def first_lines(
         "steps": f"{start:,} of {settings.steps:,} done, {epochs:,.1f} epochs in all",
     }
     return "\n".join(f"{name:<12} {text}" for name, text in rows.items())
-
-
-def _size(weight: keras.Variable) -> int:
-    return int(tf.TensorShape(weight.shape).num_elements())

@@ -29,11 +29,8 @@ SCALARS = (
     "peak_memory_bytes",
     *FOREGROUND,
 )
-STATISTICS = (
-    "gradient_norm",
-    "is_finite",
-    *FOREGROUND,
-)  # what a train step returns beside its losses
+# What a train step returns beside its losses.
+STATISTICS = ("gradient_norm", "is_finite", *FOREGROUND)
 
 
 class MetricsLog:

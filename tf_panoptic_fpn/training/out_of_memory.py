@@ -1,6 +1,7 @@
 """A step that does not fit into memory, and what would."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,11 +35,12 @@ def explaining_memory(
         share, height, width, _ = _local(batch[schema.IMAGES]).shape
         masks = _local(batch[schema.GT_MASKS])
         images = share // settings.accumulate
-        weights = sum(w.shape.num_elements() for w in _values(model)) * 4 * COPIES
+        trained = sum(math.prod(weight.shape) for weight in model.trainable_variables)
         raise TrainingError(
-            f"A step does not fit into memory. Weights, gradients and momentum take "
-            f"{_text(weights)}, {masks.shape[1]} masks an image {_text(_bytes(masks))} "
-            f"(`data.max_instances`), the pictures {_text(images * height * width * 12)}; "
+            "A step does not fit into memory. Weights, gradients and momentum take "
+            f"{_text(4 * COPIES * trained)}, {masks.shape[1]} masks an image "
+            f"{_text(_bytes(masks))} (`data.max_instances`), the pictures "
+            f"{_text(images * height * width * 12)}; "
             f"the rest is features of {images} image(s) of {height} x {width} at once: a larger "
             "`train.accumulate`, a smaller `train.batch_size` or `short_sides` of data.train, "
             "`train.rematerialize: true` or `train.precision: mixed_bfloat16` take less"
@@ -48,10 +50,6 @@ def explaining_memory(
 def _local(value: Any) -> tf.Tensor:
     """A tensor of the first replica."""
     return value.values[0] if hasattr(value, "values") else value
-
-
-def _values(model: keras.Model) -> list[tf.Variable]:
-    return [weight.value for weight in model.trainable_variables]
 
 
 def _bytes(tensor: tf.Tensor) -> int:
