@@ -69,6 +69,7 @@ def in_a_process(config, workdir, is_saving=False, draws=None):
     process = os.fork()
     if process == 0:
         status = 1
+        os.dup2(2, 1)  # What a run says is not this benchmark's line.
         try:
             # Half of the first run of a graph is Grappler's.
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
