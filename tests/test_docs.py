@@ -182,7 +182,8 @@ def _weights(place, goldens_dir, monkeypatch):
     return {}
 
 
-WITH_PYTHON = [page for page in PAGES if python_blocks(page)]
+# The page of other backends is run on one of them by tests/models/test_backend_fit.py.
+WITH_PYTHON = [page for page in PAGES if python_blocks(page) and page.stem != "other_backends"]
 
 
 @pytest.mark.slow
