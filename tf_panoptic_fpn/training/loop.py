@@ -20,6 +20,7 @@ from tf_panoptic_fpn.training.before_training import load_checked_index, read_st
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.class_weights import class_weights
 from tf_panoptic_fpn.training.first_lines import first_lines
+from tf_panoptic_fpn.training.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.out_of_memory import explaining_memory
@@ -117,8 +118,8 @@ def _train(
     if is_done and workdir.model.exists():
         return
 
+    devices = strategy.extended.worker_devices
     if workers.is_first:
-        devices = strategy.extended.worker_devices
         print(first_lines(settings, model, devices, len(index), start), flush=True)
     own_workdir = workers.own_workdir(workdir)
     watch = Watch(config, model, optimizer, state, checkpoints, own_workdir, start, workers)
@@ -138,7 +139,7 @@ def _train(
     train_step = build_train_step(
         model, optimizer, strategy, dataset.element_spec, config, start, loss_scale, average
     )
-    with watch.begun():
+    with watch.begun(), without_rewrites(devices):
         run_steps(settings, start, dataset, train_step, watch)
     if workers.is_first:
         with average_in_use(average):
