@@ -8,10 +8,11 @@ import typing
 import pytest
 
 from tf_panoptic_fpn import PanopticFPN, config
+from tf_panoptic_fpn.backbones import conv_norm
+from tf_panoptic_fpn.backbones.resnet import make_backbone
 from tf_panoptic_fpn.config.train import WeightSource
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.models import conv_norm, panoptic_fpn, semantic_head
-from tf_panoptic_fpn.models.panoptic_fpn import make_backbone
+from tf_panoptic_fpn.models import assembly, semantic_head
 from tf_panoptic_fpn.weights.convert import SOURCES
 
 
@@ -123,8 +124,8 @@ def choices(name):
 
 def test_the_choices_are_those_of_the_code():
     assert choices("norm") == conv_norm.NORMS
-    assert config.ModelConfig().tasks == panoptic_fpn.TASKS
-    assert choices("semantic_things") == panoptic_fpn.SEMANTIC_THINGS
+    assert config.ModelConfig().tasks == assembly.TASKS
+    assert choices("semantic_things") == assembly.SEMANTIC_THINGS
     assert choices("semantic_design") == semantic_head.DESIGNS
     assert choices("semantic_fuse") == semantic_head.FUSIONS
     assert set(typing.get_args(WeightSource)) == {"infer", *SOURCES}

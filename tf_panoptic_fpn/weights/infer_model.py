@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from tf_panoptic_fpn.backbones.resnet import BLOCKS, ResNet
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import BLOCKS, ResNet
 from tf_panoptic_fpn.weights.pytorch_names import IMAGENET_STD
 from tf_panoptic_fpn.weights.report import WeightsError
 from tf_panoptic_fpn.weights.source import BOTTOM_UP, STEM, Source
