@@ -12,13 +12,16 @@ from golden_training import losses_and_gradients
 from keras import ops
 from small_model import XY, make_cascade_model, stack_images
 
-from tf_panoptic_fpn import schema
+from tf_panoptic_fpn import load_config, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.training.optimizer import decays
-from tf_panoptic_fpn.weights.detectron2 import load_detectron2
-from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
+from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
+from tf_panoptic_fpn.weights import MODEL_ZOO
+from tf_panoptic_fpn.weights.detectron2 import detectron2_source, load_detectron2
+from tf_panoptic_fpn.weights.detectron2_layout import _INVERSES, weight_plan
+from tf_panoptic_fpn.weights.infer_model import infer_model
 
 TOLERANCE = 1e-9  # measured: losses 3e-15, gradients 9e-14, maps and boxes of the stages 2e-13
 STAGES = range(3)
@@ -192,3 +195,24 @@ def test_inference_in_float32(folder, model_32):
     expected = json.loads(str(golden["out_segments_json_0"]))
     ids = ops.convert_to_numpy(merged[schema.CATEGORY_IDS])[: int(merged[schema.NUM_SEGMENTS])]
     assert [s["category_id"] + (0 if s["isthing"] else 100) for s in expected] == list(ids)
+
+
+@pytest.mark.slow
+def test_the_published_model(folder):
+    """Read off its names and shapes, it is the recipe's, with the same names and shapes."""
+    zoo = json.loads((folder / "zoo_model.json").read_text())
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in zoo["shapes"].items()}
+    assert "detectron2/panoptic_fpn_R_101_dconv_cascade_gn_3x" in MODEL_ZOO
+    model = infer_model(detectron2_source(Checkpoint(arrays)))
+    received, frozen = {}, set()
+    for variable, (name, *_), convert in weight_plan(model):
+        value = np.broadcast_to(np.float32(0), variable.shape)
+        received[name] = list(_INVERSES[convert](value).shape)
+        if not variable.trainable:
+            frozen.add(name)
+    assert received == zoo["shapes"]
+    assert len(received) == 465
+    assert frozen == set(zoo["frozen"])
+    assert model.count_params() == zoo["parameters"] == 93950192
+    recipe = load_config("coco_r101_dconv_cascade_gn_3x").model.model_dump()
+    assert {**recipe, "rpn_top_k_train": (2000, 1000)} == model.config

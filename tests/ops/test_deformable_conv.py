@@ -1,4 +1,4 @@
-"""Deformable convolution against detectron2's in float64, and against a loop over its definition."""
+"""Deformable convolution against detectron2's in float64, and against a loop that defines it."""
 
 import itertools
 import math

@@ -166,7 +166,7 @@ def test_unknown_name():
 
 
 def test_entries():
-    assert len(MODEL_ZOO) == 7
+    assert len(MODEL_ZOO) == 8
     for name, entry in MODEL_ZOO.items():
         folder, config, _, file = entry.path.split("/")
         assert name == f"detectron2/{config}"
