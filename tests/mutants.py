@@ -26,8 +26,8 @@ MUTANTS = {
             ("RPN_IOU = (0.3, 0.7)", "RPN_IOU = (0.3, 0.72)"),
             ("RPN_IOU = (0.3, 0.7)", "RPN_IOU = (0.32, 0.7)"),
             ("RPN_IOU = (0.3, 0.7)", "RPN_IOU = (0.28, 0.7)"),
-            ("ROI_IOU = (0.5, 0.5)", "ROI_IOU = (0.5, 0.6)"),
-            ("ROI_IOU = (0.5, 0.5)", "ROI_IOU = (0.4, 0.4)"),
+            ("ROI_IOU = 0.5", "ROI_IOU = 0.6"),
+            ("ROI_IOU = 0.5", "ROI_IOU = 0.4"),
             ("RPN_POSITIVE_FRACTION = 0.5", "RPN_POSITIVE_FRACTION = 0.25"),
             ("ROI_FOREGROUND_FRACTION = 0.25", "ROI_FOREGROUND_FRACTION = 0.5"),
             (" & ~batch[schema.GT_IS_CROWD]", ""),
@@ -66,8 +66,8 @@ MUTANTS = {
     "models/box_head.py": {
         "models/test_proposals.py": [
             (
-                "boxes = clip_boxes(decode_boxes(deltas, boxes, BOX_DELTA_WEIGHTS), image_sizes)",
-                "boxes = decode_boxes(deltas, boxes, BOX_DELTA_WEIGHTS)",
+                "boxes = clip_boxes(decode_boxes(deltas, boxes, self.delta_weights), image_sizes)",
+                "boxes = decode_boxes(deltas, boxes, self.delta_weights)",
             ),
             ("axis=-1)[:, :, :-1]", "axis=-1)[:, :, 1:]"),
             ("probs > self.score_threshold", "probs > 0.1"),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.backbones.resnet import ResNet
 
 XY = [1, 0, 3, 2]  # xyxy <-> yxyx
 DETECTRON2_LOSSES = {  # ours: theirs
@@ -52,6 +52,39 @@ def make_small_model(**changes):
         "max_detections": 40,
     }
     return PanopticFPN(**{**options, **changes})
+
+
+CASCADE_OPTIONS = {
+    "num_thing_classes": 5,
+    "num_stuff_classes": 4,
+    "norm_groups": 8,
+    "fpn_channels": 16,
+    "fpn_norm": "group_norm",
+    "semantic_channels": 32,
+    "box_head_units": 64,
+    "class_agnostic_boxes": True,
+    "cascade_ious": (0.5, 0.6, 0.7),
+    "mask_head_channels": 16,
+    "mask_head_norm": "group_norm",
+    "rpn_top_k_train": (2000, 2000),
+    "rpn_top_k_test": (500, 200),
+    "max_detections": 40,
+}
+
+
+def make_cascade_model(**changes):
+    """detectron2's `panoptic_fpn_R_101_dconv_cascade_gn_3x` at R-50 and 1/8 width, untrained."""
+    backbone = ResNet(
+        50,
+        "group_norm",
+        stride_in_1x1=False,
+        stem_channels=16,
+        width=8,
+        norm_groups=8,
+        deformable_stages=(3, 4, 5),
+        name="backbone",
+    )
+    return PanopticFPN(**{"backbone": backbone, **CASCADE_OPTIONS, **changes})
 
 
 def make_batch(batch_size=4, size=(96, 128), num_instances=3, seed=0):

@@ -29,6 +29,7 @@ ROOMS = (
     "weight_files",
     "config",
     "visualize",
+    "backbones",
     "models",
     "weights",
     "metrics",

@@ -5,9 +5,9 @@ import pytest
 
 from tf_panoptic_fpn.analysis.costs import Costs, count_costs
 from tf_panoptic_fpn.analysis.feature_resolution import dilated_network, symmetric_decoder
+from tf_panoptic_fpn.backbones.resnet import make_backbone
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import make_backbone
 
 
 def test_layers_by_hand():

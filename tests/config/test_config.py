@@ -8,10 +8,11 @@ import typing
 import pytest
 
 from tf_panoptic_fpn import PanopticFPN, config
+from tf_panoptic_fpn.backbones import conv_norm
+from tf_panoptic_fpn.backbones.resnet import make_backbone
 from tf_panoptic_fpn.config.train import WeightSource
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.models import conv_norm, panoptic_fpn, semantic_head
-from tf_panoptic_fpn.models.panoptic_fpn import make_backbone
+from tf_panoptic_fpn.models import assembly, box_head, semantic_head
 from tf_panoptic_fpn.weights.convert import SOURCES
 
 
@@ -68,6 +69,21 @@ def test_saved_config_loads_equal(tmp_path):
         ("model: {fpn_groups: 0}", [], "`model.fpn_groups` must be 1 or above. Received: 0"),
         ("model: {tasks: [instance], fpn_groups: 2}", [], "1, or 2 with both tasks"),
         ("model: {fpn_groups: 2, fpn_channels: 127}", [], "a multiple of fpn_groups"),
+        ("model: {fpn_norm: group_norm, fpn_channels: 48}", [], "a multiple of the 32 norm_groups"),
+        (
+            "model: {mask_head_norm: group_norm, norm_groups: 3, semantic_channels: 96}",
+            [],
+            "of the 3",
+        ),
+        ("model: {backbone: resnet18, deformable_stages: [3]}", [], "resnet18 has no bottlenecks"),
+        ("model: {deformable_stages: [1]}", [], "`model.deformable_stages"),
+        ("model: {cascade_ious: [.5, .6]}", [], "`model.class_agnostic_boxes` must be true with"),
+        (
+            "model: {cascade_ious: [.5], class_agnostic_boxes: true, "
+            "cascade_delta_weights: [[10, 10, 5, 5], [20, 20, 10, 10]]}",
+            [],
+            "`model.cascade_delta_weights` must be empty, or a row for each of 1 cascade_ious",
+        ),
         ("model: {semantic_channels: 100}", [], "`model.semantic_channels` must be a multiple of"),
         ("model: {semantic_design: deep}", [], "`model.semantic_design` must be one of"),
         ("model: {semantic_fuse: max}", [], "`model.semantic_fuse` must be one of"),
@@ -123,10 +139,13 @@ def choices(name):
 
 def test_the_choices_are_those_of_the_code():
     assert choices("norm") == conv_norm.NORMS
-    assert config.ModelConfig().tasks == panoptic_fpn.TASKS
-    assert choices("semantic_things") == panoptic_fpn.SEMANTIC_THINGS
+    assert config.ModelConfig().tasks == assembly.TASKS
+    assert choices("semantic_things") == assembly.SEMANTIC_THINGS
     assert choices("semantic_design") == semantic_head.DESIGNS
     assert choices("semantic_fuse") == semantic_head.FUSIONS
+    assert choices("box_head") == tuple(box_head.DESIGNS)
+    for name in ("fpn_norm", "box_head_norm", "mask_head_norm"):
+        assert choices(name) == assembly.HEAD_NORMS
     assert set(typing.get_args(WeightSource)) == {"infer", *SOURCES}
     for name in choices("backbone"):
         make_backbone(name, "frozen_affine", 2, True)

@@ -17,7 +17,7 @@ def losses_and_gradients(model, golden):
 
     Args:
         model: a `PanopticFPN` with the goldens' weights.
-        golden: `train_a.npz` or `train_b.npz` as a dict.
+        golden: `train_a.npz` or `train_b.npz` as a dict, with the names of the plain model's.
     """
     images, sizes = stack_images(golden)
     semantic = stack_semantic(golden, sizes)
@@ -25,7 +25,11 @@ def losses_and_gradients(model, golden):
     # As the model's own targets: boxes have the dtype of its anchors and proposals.
     targets = keras.tree.map_structure(
         lambda x: ops.convert_to_tensor(x, model.compute_dtype if x.dtype == "float32" else None),
-        {**_load_targets(golden), "anchors": _stacked(golden, "rpn_matched_gt_boxes")[..., XY]},
+        {
+            **_load_targets(golden),
+            "anchors": _stacked(golden, "rpn_matched_gt_boxes")[..., XY],
+            "image_sizes": sizes,
+        },
     )
     with tf.GradientTape() as tape:
         dense = model.dense_outputs(images, sizes)
@@ -66,4 +70,15 @@ def _load_targets(golden):
         "is_valid": np.ones((2, 512), bool),
         "masks": masks,
         "is_foreground": classes[:, :128] < 5,
+        **_load_ground_truth(golden),
     }
+
+
+def _load_ground_truth(golden):
+    """What later stages of a cascade match their rois to."""
+    boxes, classes = np.zeros((2, 8, 4), np.float32), np.full((2, 8), -1, np.int32)
+    for i in range(2):
+        count = len(golden[f"gt_boxes_{i}"])
+        boxes[i, :count] = golden[f"gt_boxes_{i}"][:, XY]
+        classes[i, :count] = golden[f"gt_classes_{i}"]
+    return {"gt_boxes": boxes, "gt_classes": classes, "gt_is_valid": classes >= 0}

@@ -8,7 +8,7 @@ from keras import ops
 from small_model import TINY_OPTIONS, make_batch, make_tiny_model
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.backbones.resnet import ResNet
 
 LOSSES = ("rpn_class", "rpn_box", "class", "box", "mask", "semantic")
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from small_model import TINY_OPTIONS, make_batch, make_tiny_model
 
 from tf_panoptic_fpn import PanopticFPN, load_model, schema
-from tf_panoptic_fpn.models.resnet import BLOCKS, ResNet
+from tf_panoptic_fpn.backbones.resnet import BLOCKS, ResNet
 from tf_panoptic_fpn.training.optimizer import SGD
 
 

@@ -8,10 +8,9 @@ import pytest
 from keras import ops
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.models.conv_norm import Conv2D, ConvNorm
+from tf_panoptic_fpn.backbones.conv_norm import Conv2D, ConvNorm
+from tf_panoptic_fpn.backbones.resnet import ResNet, make_backbone
 from tf_panoptic_fpn.models.fpn import FPN
-from tf_panoptic_fpn.models.panoptic_fpn import make_backbone
-from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
 from tf_panoptic_fpn.ops.roi_align import roi_align
 

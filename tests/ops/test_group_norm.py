@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import GroupNorm
+from tf_panoptic_fpn.backbones.conv_norm import GroupNorm
 
 
 @pytest.mark.parametrize("case", ["a", "b"])

@@ -7,7 +7,7 @@ from gpu_kernels import gpu_kernels, ops_without_gpu_kernel
 from small_model import TINY_OPTIONS, make_batch, make_tiny_model
 
 from tf_panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.step import make_train_step
 

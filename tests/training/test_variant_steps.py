@@ -11,8 +11,9 @@ from float64 import float64
 from small_model import make_batch
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND, LOSS_NAMES, TASKS
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.backbones.resnet import ResNet
+from tf_panoptic_fpn.models.assembly import TASKS
+from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND, LOSS_NAMES
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.step import alternate_steps, make_train_step
 

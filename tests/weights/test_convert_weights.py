@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 
 from tf_panoptic_fpn import PanopticFPN, load_model
 from tf_panoptic_fpn import __main__ as command
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.commands import convert_weights as commands
 from tf_panoptic_fpn.errors import exit_on_error
-from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights import (
     WeightsError,

@@ -9,10 +9,10 @@ from foreign_checkpoints import to_mmdet, to_torchvision
 from keras import ops
 from small_model import make_small_model, make_tiny_model
 
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import TrainConfig
 from tf_panoptic_fpn.known_categories import coco_categories
-from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.weights import WeightsError, load_initial_weights, zoo
 from tf_panoptic_fpn.weights import initial_weights as module
 from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays

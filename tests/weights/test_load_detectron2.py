@@ -9,7 +9,7 @@ from keras import ops
 from small_model import make_small_model
 
 from tf_panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights import PREDICTORS, WeightsError, load_detectron2
 from tf_panoptic_fpn.weights.detectron2 import detectron2_source

@@ -7,7 +7,7 @@ from foreign_checkpoints import HEADS, TINY, to_mmdet, to_torchvision
 from keras import ops
 
 from tf_panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import ResNet
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.weight_files.checkpoint_files import Checkpoint
 from tf_panoptic_fpn.weights import (
     WeightsError,

@@ -166,11 +166,11 @@ def test_unknown_name():
 
 
 def test_entries():
-    assert len(MODEL_ZOO) == 7
+    assert len(MODEL_ZOO) == 8
     for name, entry in MODEL_ZOO.items():
         folder, config, _, file = entry.path.split("/")
         assert name == f"detectron2/{config}"
-        assert folder.startswith("COCO-") and file.startswith("model_final_")
+        assert folder.startswith(("COCO-", "Misc")) and file.startswith("model_final_")
         assert entry.licence == "CC BY-SA 3.0"
         assert entry.dataset == "coco"
 

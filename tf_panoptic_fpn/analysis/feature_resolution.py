@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import Conv2D, ConvNorm
+from tf_panoptic_fpn.backbones.conv_norm import Conv2D, ConvNorm
+from tf_panoptic_fpn.backbones.resnet import BLOCKS, BottleneckBlock, make_backbone
 from tf_panoptic_fpn.models.fpn import FPN
-from tf_panoptic_fpn.models.resnet import BLOCKS, BottleneckBlock, make_backbone
 
 NORM = "frozen_affine"
 WIDTH = 64

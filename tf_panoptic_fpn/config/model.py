@@ -17,7 +17,10 @@ from tf_panoptic_fpn.section import (
 ResNet = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 ResNeXt = Literal["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnext152_32x8d"]
 Norm = Literal["frozen_affine", "group_norm", "sync_batch_norm"]
+HeadNorm = Literal["none", "group_norm"]
+Stage = Literal[2, 3, 4, 5]
 Task = Literal["instance", "semantic"]
+DeltaWeights = tuple[Positive, Positive, Positive, Positive]
 Sizes = tuple[Positive, Positive, Positive, Positive, Positive]
 RGB = tuple[Float, Float, Float]
 Deviations = tuple[Positive, Positive, Positive]
@@ -39,8 +42,15 @@ class ModelConfig(Section):
     stride_in_1x1: bool = setting(
         True, "a bottleneck strides in its first 1x1, as in MSRA's weights"
     )
+    norm_groups: Count = setting(32, "groups of every group norm")
+    deformable_stages: tuple[Stage, ...] = setting(
+        (), "stages of bottlenecks whose 3x3 is deformable, such as [3, 4, 5]"
+    )
+    deformable_groups: Count = setting(1, "groups of channels with offsets of their own")
+    deformable_modulated: bool = setting(False, "a mask weighs each tap too (version 2)")
     fpn_channels: Count = setting(256, "channels of the pyramid")
     fpn_groups: int = setting(1, "2 gives each task half of the pyramid's channels", ge=1)
+    fpn_norm: HeadNorm = setting("none", "normalisation of the pyramid")
     semantic_channels: Count = setting(128, "width of the semantic branch", multiple_of=32)
     semantic_design: Literal["staged", "two_conv"] = setting(
         "staged", "Figure 3, or the early design"
@@ -49,8 +59,22 @@ class ModelConfig(Section):
     semantic_things: Literal["other", "all"] = setting(
         "other", "things as one class, or each its own"
     )
-    box_head_units: Count = setting(1024, "width of the box head's two layers")
+    box_head: Literal["two_fc", "four_conv_one_fc"] = setting(
+        "two_fc", "fully connected layers, or convolutions and one of them"
+    )
+    box_head_units: Count = setting(1024, "width of the box head's fully connected layers")
+    box_head_channels: Count = setting(256, "width of the box head's convolutions")
+    box_head_norm: HeadNorm = setting("none", "normalisation of the box head's convolutions")
+    class_agnostic_boxes: bool = setting(False, "all classes share the box deltas")
+    cascade_ious: tuple[Share, ...] = setting(
+        (), "a box head for each, with the IoU from which a roi is foreground: [.5, .6, .7]"
+    )
+    cascade_delta_weights: tuple[DeltaWeights, ...] = setting(
+        (), "of (dy, dx, dh, dw), a stage; empty: 1, 2, 3, ... times [10, 10, 5, 5]"
+    )
     mask_head_channels: Count = setting(256, "width of the mask head")
+    mask_head_convolutions: Count = setting(4, "3x3 convolutions of the mask head")
+    mask_head_norm: HeadNorm = setting("none", "normalisation of the mask head")
     anchor_sizes: Sizes = setting((32.0, 64.0, 128.0, 256.0, 512.0), "pixels, for P2 to P6")
     anchor_ratios: tuple[Positive, ...] = setting((0.5, 1.0, 2.0), "height / width", min_length=1)
     rpn_top_k_train: tuple[Count, Count] = setting((2000, 1000), "proposals before and after NMS")
@@ -96,4 +120,34 @@ class ModelConfig(Section):
     def channels_of_the_groups(self) -> Broken:
         if self.fpn_groups == 2 and self.fpn_channels % 2:
             return "fpn_channels", "a multiple of fpn_groups"
+        return None
+
+    @rule
+    def channels_of_the_norms(self) -> Broken:
+        normed = [("semantic_channels", "semantic" in self.tasks)]
+        normed += [("fpn_channels", self.fpn_norm != "none")]
+        normed += [("box_head_channels", self.box_head_norm != "none")]
+        normed += [("mask_head_channels", self.mask_head_norm != "none")]
+        for name, has_norm in normed:
+            if has_norm and getattr(self, name) % self.norm_groups:
+                return name, f"a multiple of the {self.norm_groups} norm_groups"
+        return None
+
+    @rule
+    def deformable_bottlenecks(self) -> Broken:
+        if self.deformable_stages and self.backbone in ("resnet18", "resnet34"):
+            return "deformable_stages", f"empty: {self.backbone} has no bottlenecks"
+        return None
+
+    @rule
+    def boxes_of_a_cascade(self) -> Broken:
+        if self.cascade_ious and not self.class_agnostic_boxes:
+            return "class_agnostic_boxes", "true with cascade_ious"
+        return None
+
+    @rule
+    def weights_of_the_stages(self) -> Broken:
+        weights, stages = len(self.cascade_delta_weights), len(self.cascade_ious)
+        if weights and weights != stages:
+            return "cascade_delta_weights", f"empty, or a row for each of {stages} cascade_ious"
         return None

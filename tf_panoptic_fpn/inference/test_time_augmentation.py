@@ -109,8 +109,7 @@ class AugmentedPredictor(Predictor):
         rois, roi_scores, _ = model.proposals(
             dense["features"], dense["rpn_logits"], dense["rpn_deltas"], sizes
         )
-        class_logits, deltas = model.box_head(_roi_features(dense), rois)
-        boxes, scores, classes, _ = model.detections(rois, roi_scores, class_logits, deltas, sizes)
+        boxes, scores, classes, _ = model.detect(dense["features"], rois, roi_scores, sizes)
         boxes = clip_boxes(scale_boxes(boxes, _scale(view.size, original)), original)
         if view.is_flipped:
             boxes = _flip_boxes(boxes, original[1])

@@ -1,10 +1,12 @@
 """The box head of Fast R-CNN on an FPN, and its detections."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.backbones.conv_norm import conv_relu
 from tf_panoptic_fpn.models.fpn import XAVIER
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, clip_boxes, decode_boxes
 from tf_panoptic_fpn.ops.gather import take_rows
@@ -19,27 +21,72 @@ NO_SCORE = float("-inf")
 CANDIDATES_PER_PROPOSAL = 4
 
 
+# Its 3x3 convolutions and fully connected layers.
+DESIGNS = {"two_fc": (0, 2), "four_conv_one_fc": (4, 1)}
+
+
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class BoxHead(keras.layers.Layer):
-    """RoIAlign 7x7, two fully connected layers, class logits and class-specific box deltas.
+    """RoIAlign 7x7, some layers, then class logits and box deltas.
 
     Args:
         num_classes: int K, thing classes; class K, the last, is background.
-        units: int, width of the two layers.
+        units: int, width of the fully connected layers.
         sampling_ratio: int, RoIAlign samples a bin and axis; 0 adapts to the roi's size.
+        design: "two_fc", two fully connected layers; or "four_conv_one_fc", four 3x3 convolutions
+            and one of them (Group Normalization, arXiv:1803.08494, section 4.2).
+        channels: int, width of the convolutions.
+        norm: "none", or "group_norm" after each convolution, which then has no bias.
+        norm_groups: int, groups of the norm.
+        class_agnostic: bool, whether all classes have the same deltas.
+        gradient_scale: float, factor of the gradient that the features get.
 
     Call: (features "P2".."P5", rois float32 `[B, R, 4]`) -> class logits `[B, R, K + 1]` and
-    deltas `[B, R, K, 4]` (dy, dx, dh, dw).
+    deltas `[B, R, K, 4]` (dy, dx, dh, dw), or `[B, R, 1, 4]` if `class_agnostic`.
+
+    Raises:
+        ValueError: if `design` is unknown.
     """
 
     def __init__(
-        self, num_classes: int, units: int = 1024, sampling_ratio: int = 0, **kwargs: Any
+        self,
+        num_classes: int,
+        units: int = 1024,
+        sampling_ratio: int = 0,
+        design: str = "two_fc",
+        channels: int = 256,
+        norm: str = "none",
+        norm_groups: int = 32,
+        class_agnostic: bool = False,
+        gradient_scale: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # the rois stay as they are
+        if design not in DESIGNS:
+            raise ValueError(
+                f"`box_head` must be one of {tuple(DESIGNS)}. Received: box_head={design!r}"
+            )
+        self.config = {
+            "num_classes": num_classes,
+            "units": units,
+            "sampling_ratio": sampling_ratio,
+            "design": design,
+            "channels": channels,
+            "norm": norm,
+            "norm_groups": norm_groups,
+            "class_agnostic": class_agnostic,
+            "gradient_scale": gradient_scale,
+        }
         self.num_classes = num_classes
+        self.num_deltas = 1 if class_agnostic else num_classes
         self.units = units
         self.sampling_ratio = sampling_ratio
-        for name in ("fc1", "fc2"):
+        num_convs, num_dense = DESIGNS[design]
+        self.convs = [
+            conv_relu(channels, norm, norm_groups, self.dtype_policy, f"conv{i + 1}")
+            for i in range(num_convs)
+        ]
+        for name in ("fc1", "fc2")[:num_dense]:
             initializer = keras.initializers.VarianceScaling(**XAVIER)
             layer = keras.layers.Dense(
                 units,
@@ -57,23 +104,39 @@ class BoxHead(keras.layers.Layer):
             **options,
         )
         self.deltas = keras.layers.Dense(
-            4 * num_classes,
+            4 * self.num_deltas,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
             name="deltas",
             **options,
         )
 
+    @property
+    def dense(self) -> list[keras.layers.Dense]:
+        """The fully connected layers."""
+        return [self.fc1] if self.convs else [self.fc1, self.fc2]
+
     def build(self, features_shape: dict[str, Shape], rois_shape: Shape | None = None) -> None:
-        self.fc1.build((None, 7 * 7 * features_shape["P2"][-1]))
-        for layer in (self.fc2, self.classes, self.deltas):
+        channels = features_shape["P2"][-1]
+        for conv in self.convs:
+            conv.build((None, 7, 7, channels))
+            channels = conv.filters
+        self.fc1.build((None, 7 * 7 * channels))
+        for layer in (*self.dense[1:], self.classes, self.deltas):
             layer.build((None, self.units))
 
     def call(self, features: Tensors, rois: Tensor) -> tuple[Tensor, Tensor]:
         batch, count = ops.shape(rois)[:2]
         x = roi_align(features, rois, 7, self.sampling_ratio)
-        x = ops.reshape(x, (batch, count, 7 * 7 * features["P2"].shape[-1]))
-        x = self.fc2(self.fc1(x))
-        return self.classes(x), ops.reshape(self.deltas(x), (batch, count, self.num_classes, 4))
+        if self.config["gradient_scale"] != 1:
+            x = _scale_gradient(x, self.config["gradient_scale"])
+        if self.convs:
+            x = ops.reshape(x, (batch * count, 7, 7, x.shape[-1]))
+            for conv in self.convs:
+                x = conv(x)
+        x = ops.reshape(x, (batch, count, 7 * 7 * x.shape[-1]))
+        for layer in self.dense:
+            x = layer(x)
+        return self.classes(x), ops.reshape(self.deltas(x), (batch, count, self.num_deltas, 4))
 
     def compute_output_spec(
         self, features: Tensors, rois: Tensor
@@ -82,16 +145,16 @@ class BoxHead(keras.layers.Layer):
         dtype = full_dtype(self.compute_dtype)
         return (
             keras.KerasTensor((batch, count, self.num_classes + 1), dtype=dtype),
-            keras.KerasTensor((batch, count, self.num_classes, 4), dtype=dtype),
+            keras.KerasTensor((batch, count, self.num_deltas, 4), dtype=dtype),
         )
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "units": self.units,
-            "sampling_ratio": self.sampling_ratio,
-        }
+        return {**super().get_config(), **self.config}
+
+
+def _scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """`x` itself, whose gradient is multiplied."""
+    return ops.custom_gradient(lambda x: (x, lambda upstream: upstream * factor))(x)
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -102,9 +165,11 @@ class Detections(keras.layers.Layer):
         score_threshold: float, only scores above it are detections.
         nms_iou: float, a box is suppressed by a better one of its class above this IoU.
         max_detections: int D.
+        delta_weights: 4 floats, see `decode_boxes`.
 
-    Call: (rois `[B, R, 4]`, roi scores `[B, R]` (-inf is padding), class logits `[B, R, K + 1]`,
-    deltas `[B, R, K, 4]`, image_sizes int32 `[B, 2]`) -> boxes float32 `[B, D, 4]`, scores float32
+    Call: (rois `[B, R, 4]`, roi scores `[B, R]` (-inf is padding), class logits `[B, R, K + 1]`, or
+    a list of them whose probabilities are averaged, deltas `[B, R, K or 1, 4]`, image_sizes int32
+    `[B, 2]`) -> boxes float32 `[B, D, 4]`, scores float32
     `[B, D]`, classes int32 `[B, D]` (-1 is padding), num_detections int32 `[B]`.
     """
 
@@ -113,10 +178,12 @@ class Detections(keras.layers.Layer):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
+        delta_weights: Sequence[float] = BOX_DELTA_WEIGHTS,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.score_threshold = score_threshold
+        self.delta_weights = tuple(delta_weights)
         self.nms_iou = nms_iou
         self.max_detections = max_detections
 
@@ -124,21 +191,25 @@ class Detections(keras.layers.Layer):
         self,
         rois: Tensor,
         roi_scores: Tensor,
-        class_logits: Tensor,
+        class_logits: Tensor | Sequence[Tensor],
         deltas: Tensor,
         image_sizes: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        batch, count, num_classes = ops.shape(rois)[0], rois.shape[1], deltas.shape[2]
+        stages = class_logits if isinstance(class_logits, (list, tuple)) else [class_logits]
+        probs = [ops.softmax(full_precision(logits), axis=-1)[:, :, :-1] for logits in stages]
+        probs = probs[0] if len(probs) == 1 else sum(probs) / len(probs)
+        batch, count, num_classes = ops.shape(rois)[0], rois.shape[1], probs.shape[2]
         total = count * num_classes
-        probs = ops.softmax(full_precision(class_logits), axis=-1)[:, :, :-1]
         usable = (probs > self.score_threshold) & (roi_scores[:, :, None] > NO_SCORE)
         scores = ops.reshape(ops.where(usable, probs, NO_SCORE), (batch, total))
         scores, indices = ops.top_k(scores, min(total, CANDIDATES_PER_PROPOSAL * count))
         classes = ops.cast(indices % num_classes, "int32")
-        deltas = ops.reshape(full_precision(deltas), (batch, total, 4))
-        deltas = take_rows(deltas, indices)
-        boxes = take_rows(rois, indices // num_classes)
-        boxes = clip_boxes(decode_boxes(deltas, boxes, BOX_DELTA_WEIGHTS), image_sizes)
+        rows = indices // num_classes
+        rows_of_deltas = indices if deltas.shape[2] == num_classes else rows
+        deltas = ops.reshape(full_precision(deltas), (batch, count * deltas.shape[2], 4))
+        deltas = take_rows(deltas, rows_of_deltas)
+        boxes = take_rows(rois, rows)
+        boxes = clip_boxes(decode_boxes(deltas, boxes, self.delta_weights), image_sizes)
         keep = nms(boxes, scores, self.nms_iou, groups=classes)
         scores = ops.where(keep, scores, NO_SCORE)
         missing = max(self.max_detections - scores.shape[1], 0)
@@ -158,7 +229,7 @@ class Detections(keras.layers.Layer):
         self,
         rois: Tensor,
         roi_scores: Tensor,
-        class_logits: Tensor,
+        class_logits: Tensor | Sequence[Tensor],
         deltas: Tensor,
         image_sizes: Tensor,
     ) -> tuple[keras.KerasTensor, ...]:
@@ -176,4 +247,5 @@ class Detections(keras.layers.Layer):
             "score_threshold": self.score_threshold,
             "nms_iou": self.nms_iou,
             "max_detections": self.max_detections,
+            "delta_weights": self.delta_weights,
         }

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import Conv2D
+from tf_panoptic_fpn.backbones.conv_norm import Conv2D, ConvNorm
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
@@ -18,25 +18,48 @@ class GroupedConv2D(Conv2D):
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class FPN(keras.layers.Layer):
-    """C2..C5 -> P2..P6: 1x1 laterals, nearest x2 top-down sum, 3x3 outputs, with bias, no ReLU.
+    """C2..C5 -> P2..P6: 1x1 laterals, nearest x2 top-down sum, 3x3 outputs, no ReLU.
 
     Args:
         channels: int, channels of every level.
         groups: int; each group of channels is a pyramid of its own, that reads all of C2..C5 and
             shares nothing with the others.
+        norm: "none", or "group_norm" after each convolution, which then has no bias.
+        norm_groups: int, groups of the norm.
 
     Call: dict "C2".."C5" -> dict "P2".."P6" of `[B, h, w, channels]`; P6 is every second cell of
     P5.
     """
 
-    def __init__(self, channels: int = 256, groups: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        channels: int = 256,
+        groups: int = 1,
+        norm: str = "none",
+        norm_groups: int = 32,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.groups = groups
+        self.norm = norm
+        self.norm_groups = norm_groups
         self.laterals = [self._conv(1, 1, f"lateral{level}") for level in range(2, 6)]
         self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
-    def _conv(self, kernel_size: int, groups: int, name: str) -> Conv2D:
+    def _conv(self, kernel_size: int, groups: int, name: str) -> Conv2D | ConvNorm:
+        if self.norm != "none":
+            return ConvNorm(
+                self.channels,
+                kernel_size,
+                self.norm,
+                groups=groups,
+                relu=False,
+                norm_groups=self.norm_groups,
+                initializer=XAVIER,
+                dtype=self.dtype_policy,
+                name=name,
+            )
         return GroupedConv2D(
             self.channels,
             kernel_size,
@@ -73,7 +96,13 @@ class FPN(keras.layers.Layer):
         return shapes
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels, "groups": self.groups}
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "groups": self.groups,
+            "norm": self.norm,
+            "norm_groups": self.norm_groups,
+        }
 
 
 def branch_features(features: Tensors, groups: int) -> tuple[Tensors, Tensors]:

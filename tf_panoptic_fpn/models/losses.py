@@ -71,17 +71,19 @@ def box_losses(
     matched_boxes: Tensor,
     is_valid: Tensor,
     class_weights: Sequence[float] | None = None,
+    delta_weights: Sequence[float] = BOX_DELTA_WEIGHTS,
 ) -> Terms:
     """Cross-entropy of all sampled rois, and L1 of the foreground ones' deltas of their class.
 
     Args:
         class_logits: float `[B, T, K + 1]`.
-        deltas: float `[B, T, K, 4]`.
+        deltas: float `[B, T, K, 4]`, or `[B, T, 1, 4]` for any class.
         rois: float32 `[B, T, 4]`.
         classes: int32 `[B, T]`; K is background.
         matched_boxes: float32 `[B, T, 4]`, ground truth of each foreground roi.
         is_valid: bool `[B, T]`; False is padding.
         class_weights: `[K + 1]`, weighs each roi in "class"; None for 1.
+        delta_weights: 4 floats, see `encode_boxes`.
 
     Returns:
         Dict "class", "box" of (sum, count), float32 scalars; count is that of all rois, in both,
@@ -89,13 +91,13 @@ def box_losses(
 
     Reference: Fast R-CNN, arXiv:1504.08083, equation 1.
     """
-    num_classes = deltas.shape[2]
+    num_classes, num_deltas = class_logits.shape[2] - 1, deltas.shape[2]
     class_logits, deltas = full_precision(class_logits), full_precision(deltas)
     entropy = ops.sparse_categorical_crossentropy(classes, class_logits, from_logits=True)
     is_foreground = is_valid & (classes < num_classes)
-    index = ops.minimum(classes, num_classes - 1)[:, :, None]
-    deltas = ops.squeeze(take_rows(deltas, index), axis=2)
-    error = _box_error(deltas, matched_boxes, rois, BOX_DELTA_WEIGHTS)
+    if num_deltas > 1:
+        deltas = take_rows(deltas, ops.minimum(classes, num_classes - 1)[:, :, None])
+    error = _box_error(ops.squeeze(deltas, axis=2), matched_boxes, rois, delta_weights)
     count = ops.sum(ops.cast(is_valid, entropy.dtype))
     return {
         "class": _weighted_sum(entropy, is_valid, classes, class_weights, count),
@@ -156,8 +158,9 @@ def weighted_losses(
     """Divides each (sum, count), 0 / 0 being 0, and weighs it.
 
     Args:
-        terms: dict of (sum, count): "rpn_class", "rpn_box", "class", "box", "mask", "semantic".
-        lambda_instance: weight of "class", "box" and "mask".
+        terms: dict of (sum, count): "rpn_class", "rpn_box", "class", "box", "mask", "semantic"; of
+            a cascade "class_stage0", "box_stage0", ...
+        lambda_instance: weight of "class", "box" and "mask", of each stage.
         lambda_semantic: weight of "semantic".
 
     Returns:
@@ -168,7 +171,7 @@ def weighted_losses(
     weights = dict.fromkeys(("class", "box", "mask"), lambda_instance)
     weights["semantic"] = lambda_semantic
     return {
-        name: weights.get(name, 1.0) * total / ops.maximum(count, 1.0)
+        name: weights.get(name.partition("_stage")[0], 1.0) * total / ops.maximum(count, 1.0)
         for name, (total, count) in terms.items()
     }
 

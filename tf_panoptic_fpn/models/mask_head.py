@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import MSRA, Conv2D
+from tf_panoptic_fpn.backbones.conv_norm import MSRA, Conv2D, conv_relu
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.roi_align import roi_align
@@ -36,12 +36,15 @@ class ClassConv2D(Conv2D):
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class MaskHead(keras.layers.Layer):
-    """RoIAlign 14x14, four 3x3 convolutions, a 2x2 deconvolution and one mask a class.
+    """RoIAlign 14x14, some 3x3 convolutions, a 2x2 deconvolution and one mask a class.
 
     Args:
         num_classes: int K, thing classes.
         channels: int, width of the head.
         sampling_ratio: int, RoIAlign samples a bin and axis; 0 adapts to the roi's size.
+        convolutions: int, 3x3 convolutions.
+        norm: "none", or "group_norm" after each of them, which then has no bias.
+        norm_groups: int, groups of the norm.
 
     Call: (features "P2".."P5", rois float32 `[B, R, 4]`, classes int32 `[B, R]`, num_rois int32
     `[B]`, the rest is padding) -> mask logits `[B, R, 28, 28]` of each roi's class. The logits of
@@ -49,35 +52,35 @@ class MaskHead(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_classes: int, channels: int = 256, sampling_ratio: int = 0, **kwargs: Any
+        self,
+        num_classes: int,
+        channels: int = 256,
+        sampling_ratio: int = 0,
+        convolutions: int = 4,
+        norm: str = "none",
+        norm_groups: int = 32,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # the rois stay as they are
         self.num_classes = num_classes
         self.channels = channels
         self.sampling_ratio = sampling_ratio
-        options = {
-            "activation": "relu",
-            "data_format": "channels_last",
-            "dtype": self.dtype_policy,
-        }
+        self.convolutions = convolutions
+        self.norm = norm
+        self.norm_groups = norm_groups
         self.convs = [
-            Conv2D(
-                channels,
-                3,
-                padding="same",
-                kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
-                name=f"conv{i + 1}",
-                **options,
-            )
-            for i in range(4)
+            conv_relu(channels, norm, norm_groups, self.dtype_policy, f"conv{i + 1}")
+            for i in range(convolutions)
         ]
         self.deconv = keras.layers.Conv2DTranspose(
             channels,
             2,
             strides=2,
             kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
+            activation="relu",
+            data_format="channels_last",
+            dtype=self.dtype_policy,
             name="deconv",
-            **options,
         )
         self.predictor = ClassConv2D(
             num_classes,
@@ -130,4 +133,7 @@ class MaskHead(keras.layers.Layer):
             "num_classes": self.num_classes,
             "channels": self.channels,
             "sampling_ratio": self.sampling_ratio,
+            "convolutions": self.convolutions,
+            "norm": self.norm,
+            "norm_groups": self.norm_groups,
         }

@@ -8,18 +8,12 @@ from keras import ops
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models import losses
-from tf_panoptic_fpn.models.box_head import BoxHead, Detections
+from tf_panoptic_fpn.models.assembly import ROI_LEVELS, TASKS, connect, detect, make_layers
+from tf_panoptic_fpn.models.cascade import cascade_losses
 from tf_panoptic_fpn.models.fit import FitModel
-from tf_panoptic_fpn.models.fpn import FPN, branch_features
+from tf_panoptic_fpn.models.fpn import branch_features
 from tf_panoptic_fpn.models.losses import Terms
-from tf_panoptic_fpn.models.mask_head import MaskHead
-from tf_panoptic_fpn.models.normalize import Normalize
-from tf_panoptic_fpn.models.proposals import Proposals
-from tf_panoptic_fpn.models.resnet import make_backbone
-from tf_panoptic_fpn.models.rpn_head import RPNHead
-from tf_panoptic_fpn.models.semantic_head import SemanticHead
 from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets, trim_padding
-from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
@@ -27,11 +21,18 @@ LOSS_NAMES = {
     "instance": ("rpn_class", "rpn_box", "class", "box", "mask"),
     "semantic": ("semantic",),
 }
-TASKS = tuple(LOSS_NAMES)
 FOREGROUND = ("foreground_anchors", "foreground_rois")  # positive examples among those sampled
-SEMANTIC_THINGS = ("other", "all")
 Dense = dict[str, Any]  # see `PanopticFPN.dense_outputs`
-ROI_LEVELS = ("P2", "P3", "P4", "P5")
+
+
+def loss_names(tasks: Sequence[str], num_stages: int = 0) -> list[str]:
+    """Names of a model's losses; a cascade has those of the box head for each stage."""
+    stages = [f"{name}_stage{i}" for i in range(num_stages) for name in ("class", "box")]
+    names = [name for task in tasks for name in LOSS_NAMES[task]]
+    if stages and "class" in names:
+        start = names.index("class")
+        names[start : start + 2] = stages
+    return names
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -62,16 +63,31 @@ class PanopticFPN(FitModel):
         freeze_at: int, stages of the backbone that are not trained: 1 the stem, 2 res2 too, ...
         stride_in_1x1: bool, whether a ResNet's bottlenecks stride in the first 1x1 convolution; a
             ResNeXt's stride in the 3x3.
+        norm_groups: int, groups of every group norm.
+        deformable_stages: of 2..5, the stages whose bottlenecks have a deformable 3x3.
+        deformable_groups: int, groups of channels with offsets of their own.
+        deformable_modulated: bool, whether a mask weighs each tap of theirs (version 2).
         fpn_channels: int, channels of P2..P6.
         fpn_groups: int, 1, or 2 to give the instance branch the first half of the channels and the
             semantic branch the second, each from a pyramid of its own.
+        fpn_norm: "none" or "group_norm".
         semantic_channels: int, width of the semantic branch.
         semantic_design: "staged" or "two_conv", see `SemanticHead`.
         semantic_fuse: "sum" or "concat" of the levels.
         semantic_things: what the semantic branch predicts beside stuff: "other", class 0 for every
             thing; or "all", the classes 0..K-1 for each. The merge discards either.
-        box_head_units: int, width of the box head's two layers.
+        box_head: "two_fc" or "four_conv_one_fc", see `BoxHead`.
+        box_head_units: int, width of the box head's fully connected layers.
+        box_head_channels: int, width of its convolutions.
+        box_head_norm: "none" or "group_norm", of its convolutions.
+        class_agnostic_boxes: bool, whether all classes have the same box deltas.
+        cascade_ious: IoU from which a roi is foreground, for each stage of a cascade of box heads,
+            such as (.5, .6, .7); empty for one head.
+        cascade_delta_weights: 4 floats a stage, factors of the deltas (dy, dx, dh, dw); empty
+            for 1, 2, 3, ... times (10, 10, 5, 5).
         mask_head_channels: int, width of the mask head.
+        mask_head_convolutions: int, its 3x3 convolutions.
+        mask_head_norm: "none" or "group_norm", of these.
         anchor_sizes: 5 sizes in pixels, for P2..P6.
         anchor_ratios: heights / widths of the anchors.
         rpn_top_k_train: proposals (before NMS a level, after NMS an image) in training.
@@ -90,8 +106,8 @@ class PanopticFPN(FitModel):
         **kwargs: `name`; and `dtype`, the policy of every layer, by default the global one.
 
     Raises:
-        ValueError: if an argument that names a choice has another value, or `fpn_groups` is 2 with
-            a single task.
+        ValueError: if an argument that names a choice has another value, `fpn_groups` is 2 with a
+            single task, or a cascade is not class-agnostic or lacks weights for a stage.
     """
 
     def __init__(
@@ -103,14 +119,27 @@ class PanopticFPN(FitModel):
         norm: str = "frozen_affine",
         freeze_at: int = 2,
         stride_in_1x1: bool = True,
+        norm_groups: int = 32,
+        deformable_stages: Sequence[int] = (),
+        deformable_groups: int = 1,
+        deformable_modulated: bool = False,
         fpn_channels: int = 256,
         fpn_groups: int = 1,
+        fpn_norm: str = "none",
         semantic_channels: int = 128,
         semantic_design: str = "staged",
         semantic_fuse: str = "sum",
         semantic_things: str = "other",
+        box_head: str = "two_fc",
         box_head_units: int = 1024,
+        box_head_channels: int = 256,
+        box_head_norm: str = "none",
+        class_agnostic_boxes: bool = False,
+        cascade_ious: Sequence[float] = (),
+        cascade_delta_weights: Sequence[Sequence[float]] = (),
         mask_head_channels: int = 256,
+        mask_head_convolutions: int = 4,
+        mask_head_norm: str = "none",
         anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rpn_top_k_train: Sequence[int] = (2000, 1000),
@@ -132,49 +161,22 @@ class PanopticFPN(FitModel):
         for name in ("self", "kwargs", "__class__"):
             del config[name]
 
-        _check_choices(tasks, fpn_groups, semantic_things)
-        policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
-
         # === Layers ===
-        if isinstance(backbone, str):
-            backbone = make_backbone(backbone, norm, freeze_at, stride_in_1x1, policy)
-        normalize = Normalize(pixel_mean, pixel_std, dtype=policy, name="normalize")
-        fpn = FPN(fpn_channels, fpn_groups, dtype=policy, name="fpn")
-        # None without the task.
-        semantic_head: Any = _make_semantic_head(config, policy) if "semantic" in tasks else None
-        instance_layers: Any = (None,) * 5
-        if "instance" in tasks:
-            instance_layers = _make_instance_layers(config, policy)
+        policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
+        layers = make_layers(config, policy)
 
         # === Functional model ===
-        dtype = full_dtype(policy.compute_dtype)
-        images = keras.Input((None, None, 3), dtype=dtype, name=schema.IMAGES)
-        image_sizes = keras.Input((2,), dtype="int32", optional=True, name=schema.IMAGE_SIZES)
-        x, sizes = normalize(images, image_sizes)
-        features, semantic_features = branch_features(fpn(backbone(x)), fpn_groups)
-        outputs = {}
-        if "instance" in tasks:
-            outputs = _connect_instance_branch(features, sizes, instance_layers)
-        if "semantic" in tasks:
-            outputs[schema.SEMANTIC_LOGITS] = semantic_head(semantic_features)
-        super().__init__(
-            inputs={schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes},
-            outputs=outputs,
-            **kwargs,
-        )
+        inputs, outputs = connect(layers, config, policy)
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===
         self.dtype_policy = policy
         self.config = config
-        self.normalize = normalize
-        self.backbone = backbone
-        self.fpn = fpn
-        self.semantic_head = semantic_head
-        self.rpn_head, self.proposals, self.box_head, *rest = instance_layers
-        self.detections, self.mask_head = rest
+        for name, layer in layers.items():
+            setattr(self, name, layer)
         self.seed_generator = keras.random.SeedGenerator(0)
         self.loss_trackers = [
-            keras.metrics.Mean(name=name) for task in tasks for name in LOSS_NAMES[task]
+            keras.metrics.Mean(name=name) for name in loss_names(tasks, len(cascade_ious))
         ]
 
     @property
@@ -215,6 +217,20 @@ class PanopticFPN(FitModel):
         if self.semantic_head is not None:
             dense["semantic_logits"] = self.semantic_head(semantic_features)
         return dense
+
+    def detect(
+        self, features: Tensors, rois: Tensor, roi_scores: Tensor, image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Detections of proposals, through the box head or the cascade; see `Detections`.
+
+        Args:
+            features: those of the instance branch.
+            rois: float32 `[B, R, 4]`.
+            roi_scores: float32 `[B, R]`; -inf is padding.
+            image_sizes: int32 `[B, 2]`.
+        """
+        features = {name: features[name] for name in ROI_LEVELS}
+        return detect(self.box_head, self.detections, features, rois, roi_scores, image_sizes)
 
     def loss_terms(self, dense: Dense, batch: Tensors, tasks: Sequence[str] | None = None) -> Terms:
         """Assigns and samples targets and returns every loss as (sum, count).
@@ -260,7 +276,9 @@ class PanopticFPN(FitModel):
             batch,
             self.config["rois_per_image"],
             self.config["num_thing_classes"],
+            *self.config["cascade_ious"][:1],
         )
+        targets["image_sizes"] = dense["image_sizes"]
         for name, is_foreground in zip(
             FOREGROUND, (labels == 1, targets["is_foreground"]), strict=True
         ):
@@ -285,7 +303,6 @@ class PanopticFPN(FitModel):
         """The heads' losses for sampled rois, see `targets.roi_targets`."""
         features = {name: features[name] for name in ROI_LEVELS}
         rois, classes = targets["rois"], targets["classes"]
-        class_logits, deltas = self.box_head(features, rois)
         is_foreground = targets["is_foreground"]
         slots = is_foreground.shape[1]
         mask_logits = self.mask_head(
@@ -296,17 +313,19 @@ class PanopticFPN(FitModel):
             ops.sum(ops.cast(is_foreground, "int32"), axis=1),
         )
         return {
-            **losses.box_losses(
-                class_logits,
-                deltas,
-                rois,
-                classes,
-                targets["matched_boxes"],
-                targets["is_valid"],
-                self.class_weights.things if self.class_weights else None,
-            ),
+            **self._box_loss_terms(features, targets),
             **losses.mask_loss(mask_logits, targets["masks"], is_foreground),
         }
+
+    def _box_loss_terms(self, features: Tensors, targets: Tensors) -> Terms:
+        class_weights = self.class_weights.things if self.class_weights else None
+        if self.config["cascade_ious"]:
+            return cascade_losses(self.box_head, features, targets, class_weights)
+        class_logits, deltas = self.box_head(features, targets["rois"])
+        keys = ("rois", "classes", "matched_boxes", "is_valid")
+        return losses.box_losses(
+            class_logits, deltas, *(targets[key] for key in keys), class_weights
+        )
 
     def weighted_losses(self, terms: Terms) -> Tensors:
         """`losses.weighted_losses` with this model's lambdas."""
@@ -329,72 +348,3 @@ class PanopticFPN(FitModel):
                 config["backbone"], custom_objects=custom_objects
             )
         return cls(**config)
-
-
-def _make_semantic_head(config: dict[str, Any], dtype: Any) -> SemanticHead:
-    others = 1 if config["semantic_things"] == "other" else config["num_thing_classes"]
-    return SemanticHead(
-        config["num_stuff_classes"] + others,
-        config["semantic_channels"],
-        config["semantic_design"],
-        config["semantic_fuse"],
-        dtype=dtype,
-        name="semantic_head",
-    )
-
-
-def _make_instance_layers(config: dict[str, Any], dtype: Any) -> tuple:
-    """RPN head, proposals, box head, detections and mask head."""
-    num_classes, sampling = config["num_thing_classes"], config["roi_sampling_ratio"]
-    return (
-        RPNHead(len(config["anchor_ratios"]), dtype=dtype, name="rpn_head"),
-        Proposals(
-            config["anchor_sizes"],
-            config["anchor_ratios"],
-            config["rpn_top_k_train"],
-            config["rpn_top_k_test"],
-            config["rpn_nms_iou"],
-            dtype=dtype,
-            name="proposals",
-        ),
-        BoxHead(num_classes, config["box_head_units"], sampling, dtype=dtype, name="box_head"),
-        Detections(
-            config["score_threshold"],
-            config["nms_iou"],
-            config["max_detections"],
-            dtype=dtype,
-            name="detections",
-        ),
-        MaskHead(
-            num_classes, config["mask_head_channels"], sampling, dtype=dtype, name="mask_head"
-        ),
-    )
-
-
-def _connect_instance_branch(features: Tensors, image_sizes: Tensor, layers: tuple) -> Tensors:
-    """Inference, from the feature maps to the detections and their masks."""
-    rpn_head, proposals, box_head, detections, mask_head = layers
-    rois, roi_scores, _ = proposals(features, *rpn_head(features), image_sizes)
-    features = {name: features[name] for name in ROI_LEVELS}
-    class_logits, deltas = box_head(features, rois)
-    boxes, scores, classes, count = detections(rois, roi_scores, class_logits, deltas, image_sizes)
-    return {
-        schema.BOXES: boxes,
-        schema.SCORES: scores,
-        schema.CLASSES: classes,
-        schema.NUM_DETECTIONS: count,
-        schema.MASK_PROBS: ops.sigmoid(mask_head(features, boxes, classes, count)),
-    }
-
-
-def _check_choices(tasks: Sequence[str], fpn_groups: int, semantic_things: str) -> None:
-    if not tasks or sorted(tasks) != sorted(set(tasks) & set(TASKS)):
-        raise ValueError(f"`tasks` must be one or both of {TASKS}. Received: {tasks}")
-    if fpn_groups not in (1, 2) or fpn_groups > len(tasks):
-        raise ValueError(
-            f"`fpn_groups` must be 1, or 2 with both tasks. Received: {fpn_groups} with {tasks}"
-        )
-    if semantic_things not in SEMANTIC_THINGS:
-        raise ValueError(
-            f"`semantic_things` must be one of {SEMANTIC_THINGS}. Received: {semantic_things!r}"
-        )

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import Conv2D
+from tf_panoptic_fpn.backbones.conv_norm import Conv2D
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 

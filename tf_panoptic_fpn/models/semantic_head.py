@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import MSRA, Conv2D, ConvNorm
+from tf_panoptic_fpn.backbones.conv_norm import MSRA, Conv2D, ConvNorm
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
@@ -23,12 +23,13 @@ class SemanticHead(keras.layers.Layer):
 
     Args:
         num_classes: int S.
-        channels: int, width of the branch; a multiple of 32.
+        channels: int, width of the branch; a multiple of `norm_groups`.
         design: "staged", one convolution before each bilinear x2, as in Figure 3; or "two_conv",
             the early design of Table 1b: two convolutions on each level, then one bilinear
             upsampling to stride 4. The paper names the normalisation and the width of that entry
             nowhere; here they are those of Figure 3.
         fuse: "sum" or "concat" of the levels.
+        norm_groups: int, groups of the norms.
 
     Call: dict "P2".."P5" -> float `[B, H/4, W/4, S]`.
 
@@ -44,6 +45,7 @@ class SemanticHead(keras.layers.Layer):
         channels: int = 128,
         design: str = "staged",
         fuse: str = "sum",
+        norm_groups: int = 32,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,9 +57,17 @@ class SemanticHead(keras.layers.Layer):
         self.channels = channels
         self.design = design
         self.fuse = fuse
+        self.norm_groups = norm_groups
         self.branches = [
             [
-                ConvNorm(channels, 3, "group_norm", dtype=self.dtype_policy, name=f"p{level}_{i}")
+                ConvNorm(
+                    channels,
+                    3,
+                    "group_norm",
+                    norm_groups=norm_groups,
+                    dtype=self.dtype_policy,
+                    name=f"p{level}_{i}",
+                )
                 for i in range(2 if design == "two_conv" else max(level - 2, 1))
             ]
             for level in range(2, 6)
@@ -105,4 +115,5 @@ class SemanticHead(keras.layers.Layer):
             "channels": self.channels,
             "design": self.design,
             "fuse": self.fuse,
+            "norm_groups": self.norm_groups,
         }

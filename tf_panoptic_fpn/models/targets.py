@@ -12,7 +12,7 @@ from tf_panoptic_fpn.ops.sampling import sample_labels, sample_rois
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 RPN_IOU = (0.3, 0.7)
-ROI_IOU = (0.5, 0.5)
+ROI_IOU = 0.5
 RPN_POSITIVE_FRACTION = 0.5
 ROI_FOREGROUND_FRACTION = 0.25
 ROW_PADDING = {
@@ -54,6 +54,7 @@ def roi_targets(
     batch: Tensors,
     num_samples: int,
     num_classes: int,
+    foreground_iou: float = ROI_IOU,
 ) -> Tensors:
     """Adds the ground truth to the proposals, matches them and samples some in each image.
 
@@ -64,12 +65,14 @@ def roi_targets(
         batch: dict of `schema`: GT_BOXES, GT_CLASSES, GT_IS_CROWD, GT_MASKS, IMAGE_SEEDS.
         num_samples: int T, rois sampled in an image, at most a quarter of them foreground.
         num_classes: int K.
+        foreground_iou: float, below it a roi is background.
 
     Returns:
         Dict: `rois` float32 `[B, T, 4]`, foreground first; `classes` int32 `[B, T]` (K is
         background); `matched_boxes` float32 `[B, T, 4]`; `is_valid` bool `[B, T]`;
         `masks` float32 `[B, T/4, 28, 28]` and `is_foreground` bool `[B, T/4]`, both for the first
-        quarter, which holds every foreground roi.
+        quarter, which holds every foreground roi; and what rois are matched to: `gt_boxes`
+        `[B, N, 4]`, `gt_classes` and `gt_is_valid` `[B, N]`.
 
     Reference: Fast R-CNN, arXiv:1504.08083, section 2.3.
     """
@@ -80,7 +83,10 @@ def roi_targets(
     is_candidate = ops.concatenate([proposal_scores > float("-inf"), gt_valid], axis=1)
     gt_keys = -1 - ops.cumsum(ops.ones_like(batch[schema.GT_CLASSES]), axis=1)
     keys = ops.concatenate([anchor_indices, gt_keys], axis=1)
-    matched, labels = match_boxes(gt_boxes, gt_valid, candidates, ROI_IOU, allow_low_quality=False)
+    thresholds = (foreground_iou, foreground_iou)
+    matched, labels = match_boxes(
+        gt_boxes, gt_valid, candidates, thresholds, allow_low_quality=False
+    )
     max_foreground = int(num_samples * ROI_FOREGROUND_FRACTION)
     indices, is_foreground, is_valid = sample_rois(
         ops.where(is_candidate, labels, -1),
@@ -106,6 +112,9 @@ def roi_targets(
         "is_valid": is_valid,
         "masks": ops.stop_gradient(masks),
         "is_foreground": is_foreground[:, :max_foreground],
+        "gt_boxes": gt_boxes,
+        "gt_classes": batch[schema.GT_CLASSES],
+        "gt_is_valid": gt_valid,
     }
 
 

@@ -4,8 +4,8 @@ import contextlib
 
 import keras
 
+from tf_panoptic_fpn.backbones.resnet import block_names
 from tf_panoptic_fpn.config import TrainConfig
-from tf_panoptic_fpn.models.resnet import block_names
 from tf_panoptic_fpn.training.loss_scale import LossScale
 
 

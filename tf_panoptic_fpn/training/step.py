@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_panoptic_fpn.backbones.conv_norm import batch_statistics
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.distribution.replicas import pad_alike
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.models.conv_norm import batch_statistics
-from tf_panoptic_fpn.models.panoptic_fpn import TASKS, PanopticFPN
+from tf_panoptic_fpn.models.assembly import TASKS
+from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensors
 from tf_panoptic_fpn.training.gradients import losses_and_gradients

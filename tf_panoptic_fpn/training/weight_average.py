@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import batch_statistics
+from tf_panoptic_fpn.backbones.conv_norm import batch_statistics
 
 
 class WeightAverage(tf.Module):

@@ -31,7 +31,7 @@ RULES = (
         r"((?:backbone\.(?:bottom_up|fpn_)|proposal_generator\.|sem_seg_head\.).*)",
         r"\1",
     ),
-    (r"(roi_heads\.(?:box_head\.fc[12]|box_predictor|mask_head\.(?!\d)).*)", r"\1"),
+    (r"(roi_heads\.(?:box_head\.(?:\d\.)?(?:fc|conv)\d|box_predictor|mask_head\.(?!\d)).*)", r"\1"),
     (
         rf"(?:res_)?conv1_({_C2_ENDS})",
         lambda match: f"{BOTTOM_UP}.stem.conv1.{_ENDS[match[1]]}",

@@ -11,9 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import ChannelAffine
+from tf_panoptic_fpn.backbones.conv_norm import ChannelAffine, ConvNorm
+from tf_panoptic_fpn.backbones.deformable_conv import DeformableConv2D
+from tf_panoptic_fpn.backbones.resnet import ResNet
+from tf_panoptic_fpn.models.box_head import BoxHead
+from tf_panoptic_fpn.models.cascade import CascadeBoxHead
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.weights.report import WeightsError
 from tf_panoptic_fpn.weights.source import BOTTOM_UP, NORM_EPSILON
 
@@ -37,8 +40,8 @@ def weight_plan(model: PanopticFPN) -> Plan:
         )
     yield from _backbone_plan(model.backbone)
     for i in range(4):
-        yield from _layer(model.fpn.laterals[i], f"backbone.fpn_lateral{i + 2}", _kernel)
-        yield from _layer(model.fpn.outputs[i], f"backbone.fpn_output{i + 2}", _kernel)
+        yield from _conv(model.fpn.laterals[i], f"backbone.fpn_lateral{i + 2}")
+        yield from _conv(model.fpn.outputs[i], f"backbone.fpn_output{i + 2}")
     if getattr(model, "semantic_head", None) is not None:
         for i, branch in enumerate(model.semantic_head.branches):
             for j, conv in enumerate(branch):  # odd positions hold the upsampling there
@@ -85,6 +88,8 @@ def _backbone_plan(backbone: ResNet) -> Plan:
             prefix = f"{BOTTOM_UP}.{stage}.{i}"
             for j, conv in enumerate(block.branch, start=1):
                 yield from _conv_norm(conv, f"{prefix}.conv{j}")
+                if isinstance(conv.conv, DeformableConv2D):
+                    yield from _layer(conv.conv.offset, f"{prefix}.conv{j}_offset", _kernel)
             if block.shortcut is not None:
                 yield from _conv_norm(block.shortcut, f"{prefix}.shortcut")
 
@@ -95,18 +100,35 @@ def _instance_plan(model: PanopticFPN) -> Plan:
     yield from _layer(rpn.objectness, f"{prefix}.objectness_logits", _kernel)
     yield from _layer(rpn.deltas, f"{prefix}.anchor_deltas", _deltas_kernel)
 
-    head, prefix = model.box_head, "roi_heads.box_head"
-    yield from _layer(head.fc1, f"{prefix}.fc1", _first_dense)
-    yield from _layer(head.fc2, f"{prefix}.fc2", np.transpose)
-    prefix = "roi_heads.box_predictor"
-    yield from _layer(head.classes, f"{prefix}.cls_score", np.transpose)
-    yield from _layer(head.deltas, f"{prefix}.bbox_pred", _deltas_dense)
+    if isinstance(model.box_head, CascadeBoxHead):
+        for i, head in enumerate(model.box_head.stages):
+            yield from _box_head_plan(head, f"box_head.{i}", f"box_predictor.{i}")
+    else:
+        yield from _box_head_plan(model.box_head, "box_head", "box_predictor")
 
     head, prefix = model.mask_head, "roi_heads.mask_head"
     for i, conv in enumerate(head.convs, start=1):
-        yield from _layer(conv, f"{prefix}.mask_fcn{i}", _kernel)
+        yield from _conv(conv, f"{prefix}.mask_fcn{i}")
     yield from _layer(head.deconv, f"{prefix}.deconv", _kernel)
     yield from _layer(head.predictor, f"{prefix}.predictor", _kernel)
+
+
+def _box_head_plan(head: BoxHead, name: str, predictor: str) -> Plan:
+    for i, conv in enumerate(head.convs, start=1):
+        yield from _conv(conv, f"roi_heads.{name}.conv{i}")
+    for i, dense in enumerate(head.dense, start=1):
+        convert = _first_dense if i == 1 else np.transpose
+        yield from _layer(dense, f"roi_heads.{name}.fc{i}", convert)
+    yield from _layer(head.classes, f"roi_heads.{predictor}.cls_score", np.transpose)
+    yield from _layer(head.deltas, f"roi_heads.{predictor}.bbox_pred", _deltas_dense)
+
+
+def _conv(layer: Any, name: str) -> Plan:
+    """A convolution with bias, or with a norm."""
+    if isinstance(layer, ConvNorm):
+        yield from _conv_norm(layer, name)
+    else:
+        yield from _layer(layer, name, _kernel)
 
 
 def _layer(layer: Any, name: str, convert: Convert) -> Plan:

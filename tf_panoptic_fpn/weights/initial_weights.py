@@ -30,10 +30,11 @@ PARTS = {
     "semantic": (("semantic_head/*",), ("sem_seg_head.",)),
 }
 HEADS = {"instance": "box and mask heads", "semantic": "semantic branch"}
-# The predictor of a task, whose rows are its classes.
+# The predictors, whose rows are the classes of a task.
 PREDICTOR = {
-    "instance": "roi_heads.box_predictor.cls_score.bias",
-    "semantic": "sem_seg_head.predictor.bias",
+    "roi_heads.box_predictor.cls_score.bias": "instance",
+    "roi_heads.box_predictor.0.cls_score.bias": "instance",  # of a cascade
+    "sem_seg_head.predictor.bias": "semantic",
 }
 BY_NAME = (
     "`train.match_classes: by_name` carries over the classes of equal names, `none` starts all "
@@ -138,7 +139,7 @@ def set_initial_weights(
 def predictor_rows(source: Source) -> dict[str, int]:
     """Dict: task -> rows of its predictor in a `Source`; empty for a backbone."""
     arrays = source.arrays
-    return {task: len(arrays[name]) for task, name in PREDICTOR.items() if name in arrays}
+    return {task: len(arrays[name]) for name, task in PREDICTOR.items() if name in arrays}
 
 
 def _open(name: str, source_name: str) -> tuple[Source, pathlib.Path | None]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,7 @@ from tf_panoptic_fpn.weights.source import Source
 if TYPE_CHECKING:
     from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
-SCORES = "roi_heads.box_predictor.cls_score"
-DELTAS = "roi_heads.box_predictor.bbox_pred"
+BOXES = re.compile(r"(roi_heads\.box_predictor(?:\.\d)?)\.cls_score\.weight")  # \d of a cascade
 MASKS = "roi_heads.mask_head.predictor"
 SEMANTIC = "sem_seg_head.predictor"
 # What COCO puts behind names of stuff, after hyphens for underscores and spaces.
@@ -91,12 +91,12 @@ def carry_over(source: Source, model: "PanopticFPN", match: ClassMatch) -> None:
     from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays  # late: Keras
 
     fresh = detectron2_arrays(model)
-    for layer, rows, size in (
-        (SCORES, match.things, 1),
-        (DELTAS, match.things, 4),
-        (MASKS, match.things, 1),
-        (SEMANTIC, match.semantic, 1),
-    ):
+    layers = [(MASKS, match.things, 1), (SEMANTIC, match.semantic, 1)]
+    for predictor in [found[1] for name in source.arrays if (found := BOXES.fullmatch(name))]:
+        layers.append((f"{predictor}.cls_score", match.things, 1))
+        if not model.config["class_agnostic_boxes"]:
+            layers.append((f"{predictor}.bbox_pred", match.things, 4))
+    for layer, rows, size in layers:
         for name in (f"{layer}.weight", f"{layer}.bias"):
             if name not in source.arrays or name not in fresh:
                 continue
@@ -105,7 +105,7 @@ def carry_over(source: Source, model: "PanopticFPN", match: ClassMatch) -> None:
                 continue
             for row, origin in rows.items():
                 value[size * row : size * (row + 1)] = given[size * origin : size * (origin + 1)]
-            if layer == SCORES:
+            if layer.endswith("cls_score"):
                 value[-1] = given[-1]
             source.arrays[name] = np.asarray(value)
     source.notes += match.notes

@@ -106,8 +106,9 @@ def _match(model: PanopticFPN, source: Source, allow_missing: Patterns, skip: Pa
             continue
         if absent:
             match.missing[path] = shape
-            is_head = not names[0].startswith(BOTTOM_UP)
-            if not (matches(path, allow_missing) or (backbone_only and is_head)):
+            # Offsets start at zero in the backbone of a classifier.
+            is_new = not names[0].startswith(BOTTOM_UP) or "_offset." in names[0]
+            if not (matches(path, allow_missing) or (backbone_only and is_new)):
                 match.refused.append(path)
             continue
         match.used.update(names)

@@ -17,8 +17,8 @@ STEM = f"{BOTTOM_UP}.stem.conv1.weight"
 NORM_EPSILON = 1e-5
 # Weights whose shapes depend on the classes, as patterns for `skip`.
 PREDICTORS = (
-    "box_head/classes/*",
-    "box_head/deltas/*",
+    "box_head/*classes/*",
+    "box_head/*deltas/*",
     "mask_head/predictor/*",
     "semantic_head/predictor/*",
 )

@@ -57,6 +57,10 @@ MODEL_ZOO: dict[str, PublishedModel] = {
     "detectron2/panoptic_fpn_R_101_3x": _panoptic(
         "panoptic_fpn_R_101_3x", "139514519/model_final_cafdb1.pkl", 42.4, 38.5, 43.0
     ),
+    "detectron2/panoptic_fpn_R_101_dconv_cascade_gn_3x": PublishedModel(
+        "Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x/139797668/model_final_be35db.pkl",
+        {"PQ": 46.1, "box AP": 47.4, "mask AP": 41.3},
+    ),
     "detectron2/mask_rcnn_R_50_FPN_1x": _mask_rcnn(
         "mask_rcnn_R_50_FPN_1x", "137260431/model_final_a54504.pkl", 38.6, 35.2
     ),

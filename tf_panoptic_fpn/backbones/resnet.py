@@ -1,12 +1,14 @@
 """ResNet backbone (He et al., arXiv:1512.03385) with the outputs C2..C5."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.models.conv_norm import ConvNorm
+from tf_panoptic_fpn.backbones.conv_norm import ConvNorm
+from tf_panoptic_fpn.backbones.deformable_conv import DeformableConvNorm
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 BLOCKS = {
@@ -54,17 +56,29 @@ class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut; the stride is in the first."""
 
     def __init__(
-        self, channels: int, norm: str, strides: int = 1, project: bool = False, **kwargs: Any
+        self,
+        channels: int,
+        norm: str,
+        strides: int = 1,
+        project: bool = False,
+        norm_groups: int = 32,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.config = {"channels": channels, "norm": norm, "strides": strides, "project": project}
-        dtype = self.dtype_policy
-        self.conv1 = ConvNorm(channels, 3, norm, strides, dtype=dtype, name="conv1")
-        self.conv2 = ConvNorm(channels, 3, norm, relu=False, dtype=dtype, name="conv2")
+        self.config = {
+            "channels": channels,
+            "norm": norm,
+            "strides": strides,
+            "project": project,
+            "norm_groups": norm_groups,
+        }
+        options = {"norm": norm, "norm_groups": norm_groups, "dtype": self.dtype_policy}
+        self.conv1 = ConvNorm(channels, 3, strides=strides, **options, name="conv1")
+        self.conv2 = ConvNorm(channels, 3, relu=False, **options, name="conv2")
         self.shortcut = None
         if project:
             self.shortcut = ConvNorm(
-                channels, 1, norm, strides, relu=False, dtype=dtype, name="shortcut"
+                channels, 1, strides=strides, relu=False, **options, name="shortcut"
             )
 
 
@@ -80,6 +94,9 @@ class BottleneckBlock(ResidualBlock):
         groups: int, groups of the 3x3 convolution (ResNeXt).
         project: bool, whether the shortcut is a 1x1 convolution.
         stride_in_1x1: bool.
+        norm_groups: int, groups of a group norm.
+        deformable: arguments of the 3x3's `DeformableConvNorm`, `deform_groups` and `modulated`;
+            None for a plain convolution.
     """
 
     def __init__(
@@ -91,6 +108,8 @@ class BottleneckBlock(ResidualBlock):
         groups: int = 1,
         project: bool = False,
         stride_in_1x1: bool = True,
+        norm_groups: int = 32,
+        deformable: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,16 +121,21 @@ class BottleneckBlock(ResidualBlock):
             "groups": groups,
             "project": project,
             "stride_in_1x1": stride_in_1x1,
+            "norm_groups": norm_groups,
+            "deformable": deformable,
         }
         stride_1x1, stride_3x3 = (strides, 1) if stride_in_1x1 else (1, strides)
-        dtype = self.dtype_policy
-        self.conv1 = ConvNorm(width, 1, norm, stride_1x1, dtype=dtype, name="conv1")
-        self.conv2 = ConvNorm(width, 3, norm, stride_3x3, groups, dtype=dtype, name="conv2")
-        self.conv3 = ConvNorm(channels, 1, norm, relu=False, dtype=dtype, name="conv3")
+        options = {"norm": norm, "norm_groups": norm_groups, "dtype": self.dtype_policy}
+        self.conv1 = ConvNorm(width, 1, strides=stride_1x1, **options, name="conv1")
+        conv_3x3 = ConvNorm if deformable is None else DeformableConvNorm
+        self.conv2 = conv_3x3(
+            width, 3, strides=stride_3x3, groups=groups, **options, **deformable or {}, name="conv2"
+        )
+        self.conv3 = ConvNorm(channels, 1, relu=False, **options, name="conv3")
         self.shortcut = None
         if project:
             self.shortcut = ConvNorm(
-                channels, 1, norm, strides, relu=False, dtype=dtype, name="shortcut"
+                channels, 1, strides=strides, relu=False, **options, name="shortcut"
             )
 
     @property
@@ -134,12 +158,17 @@ class ResNet(keras.layers.Layer):
             blocks); doubles at each stage.
         groups: int, groups of the bottlenecks' 3x3 convolutions; above 1 it is a ResNeXt.
         group_width: int, channels of such a group in res2; doubles at each stage. None: width.
+        norm_groups: int, groups of a group norm.
+        deformable_stages: of 2..5, the stages whose bottlenecks have a deformable 3x3.
+        deformable_groups: int, groups of channels with offsets of their own.
+        deformable_modulated: bool, whether a mask weighs each tap (version 2).
 
     Call: float `[B, H, W, 3]`, H and W multiples of 32 -> dict "C2".."C5" of
     `[B, H/4, W/4, C]`..`[B, H/32, W/32, 8C]`, C = 4 width (bottlenecks) or width (basic blocks).
 
     Raises:
-        ValueError: if `depth` is none of the above, or a network of basic blocks has groups.
+        ValueError: if `depth` is none of the above, or a network of basic blocks has groups or
+            deformable stages.
 
     Reference: Aggregated Residual Transformations, arXiv:1611.05431, for the ResNeXt.
     """
@@ -154,6 +183,10 @@ class ResNet(keras.layers.Layer):
         width: int = 64,
         groups: int = 1,
         group_width: int | None = None,
+        norm_groups: int = 32,
+        deformable_stages: Sequence[int] = (),
+        deformable_groups: int = 1,
+        deformable_modulated: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -161,6 +194,11 @@ class ResNet(keras.layers.Layer):
             raise ValueError(f"`depth` must be one of {list(BLOCKS)}. Received: depth={depth}")
         if groups > 1 and depth < 50:
             raise ValueError(f"A ResNet-{depth} has no groups. Received: groups={groups}")
+        if deformable_stages and (depth < 50 or not {2, 3, 4, 5} >= set(deformable_stages)):
+            raise ValueError(
+                "`deformable_stages` must be of 2 to 5, of a ResNet of bottlenecks. Received: "
+                f"{deformable_stages} of a ResNet-{depth}"
+            )
         self.config: dict[str, Any] = {
             "depth": depth,
             "norm": norm,
@@ -170,9 +208,19 @@ class ResNet(keras.layers.Layer):
             "width": width,
             "groups": groups,
             "group_width": group_width,
+            "norm_groups": norm_groups,
+            "deformable_stages": tuple(deformable_stages),
+            "deformable_groups": deformable_groups,
+            "deformable_modulated": deformable_modulated,
         }
         self.stem = ConvNorm(
-            stem_channels, 7, norm, strides=2, dtype=self.dtype_policy, name="stem"
+            stem_channels,
+            7,
+            norm,
+            strides=2,
+            norm_groups=norm_groups,
+            dtype=self.dtype_policy,
+            name="stem",
         )
         channels_in, stages = stem_channels, []
         for i, num_blocks in enumerate(BLOCKS[depth]):
@@ -193,10 +241,17 @@ class ResNet(keras.layers.Layer):
         basic = config["depth"] < 50
         channels = width if basic else 4 * width
         inner_width = config["groups"] * (config["group_width"] or config["width"]) * 2**i
+        deformable = None
+        if i + 2 in config["deformable_stages"]:
+            deformable = {
+                "deform_groups": config["deformable_groups"],
+                "modulated": config["deformable_modulated"],
+            }
         blocks = []
         for j in range(num_blocks):
             options = {
                 "norm": config["norm"],
+                "norm_groups": config["norm_groups"],
                 "strides": 2 if i > 0 and j == 0 else 1,
                 "project": j == 0 and (i > 0 or channels_in != channels),
                 "dtype": self.dtype_policy,
@@ -207,6 +262,7 @@ class ResNet(keras.layers.Layer):
             else:
                 options["groups"] = config["groups"]
                 options["stride_in_1x1"] = config["stride_in_1x1"]
+                options["deformable"] = deformable
                 blocks.append(BottleneckBlock(channels, inner_width, **options))
         return blocks, channels
 
@@ -250,9 +306,19 @@ def block_names() -> list[str]:
 
 
 def make_backbone(
-    name: str, norm: str, freeze_at: int, stride_in_1x1: bool, dtype: Any = None
+    name: str,
+    norm: str,
+    freeze_at: int,
+    stride_in_1x1: bool,
+    dtype: Any = None,
+    **options: Any,
 ) -> ResNet:
     """Returns the backbone layer for a name such as "resnet50" or "resnext101_32x8d".
+
+    Args:
+        name: str.
+        norm, freeze_at, stride_in_1x1, dtype: see `ResNet`; a ResNeXt strides in the 3x3.
+        **options: others of `ResNet`.
 
     Raises:
         ValueError: if the name is unknown.
@@ -263,16 +329,8 @@ def make_backbone(
             f"`backbone` must be 'resnet50', 'resnext101_32x8d', ... Received: {name!r}"
         )
     depth, *resnext = match.groups()
+    options = {"norm": norm, "freeze_at": freeze_at, "dtype": dtype, "name": "backbone", **options}
     if depth:
-        return ResNet(int(depth), norm, freeze_at, stride_in_1x1, dtype=dtype, name="backbone")
+        return ResNet(int(depth), stride_in_1x1=stride_in_1x1, **options)
     depth, groups, group_width = map(int, resnext)
-    return ResNet(
-        depth,
-        norm,
-        freeze_at,
-        stride_in_1x1=False,
-        groups=groups,
-        group_width=group_width,
-        dtype=dtype,
-        name="backbone",
-    )
+    return ResNet(depth, stride_in_1x1=False, groups=groups, group_width=group_width, **options)

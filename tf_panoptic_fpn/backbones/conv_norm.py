@@ -1,5 +1,6 @@
 """A convolution with its normalisation, the brick of the backbone and the semantic branch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -46,14 +47,15 @@ class GroupNorm(keras.layers.GroupNormalization):
         return group_norm(inputs, self.gamma, self.beta, self.groups, self.epsilon)
 
 
-def make_norm(norm: str, name: str, dtype: Any = None) -> keras.layers.Layer:
+def make_norm(norm: str, name: str, dtype: Any = None, groups: int = 32) -> keras.layers.Layer:
     """Returns the normalisation layer for `norm`.
 
     Args:
-        norm: "frozen_affine"; "group_norm", of 32 groups; or "sync_batch_norm", whose statistics
-            are those of the global batch under `tf.distribute`.
+        norm: "frozen_affine"; "group_norm"; or "sync_batch_norm", whose statistics are those of the
+            global batch under `tf.distribute`.
         name: str.
         dtype: dtype policy; None for the global one.
+        groups: int, of a group norm.
 
     Raises:
         ValueError: if `norm` is another name.
@@ -62,7 +64,7 @@ def make_norm(norm: str, name: str, dtype: Any = None) -> keras.layers.Layer:
     if norm == "frozen_affine":
         return ChannelAffine(dtype=dtype, name=name)
     if norm == "group_norm":
-        return GroupNorm(groups=32, epsilon=1e-5, dtype=dtype, name=name)
+        return GroupNorm(groups=groups, epsilon=1e-5, dtype=dtype, name=name)
     if norm == "sync_batch_norm":
         # Keras synchronises on TensorFlow alone. A momentum of .9 here is PyTorch's .1.
         synchronized = keras.backend.backend() == "tensorflow"
@@ -114,6 +116,8 @@ class ConvNorm(keras.layers.Layer):
         strides: int.
         groups: int, groups of the convolution.
         relu: bool.
+        norm_groups: int, groups of a group norm.
+        initializer: arguments of the kernel's `VarianceScaling`.
     """
 
     def __init__(
@@ -124,6 +128,8 @@ class ConvNorm(keras.layers.Layer):
         strides: int = 1,
         groups: int = 1,
         relu: bool = True,
+        norm_groups: int = 32,
+        initializer: Mapping[str, Any] = MSRA,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -133,19 +139,26 @@ class ConvNorm(keras.layers.Layer):
         self.strides = strides
         self.groups = groups
         self.relu = relu
-        self.pads = kernel_size // 2 if strides > 1 else 0
-        self.conv = Conv2D(
-            filters,
-            kernel_size,
-            strides=1 if kernel_size == 1 else strides,
-            groups=groups,
-            padding="valid" if strides > 1 else "same",
+        self.norm_groups = norm_groups
+        self.initializer = dict(initializer)
+        self.pads = 0
+        self.conv = self._make_conv()
+        self.norm = make_norm(norm, "norm", self.dtype_policy, norm_groups)
+
+    def _make_conv(self) -> keras.layers.Layer:
+        strided = self.strides > 1
+        self.pads = self.kernel_size // 2 if strided else 0
+        return Conv2D(
+            self.filters,
+            self.kernel_size,
+            strides=1 if self.kernel_size == 1 else self.strides,
+            groups=self.groups,
+            padding="valid" if strided else "same",
             use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
+            kernel_initializer=keras.initializers.VarianceScaling(**self.initializer),
             dtype=self.dtype_policy,
             name="conv",
         )
-        self.norm = make_norm(norm, "norm", self.dtype_policy)
 
     def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
@@ -175,8 +188,27 @@ class ConvNorm(keras.layers.Layer):
             strides=self.strides,
             groups=self.groups,
             relu=self.relu,
+            norm_groups=self.norm_groups,
+            initializer=self.initializer,
         )
         return config
+
+
+def conv_relu(
+    filters: int, norm: str, norm_groups: int, dtype: Any, name: str
+) -> Conv2D | ConvNorm:
+    """Returns a 3x3 convolution of a head, with ReLU: with bias, or a norm that is not "none"."""
+    if norm != "none":
+        return ConvNorm(filters, 3, norm, norm_groups=norm_groups, dtype=dtype, name=name)
+    return Conv2D(
+        filters,
+        3,
+        padding="same",
+        activation="relu",
+        kernel_initializer=keras.initializers.VarianceScaling(**MSRA),
+        dtype=dtype,
+        name=name,
+    )
 
 
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:

@@ -1,0 +1,279 @@
+"""Deformable convolution: each tap of the kernel reads where a learned offset points.
+
+A plain gather holds four corners of every tap at once, 36 times the channels of the output's cells.
+Here a tap at a time is read, interpolated, multiplied and added up, in the gradient too, which
+reads it anew.
+
+Reference: Deformable Convolutional Networks, arXiv:1703.06211; with a mask ("modulated") Deformable
+ConvNets v2, arXiv:1811.11168.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.schema import Tensor
+
+
+def deformable_conv(
+    x: Tensor,
+    offsets: Tensor,
+    kernel: Tensor,
+    mask: Tensor | None = None,
+    strides: int = 1,
+    dilation: int = 1,
+    deform_groups: int = 1,
+) -> Tensor:
+    """Convolves with taps that are moved by offsets; the map is 0 outside, and fades to it.
+
+    Tap (i, j) of the output at (y, x) reads `y * strides + (i - kh // 2) * dilation + offset`,
+    and so for x, between the four cells around it. A cell outside the map is 0.
+
+    Args:
+        x: float `[B, H, W, C]`.
+        offsets: float `[B, H', W', 2 D kh kw]`, cells: for each deform group and tap, row by row,
+            (dy, dx). H' = (H - 1) // strides + 1, and W' so.
+        kernel: `[kh, kw, C / groups, filters]`, of odd sides and the dtype of `x`; its third side
+            says how many groups of the convolution there are.
+        mask: float `[B, H', W', D kh kw]`, multiplies what a tap reads; None for 1.
+        strides: int.
+        dilation: int, cells between taps.
+        deform_groups: int D, equal parts of the channels, each with offsets of its own.
+
+    Returns:
+        `[B, H', W', filters]`, the dtype of `x`. It has gradients to all four.
+    """
+    geometry = {"strides": strides, "dilation": dilation, "deform_groups": deform_groups}
+    inputs = [x, full_precision(offsets), ops.cast(ops.convert_to_tensor(kernel), x.dtype)]
+    inputs += [] if mask is None else [full_precision(mask)]
+    return ops.custom_gradient(lambda *inputs: _with_gradient(*inputs, **geometry))(*inputs)
+
+
+@dataclasses.dataclass
+class _Taps:
+    """Where the taps read; N is B x D x H' x W', that many cells has a tap.
+
+    Attributes:
+        indices: int32 `[taps, N]`, quads of cells, see `_quads`.
+        below, right: `[taps, N]`, distance from the upper left cell of the quad, 0 to 1.
+        moves_y, moves_x: `[taps, N]`, 1, or 0 where the tap is off the map: it reads 0 around.
+        mask: `[taps, N]` or None.
+    """
+
+    indices: Tensor
+    below: Tensor
+    right: Tensor
+    moves_y: Tensor
+    moves_x: Tensor
+    mask: Tensor | None
+
+    def corner_weights(self, dtype: Any, masked: bool = True) -> Tensor:
+        """How much each cell of a quad weighs, `[taps, N, 4]`."""
+        above, left = 1 - self.below, 1 - self.right
+        sides = (above * left, above * self.right, self.below * left, self.below * self.right)
+        weights = ops.stack(sides, axis=-1)
+        if masked and self.mask is not None:
+            weights = weights * self.mask[..., None]
+        return ops.cast(weights, dtype)
+
+
+def _with_gradient(
+    x: Tensor,
+    offsets: Tensor,
+    kernel: Tensor,
+    mask: Tensor | None = None,
+    strides: int = 1,
+    dilation: int = 1,
+    deform_groups: int = 1,
+) -> tuple[Tensor, Callable]:
+    """The output and the function of its gradient."""
+    batch, height, width = ops.shape(offsets)[:3]
+    num_taps, filters = kernel.shape[0] * kernel.shape[1], kernel.shape[-1]
+    taps = _place_taps(x, offsets, kernel, mask, strides, dilation, deform_groups)
+    kernels = ops.reshape(kernel, (num_taps, *kernel.shape[2:]))
+
+    def read(quads: Tensor, weights: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """The cells `[N, 4, C / D]` around tap t, and what it reads between, `[B H' W', C]`."""
+        cells = ops.take(quads, taps.indices[t], axis=0)
+        cells = ops.reshape(cells, (-1, 4, x.shape[-1] // deform_groups))
+        if use_tensorflow_kernels():  # where nothing fuses, the product is one pass and not two
+            sampled = ops.squeeze(ops.matmul(weights[t][:, None], cells), axis=1)
+        else:
+            sampled = ops.sum(cells * weights[t][..., None], axis=1)
+        return cells, _join_groups(sampled, batch, deform_groups)
+
+    quads, weights, total = _quads(x, deform_groups), taps.corner_weights(x.dtype), 0
+    for t in range(num_taps):
+        total = total + _grouped_product(read(quads, weights, t)[1], kernels[t])
+
+    def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+        quads, weights = _quads(x, deform_groups), taps.corner_weights(x.dtype)
+        dy = ops.reshape(upstream, (-1, filters))
+        to_quads, to_kernel, to_weights = 0, [], []
+        for t in range(num_taps):
+            cells, sampled = read(quads, weights, t)
+            to_kernel.append(_kernel_gradient(sampled, dy, kernels.shape[1]))
+            dsampled = _grouped_product(dy, _transposed(kernels[t], x.shape[-1]))
+            dsampled = _split_groups(dsampled, batch, deform_groups)
+            products = ops.matmul(full_precision(cells), full_precision(dsampled)[..., None])
+            to_weights.append(ops.squeeze(products, axis=-1))
+            dcells = dsampled[:, None] * weights[t][..., None]
+            dcells = ops.reshape(dcells, (-1, quads.shape[-1]))
+            to_quads = to_quads + ops.segment_sum(dcells, taps.indices[t], ops.shape(quads)[0])
+        dx = _join_quads(to_quads, x, deform_groups)
+        doffsets, dmask = _tap_gradients(taps, ops.stack(to_weights))
+        dkernel = ops.reshape(ops.stack(to_kernel), kernel.shape)
+        gradients = (dx, _of_outputs(doffsets, offsets), ops.cast(dkernel, kernel.dtype))
+        return gradients if dmask is None else (*gradients, _of_outputs(dmask[..., None], mask))
+
+    return ops.reshape(total, (batch, height, width, filters)), gradient
+
+
+def _place_taps(
+    x: Tensor,
+    offsets: Tensor,
+    kernel: Tensor,
+    mask: Tensor | None,
+    strides: int,
+    dilation: int,
+    deform_groups: int,
+) -> _Taps:
+    kernel_size, num_taps = kernel.shape[:2], kernel.shape[0] * kernel.shape[1]
+    map_size, output_size = ops.shape(x)[1:3], ops.shape(offsets)[1:3]
+    points = _of_taps(offsets, deform_groups, num_taps, 2)
+    dtype, firsts, distances, moves = offsets.dtype, [], [], []
+    for axis, size in enumerate(map_size):
+        cells = ops.arange(output_size[axis], dtype=dtype) * strides
+        steps = ops.arange(kernel_size[axis], dtype=dtype) - kernel_size[axis] // 2
+        shape = [1, 1, 1]
+        shape[1 + axis] = -1
+        starts = ops.broadcast_to(ops.reshape(cells, shape), (1, *output_size))
+        shape = [1, 1]
+        shape[axis] = -1
+        steps = ops.broadcast_to(ops.reshape(steps * dilation, shape), kernel_size)
+        starts = ops.reshape(steps, (-1, 1, 1)) + starts
+        starts = ops.reshape(starts, (num_taps, 1, -1))
+        last = ops.cast(size, dtype)
+        point = points[..., axis] + starts
+        moves.append(ops.cast((point > -1) & (point < last), dtype))
+        point = ops.clip(point, -1, last)
+        first = ops.minimum(ops.floor(point), last - 1)
+        distances.append(point - first)
+        # In integers again: what is no number has no place, and must not read beyond the map.
+        firsts.append(ops.clip(ops.cast(first, "int32") + 1, 0, size))
+    height, width = map_size
+    maps = ops.arange(ops.shape(points)[1], dtype="int32")[None, :, None]
+    indices = (maps * (height + 1) + firsts[0]) * (width + 1) + firsts[1]
+    flat = [ops.reshape(values, (num_taps, -1)) for values in (indices, *distances, *moves)]
+    if mask is not None:
+        mask = ops.reshape(_of_taps(mask, deform_groups, num_taps, 1), (num_taps, -1))
+    return _Taps(*flat, mask)
+
+
+def _of_taps(values: Tensor, deform_groups: int, num_taps: int, size: int) -> Tensor:
+    """`[B, H', W', D taps size]` -> `[taps, B D, H' W', size]`."""
+    batch, height, width = ops.shape(values)[:3]
+    values = ops.reshape(values, (batch, height * width, deform_groups, num_taps, size))
+    values = ops.transpose(values, (3, 0, 2, 1, 4))
+    return ops.reshape(values, (num_taps, batch * deform_groups, height * width, size))
+
+
+def _of_outputs(values: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_of_taps`: `[taps, N, size]` -> the shape of `like`."""
+    batch, height, width, depth = ops.shape(like)
+    num_taps, _, size = values.shape
+    groups = depth // (num_taps * size)
+    values = ops.reshape(values, (num_taps, batch, groups, height * width, size))
+    return ops.reshape(ops.transpose(values, (1, 3, 2, 0, 4)), ops.shape(like))
+
+
+def _tap_gradients(taps: _Taps, to_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+    """From those of the corners' weights `[taps, N, 4]` to offsets' and the mask's."""
+    top_left, top_right, low_left, low_right = ops.unstack(to_weights, axis=-1)
+    above, left = 1 - taps.below, 1 - taps.right
+    dy = left * (low_left - top_left) + taps.right * (low_right - top_right)
+    dx = above * (top_right - top_left) + taps.below * (low_right - low_left)
+    doffsets = ops.stack([dy * taps.moves_y, dx * taps.moves_x], axis=-1)
+    if taps.mask is None:
+        return doffsets, None
+    plain = taps.corner_weights(to_weights.dtype, masked=False)
+    return doffsets * taps.mask[..., None], ops.sum(to_weights * plain, axis=-1)
+
+
+def _quads(x: Tensor, deform_groups: int) -> Tensor:
+    """Each cell with those to its right, below and across: `[B D (H + 1) (W + 1), 4 C / D]`.
+
+    With a border of zeros, so that the quad of any point in reach is there and a tap reads one row.
+    """
+    batch, height, width, channels = ops.shape(x)
+    x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    width_of_group = channels // deform_groups
+    if deform_groups > 1:
+        x = ops.reshape(x, (batch, height + 2, width + 2, deform_groups, width_of_group))
+        x = ops.transpose(x, (0, 3, 1, 2, 4))
+        x = ops.reshape(x, (batch * deform_groups, height + 2, width + 2, width_of_group))
+    quads = [x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]]
+    return ops.reshape(ops.concatenate(quads, axis=-1), (-1, 4 * width_of_group))
+
+
+def _join_quads(quads: Tensor, like: Tensor, deform_groups: int) -> Tensor:
+    """The gradient of `_quads`: adds the parts of each cell of `like` up."""
+    batch, height, width, channels = ops.shape(like)
+    shape = (batch * deform_groups, height + 1, width + 1, 4 * channels // deform_groups)
+    corners = ops.split(ops.reshape(quads, shape), 4, axis=-1)
+    # A cell of the map is the last of the quad that starts up left of it, the first of its own.
+    x = corners[3][:, :-1, :-1] + corners[2][:, :-1, 1:]
+    x = x + corners[1][:, 1:, :-1] + corners[0][:, 1:, 1:]
+    if deform_groups > 1:
+        x = ops.reshape(x, (batch, deform_groups, height, width, channels // deform_groups))
+        x = ops.transpose(x, (0, 2, 3, 1, 4))
+    return ops.reshape(x, (batch, height, width, channels))
+
+
+def _join_groups(x: Tensor, batch: Tensor, deform_groups: int) -> Tensor:
+    """`[B D S, C / D]` -> `[B S, C]`."""
+    if deform_groups == 1:
+        return x
+    width = x.shape[-1]
+    x = ops.transpose(ops.reshape(x, (batch, deform_groups, -1, width)), (0, 2, 1, 3))
+    return ops.reshape(x, (-1, deform_groups * width))
+
+
+def _split_groups(x: Tensor, batch: Tensor, deform_groups: int) -> Tensor:
+    """The inverse of `_join_groups`."""
+    if deform_groups == 1:
+        return x
+    width = x.shape[-1] // deform_groups
+    x = ops.transpose(ops.reshape(x, (batch, -1, deform_groups, width)), (0, 2, 1, 3))
+    return ops.reshape(x, (-1, width))
+
+
+def _grouped_product(x: Tensor, kernel: Tensor) -> Tensor:
+    """`[n, C]` times `[C / groups, F]`, each group of columns with its own."""
+    groups = x.shape[-1] // kernel.shape[0]
+    if groups == 1:
+        return ops.matmul(x, kernel)
+    kernel = ops.reshape(kernel, (kernel.shape[0], groups, -1))
+    x = ops.reshape(x, (-1, groups, kernel.shape[0]))
+    return ops.reshape(ops.einsum("ngc,cgf->ngf", x, kernel), (-1, groups * kernel.shape[2]))
+
+
+def _transposed(kernel: Tensor, channels: int) -> Tensor:
+    """`[C / groups, F]` -> `[F / groups, C]`."""
+    width, filters = kernel.shape
+    kernel = ops.reshape(kernel, (width, channels // width, -1))
+    return ops.reshape(ops.transpose(kernel, (2, 1, 0)), (filters * width // channels, channels))
+
+
+def _kernel_gradient(x: Tensor, upstream: Tensor, width: int) -> Tensor:
+    """`[n, C]`, `[n, F]` -> `[C / groups, F]`, with C / groups = width."""
+    groups = x.shape[-1] // width
+    if groups == 1:
+        return ops.matmul(ops.transpose(x), upstream)
+    x = ops.reshape(x, (-1, groups, width))
+    upstream = ops.reshape(upstream, (-1, groups, upstream.shape[-1] // groups))
+    return ops.reshape(ops.einsum("ngc,ngf->cgf", x, upstream), (width, -1))
