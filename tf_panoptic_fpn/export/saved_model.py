@@ -41,11 +41,8 @@ class ServedGraph:
 
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
-        outputs = self.predictor.traced(images)
+        outputs = self.with_png(self.predictor.traced(images))
         instances = outputs.pop(schema.INSTANCES, None)
-        outputs[PANOPTIC_PNG] = tf.map_fn(
-            _encode_ids, outputs[schema.PANOPTIC_MAP], fn_output_signature=tf.string
-        )
         outputs[IMAGE_SIZE] = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
         if instances is not None:
             thing_ids = tf.constant(self.predictor.categories.thing_ids, tf.int64)
@@ -54,6 +51,13 @@ class ServedGraph:
             instances[schema.CATEGORY_IDS] = tf.where(classes >= 0, category_ids, PADDING)
             outputs.update(_served_detections(instances))
         return outputs
+
+    def with_png(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Adds PANOPTIC_PNG to what a `Predictor` returns."""
+        encoded = tf.map_fn(
+            _encode_ids, outputs[schema.PANOPTIC_MAP], fn_output_signature=tf.string
+        )
+        return {**outputs, PANOPTIC_PNG: encoded}
 
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Endpoint `serving_default`: encoded images, string `[B]` -> as `serve_images`.
@@ -200,5 +204,5 @@ def _served_detections(instances: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode_ids(panoptic_map: tf.Tensor) -> tf.Tensor:
-    channels = [panoptic_map % 256, panoptic_map // 256 % 256, panoptic_map // 65536]
-    return tf.io.encode_png(tf.cast(tf.stack(channels, axis=-1), tf.uint8))
+    # The four bytes of an id, on all that TensorFlow runs on, lowest first.
+    return tf.io.encode_png(tf.bitcast(panoptic_map, tf.uint8)[..., :3])

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
+from tf_panoptic_fpn.inference.semantic_map import log_shares
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
 
@@ -25,8 +26,7 @@ def balance_classes(logits: tf.Tensor, class_shares: Sequence[float]) -> tf.Tens
 
     Reference: arXiv:2007.07314, section 4.1, with tau = 1.
     """
-    shares = np.asarray(class_shares, np.float32)
-    return logits - tf.constant(np.log(np.where(shares > 0, shares, np.inf)), logits.dtype)
+    return logits - tf.constant(log_shares(class_shares), logits.dtype)
 
 
 def no_instances(count: int) -> dict[str, tf.Tensor]:

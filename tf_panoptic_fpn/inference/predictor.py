@@ -10,11 +10,11 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.merge import balance_classes, merge_outputs, no_instances
+from tf_panoptic_fpn.inference.merge import merge_outputs, no_instances
+from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
-from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
 
 class Predictor(ImagePredictor):
@@ -72,9 +72,15 @@ class Predictor(ImagePredictor):
         x = self.resize(images, size)
         sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
         outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
+        return self.merge_images(outputs, size, original)
+
+    def merge_images(
+        self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
+    ) -> dict[str, Any]:
+        """What follows the model: its outputs for images of `size` -> as `predict_images`."""
         return tf.map_fn(
             lambda row: self._merge_image(
-                self._semantic_logits(row, size, original), self._instances(row, size, original)
+                self._semantic_map(row, size, original), self._instances(row, size, original)
             ),
             outputs,
             fn_output_signature=self.merged_signature(),
@@ -93,11 +99,10 @@ class Predictor(ImagePredictor):
         """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
         return network_size(original, self.short_side, self.max_long_side)
 
-    def _merge_image(self, logits: tf.Tensor, instances: dict[str, tf.Tensor]) -> dict[str, Any]:
-        """One image's semantic logits and detections, both at its size -> its dict."""
-        if self.class_shares is not None:
-            logits = balance_classes(logits, self.class_shares)
-        semantic = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    def _merge_image(
+        self, semantic: tf.Tensor, instances: dict[str, tf.Tensor]
+    ) -> dict[str, Any]:
+        """One image's semantic map and detections, both at its size -> its dict."""
         merged = merge_outputs(instances, semantic, self.categories, self.merge)
         if "semantic" in self.tasks:
             merged[schema.SEMANTIC_MAP] = semantic
@@ -109,14 +114,14 @@ class Predictor(ImagePredictor):
     def tasks(self) -> Sequence[str]:
         return self.model.config["tasks"]
 
-    def _semantic_logits(
+    def _semantic_map(
         self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
     ) -> tf.Tensor:
-        """Float `[H0, W0, S]`; one class alone, where nothing is stuff, without the task."""
+        """Int32 `[H0, W0]`; zeros, where nothing is stuff, without the task."""
         if "semantic" not in self.tasks:
-            return tf.zeros([original[0], original[1], 1])
-        logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
-        return resize_bilinear(logits[:, : size[0], : size[1]], original)[0]
+            return tf.zeros(original, tf.int32)
+        logits = outputs[schema.SEMANTIC_LOGITS]
+        return semantic_map(logits, size, original, self.class_shares)
 
     def _instances(
         self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
