@@ -65,9 +65,10 @@ def test_tiles_equal_the_whole(both, grid, size, original, is_plain):
 
 
 def test_classes_that_cannot_win_are_left_out():
-    block = np.zeros((3, 3, 4), np.float32)
-    block[..., 1] = 2.0  # everywhere above class 0
-    block[0, 0, 2] = 3.0  # wins in a corner
-    block[..., 3] = 2.0  # equal to class 1
-    classes = module._possible_classes(tf.constant(block), tf.constant(1e-5))
-    assert classes.numpy().tolist() == [1, 2, 3]
+    logits = np.zeros((3, 8, 4), np.float32)
+    logits[..., 1] = 2.0  # everywhere above class 0
+    logits[0, 0, 2] = 3.0  # wins in a corner, and can as far as its neighbours reach
+    logits[..., 3] = 2.0  # equal to class 1
+    can_win = module._can_win(tf.constant(logits)).numpy()
+    assert can_win.all(0).any(0).tolist() == [False, True, False, True]
+    assert np.argwhere(can_win[..., 2]).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]

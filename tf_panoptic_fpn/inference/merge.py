@@ -55,12 +55,13 @@ def merge_outputs(
     """
     # The merge discards what the semantic branch says of things: `other`, or each of them.
     things = categories.num_semantic_things
+    stuff = semantic if things == 1 else tf.maximum(semantic - (things - 1), 0)
     return panoptic_merge(
         instances[schema.BOXES],
         instances[schema.SCORES],
         instances[schema.CLASSES],
         instances[schema.MASK_PROBS],
-        tf.maximum(semantic - (things - 1), 0),
+        stuff,
         tf.constant(categories.thing_ids or [0], tf.int64),  # no instance reads it
         tf.constant(categories.stuff_ids, tf.int64),
         score_threshold=merge.score_threshold,

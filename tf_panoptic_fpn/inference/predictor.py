@@ -99,9 +99,7 @@ class Predictor(ImagePredictor):
         """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
         return network_size(original, self.short_side, self.max_long_side)
 
-    def _merge_image(
-        self, semantic: tf.Tensor, instances: dict[str, tf.Tensor]
-    ) -> dict[str, Any]:
+    def _merge_image(self, semantic: tf.Tensor, instances: dict[str, tf.Tensor]) -> dict[str, Any]:
         """One image's semantic map and detections, both at its size -> its dict."""
         merged = merge_outputs(instances, semantic, self.categories, self.merge)
         if "semantic" in self.tasks:

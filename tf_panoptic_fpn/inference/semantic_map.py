@@ -44,10 +44,9 @@ def semantic_map(
     """
     canvas = RunCanvas((original[0], original[1]))
     offsets = None if class_shares is None else log_shares(class_shares)
+    can_win = _can_win(logits if offsets is None else logits - offsets)
     tiles_across = -(-original[1] // TILE)
     count = -(-original[0] // TILE) * tiles_across
-    finite = tf.where(tf.math.is_finite(logits), tf.abs(logits), 0)
-    margin = 1e-5 * tf.reduce_max(finite)  # what rounding may add to a value
 
     def label_tile(index: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         top, left = index // tiles_across * TILE, index % tiles_across * TILE
@@ -58,7 +57,7 @@ def semantic_map(
         labels = canvas.write(
             labels,
             Window(top, left, height, width),
-            _best_classes(logits, rows, columns, offsets, margin),
+            _best_classes(logits, can_win, rows, columns, offsets),
         )
         return index + 1, labels
 
@@ -89,10 +88,10 @@ def log_shares(class_shares: Sequence[float]) -> np.ndarray:
 
 def _best_classes(
     logits: tf.Tensor,
+    can_win: tf.Tensor,
     rows: Points,
     columns: Points,
     offsets: np.ndarray | None,
-    margin: tf.Tensor,
 ) -> tf.Tensor:
     """int32 `[height, width]`, the best classes at points of the upsampled logits."""
     (top, rows), (left, columns) = _from_first(rows), _from_first(columns)
@@ -104,27 +103,39 @@ def _best_classes(
         )
     )
     (top, up_rows), (left, up_columns) = _from_first(up_rows), _from_first(up_columns)
-    block = logits[top : top + up_rows.upper[-1] + 1, left : left + up_columns.upper[-1] + 1]
-    classes = _possible_classes(block if offsets is None else block - offsets, margin)
-    values = tf.gather(block, classes, axis=2)
-    for vertical, horizontal in ((up_rows, up_columns), (rows, columns)):
-        values = _between(_between(values, horizontal, 1), vertical, 0)
-    if offsets is not None:
-        values -= tf.gather(offsets, classes)
-    return tf.gather(classes, tf.argmax(values, axis=-1, output_type=tf.int32))
+    begin = [top, left, 0]
+    extent = [up_rows.upper[-1] + 1, up_columns.upper[-1] + 1, -1]
+    classes = tf.where(tf.reduce_any(tf.slice(can_win, begin, extent), axis=[0, 1]))[:, 0]
+    classes = tf.cast(classes, tf.int32)
+
+    def compare() -> tf.Tensor:
+        values = tf.gather(tf.slice(logits, begin, extent), classes, axis=2)
+        for vertical, horizontal in ((up_rows, up_columns), (rows, columns)):
+            values = _between(_between(values, horizontal, 1), vertical, 0)
+        if offsets is not None:
+            values -= tf.gather(offsets, classes)
+        return tf.gather(classes, tf.argmax(values, axis=-1, output_type=tf.int32))
+
+    def single() -> tf.Tensor:
+        return tf.fill([tf.size(rows.lower), tf.size(columns.lower)], classes[0])
+
+    return tf.cond(tf.size(classes) == 1, single, compare)
 
 
-def _possible_classes(block: tf.Tensor, margin: tf.Tensor) -> tf.Tensor:
-    """int32 `[C]`, ascending: the classes that can win somewhere between the logits of a block."""
+def _can_win(logits: tf.Tensor) -> tf.Tensor:
+    """bool `[h, w, S]`: the classes that may be the best somewhere around each of the logits."""
     # A pixel of the image reads two neighbours of the upsampled ones, which read three at most.
-    highest = tf.nn.max_pool2d(block[None], 3, 1, "SAME")[0]
-    lowest = -tf.nn.max_pool2d(-block[None], 3, 1, "SAME")[0]
+    highest = tf.nn.max_pool2d(logits[None], 3, 1, "SAME")[0]
+    lowest = -tf.nn.max_pool2d(-logits[None], 3, 1, "SAME")[0]
+    finite = tf.where(tf.math.is_finite(logits), tf.abs(logits), 0)
+    margin = 1e-5 * tf.reduce_max(finite)  # what rounding may add to a value
     bound = tf.reduce_max(lowest, axis=-1, keepdims=True) - margin
-    cannot = tf.reduce_all(highest < bound, axis=[0, 1])  # a NaN is not below
-    return tf.cast(tf.where(~cannot)[:, 0], tf.int32)
+    return ~(highest < bound)  # a NaN is not below
 
 
-def _sources(first: tf.Tensor, count: tf.Tensor, extent: tf.Tensor, new_extent: tf.Tensor) -> Points:
+def _sources(
+    first: tf.Tensor, count: tf.Tensor, extent: tf.Tensor, new_extent: tf.Tensor
+) -> Points:
     """The `Points` that `count` pixels from `first` on read when `extent` becomes `new_extent`.
 
     With the arithmetic of TensorFlow's kernel of bilinear resizing, half-pixel centres.
@@ -148,6 +159,12 @@ def _from_first(points: Points) -> tuple[tf.Tensor, Points]:
 
 def _between(values: tf.Tensor, points: Points, axis: int) -> tf.Tensor:
     """Bilinear values along axis 0 or 1 of `[h, w, C]`."""
-    lower, upper = (tf.gather(values, index, axis=axis) for index in points[:2])
-    share = tf.cast(points.share, values.dtype)
-    return lower + (upper - lower) * (share[:, None, None] if axis == 0 else share[:, None])
+    if axis == 1:
+        following = tf.concat([values[:, 1:], values[:, -1:]], axis=1)
+    else:
+        following = tf.concat([values[1:], values[-1:]], axis=0)
+    # The differences before they are spread over many points: those of neighbours, or none.
+    share = tf.where(points.lower == points.upper, 0.0, points.share)
+    share = tf.cast(share[:, None] if axis == 1 else share[:, None, None], values.dtype)
+    steps = tf.gather(following - values, points.lower, axis=axis)
+    return tf.gather(values, points.lower, axis=axis) + steps * share

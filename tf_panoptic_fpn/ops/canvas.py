@@ -66,7 +66,9 @@ class RunCanvas(WholeCanvas):
 
         # Not a constant, which would stay as written for the next image.
         shape = [self.size[0] * self.runs, RUN]
-        return tf.ensure_shape(tf.raw_ops.Empty(shape=shape, dtype=tf.int32, init=True), (None, RUN))
+        return tf.ensure_shape(
+            tf.raw_ops.Empty(shape=shape, dtype=tf.int32, init=True), (None, RUN)
+        )
 
     def around(self, box: Tensor) -> Window:
         height, width = (ops.cast(side, box.dtype) for side in self.size)

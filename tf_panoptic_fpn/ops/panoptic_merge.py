@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from tf_panoptic_fpn.ops.canvas import make_canvas
+from tf_panoptic_fpn.ops.gather import look_up
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.masks import paste_masks
 from tf_panoptic_fpn.schema import Tensor
@@ -89,7 +90,7 @@ def panoptic_merge(
     is_row = label_of_id > 0
     category_ids = ops.take(thing_ids, ops.maximum(classes, 0), axis=0)
     return {
-        "panoptic_map": ops.take(id_of_label, labels, axis=0),
+        "panoptic_map": look_up(id_of_label, labels),
         "category_ids": by_id(category_ids, stuff_ids, -1),
         "is_thing": by_id(classes >= 0, ops.zeros_like(stuff_ids, dtype="bool")),
         "scores": by_id(ops.cast(scores, "float32"), ops.ones_like(stuff_ids, dtype="float32")),
