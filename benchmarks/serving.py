@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import build_model, load_config, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
-from tf_panoptic_fpn.export.saved_model import ServedGraph
+from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.inference.predictor import Predictor
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig, TTAConfig
-from tf_panoptic_fpn.inference.merge import balance_classes
+from tf_panoptic_fpn.inference.merge import Thresholds, balance_classes
 from tf_panoptic_fpn.inference.predictor import Predictor, network_size
 from tf_panoptic_fpn.inference.semantic_map import resized_logits
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -53,14 +53,20 @@ class AugmentedPredictor(Predictor):
         super().__init__(model, categories, merge, split, class_shares)
         self.tta = tta
 
-    def predict_images(self, images: tf.Tensor) -> dict[str, Any]:
-        return tf.map_fn(self._predict_image, images, fn_output_signature=self.merged_signature())
+    def predict_images(
+        self, images: tf.Tensor, thresholds: Thresholds | None = None
+    ) -> dict[str, Any]:
+        return tf.map_fn(
+            lambda image: self._predict_image(image, thresholds),
+            images,
+            fn_output_signature=self.merged_signature(),
+        )
 
-    def _predict_image(self, image: tf.Tensor) -> dict[str, Any]:
+    def _predict_image(self, image: tf.Tensor, thresholds: Thresholds | None) -> dict[str, Any]:
         original = tf.shape(image)[:2]
         views = list(self._views(image, original))
         instances = self._instances_of_views(views, original)
-        return self._merge_image(self._semantic_of_views(views, original), instances)
+        return self._merge_image(self._semantic_of_views(views, original), instances, thresholds)
 
     def _views(self, image: tf.Tensor, original: tf.Tensor) -> Iterator[View]:
         for short_side in self.tta.short_sides:
