@@ -21,7 +21,7 @@ import tf_panoptic_fpn
 from tf_panoptic_fpn import build_model, load_config, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.distribution.replicas import build_strategy
-from tf_panoptic_fpn.export.saved_model import ServedGraph
+from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.step import make_train_step

@@ -10,11 +10,11 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.saved_model import (
-    ServedGraph,
     check_replaceable,
     export_model,
     export_saved_model,
 )
+from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.inference.model_source import find_model
 
 TABLE = CategoryTable((Category(0, "cat", True), Category(3_000_000_000, "dog", True)))
@@ -63,7 +63,9 @@ def test_served_category_ids_are_whole_and_padded_with_minus_1():
         schema.NUM_DETECTIONS: tf.constant([2]),
     }
     outputs = {schema.PANOPTIC_MAP: tf.zeros([1, 2, 3], tf.int32), schema.INSTANCES: instances}
-    predictor = types.SimpleNamespace(categories=TABLE, traced=lambda images: outputs)
+    predictor = types.SimpleNamespace(
+        categories=TABLE, traced=lambda images, thresholds: outputs, thresholds=(0.5, 0.5, 4096, 3)
+    )
     served = ServedGraph(predictor).serve_images(tf.zeros([1, 2, 3, 3], tf.uint8))
     ids = served["detection_category_ids"]
     assert ids.dtype == tf.int64

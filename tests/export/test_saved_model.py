@@ -5,7 +5,8 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
-from tf_panoptic_fpn.export.saved_model import ServedGraph, export_saved_model
+from tf_panoptic_fpn.export.saved_model import export_saved_model
+from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 

@@ -14,6 +14,7 @@ from tf_panoptic_fpn.formats.images import read_image, resized_size
 from tf_panoptic_fpn.inference.merge import Merger, balance_classes
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.inference.semantic_map import resized_logits
 from tf_panoptic_fpn.ops.masks import paste_masks
 
 CATEGORIES = CategoryTable(
@@ -69,8 +70,8 @@ def undecided(predictor, image, alone, together):
         schema.IMAGES: predictor.resize(image[None], size),
         schema.IMAGE_SIZES: size[None],
     }
-    dense = {schema.SEMANTIC_LOGITS: predictor.model(inputs)[schema.SEMANTIC_LOGITS][0]}
-    logits = np.sort(predictor._semantic_logits(dense, size, original).numpy())
+    logits = predictor.model(inputs)[schema.SEMANTIC_LOGITS][0]
+    logits = np.sort(resized_logits(logits, size, original).numpy())
     is_open = logits[..., -1] - logits[..., -2] < ROUNDING * np.abs(logits).max()
     probs = [
         paste_masks(o[schema.MASK_PROBS], o[schema.BOXES], original).numpy()

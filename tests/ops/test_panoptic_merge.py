@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tf_panoptic_fpn.ops import canvas
+from tf_panoptic_fpn.ops import panoptic_merge as panoptic_merge_module
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
 
 THINGS = [11, 12, 13]
@@ -222,3 +224,33 @@ def test_crowd_of_instances():
     assert result["num_segments"] == 100
     rank = np.argsort(np.argsort(-scores)) + 1
     np.testing.assert_array_equal(np.diagonal(result["panoptic_map"]), rank)
+
+
+def test_painting_in_boxes_equals_painting_on_the_whole(tf, monkeypatch):
+    """To the bit: boxes of all sizes, over the border, of one pixel, without area, and padding."""
+    rng = np.random.default_rng(0)
+    size, count = (90, 150), 24
+    starts = rng.uniform(-5, [85, 145], (count, 2))
+    boxes = np.concatenate([starts, starts + rng.uniform(0.3, [60, 100], (count, 2))], axis=1)
+    boxes[:4] = [[0, 0, *size], [3, 64, 4, 65], [5, 5, 5, 9], [-9, -9, 99, 199]]
+    arguments = [
+        boxes.astype("float32"),
+        rng.uniform(size=count).astype("float32"),
+        rng.integers(-1, 3, count).astype("int32"),
+        rng.uniform(size=(count, 28, 28)).astype("float32"),
+        rng.integers(0, 3, size).astype("int32"),
+    ]
+
+    def run():
+        options = {"score_threshold": 0.2, "overlap_threshold": 0.8, "stuff_area": 1}
+        graph = tf.function(lambda *a: panoptic_merge(*a, THINGS, STUFF, **options))
+        return {name: value.numpy() for name, value in graph(*arguments).items()}
+
+    in_boxes = run()
+    check(in_boxes)
+    for module in (canvas, panoptic_merge_module):
+        monkeypatch.setattr(module, "use_tensorflow_kernels", lambda: False)
+    whole = run()
+    assert whole["num_segments"] > 10
+    for name, value in whole.items():
+        np.testing.assert_array_equal(in_boxes[name], value, err_msg=name)

@@ -8,6 +8,7 @@ from tf_panoptic_fpn.config.model import ModelConfig
 from tf_panoptic_fpn.config.optimizer import OptimizerConfig
 from tf_panoptic_fpn.config.recipes import list_recipes
 from tf_panoptic_fpn.config.root import Config
+from tf_panoptic_fpn.config.serve import ServeConfig
 from tf_panoptic_fpn.config.train import TrainConfig
 from tf_panoptic_fpn.config.tta import TTAConfig
 from tf_panoptic_fpn.formats.split_config import SplitConfig
@@ -20,6 +21,7 @@ __all__ = [
     "MergeConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ServeConfig",
     "ShapesConfig",
     "SplitConfig",
     "TTAConfig",

@@ -9,6 +9,7 @@ from tf_panoptic_fpn.config.evaluate import EvaluateConfig
 from tf_panoptic_fpn.config.merge import MergeConfig
 from tf_panoptic_fpn.config.model import ModelConfig
 from tf_panoptic_fpn.config.optimizer import OptimizerConfig
+from tf_panoptic_fpn.config.serve import ServeConfig
 from tf_panoptic_fpn.config.train import TrainConfig
 from tf_panoptic_fpn.config.tta import TTAConfig
 from tf_panoptic_fpn.section import Broken, Section, rule
@@ -30,6 +31,7 @@ class Config(Section):
     )
     merge: MergeConfig = Field(default_factory=MergeConfig, description="the panoptic merge")
     tta: TTAConfig = Field(default_factory=TTAConfig, description="test-time augmentation")
+    serve: ServeConfig = Field(default_factory=ServeConfig, description="the exported model")
 
     @rule
     def tasks_of_the_training_data(self) -> Broken:

@@ -38,23 +38,27 @@ def decode_image(
 
 def decode_plain_image(data: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """`decode_image` of a JPEG or PNG that TensorFlow reads as Pillow does; no Python is run."""
-    image = tf.cond(
+    return turn_upright(_stored_image(data), orientation)
+
+
+def _stored_image(data: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
         tf.io.is_jpeg(data),
         lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_png(data, channels=3),
     )
-    return tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
 
 
 def decode_served_image(data: tf.Tensor, pixel_range: tuple[int, int] = FULL_RANGE) -> tf.Tensor:
-    """Decodes the bytes of a JPEG or PNG as upright RGB, as a SavedModel does: no Python is run.
+    """Decodes the bytes of a JPEG or PNG as RGB, as it is stored and as a SavedModel does: no
+    Python is run.
 
     Args:
         data: string `[]`, the file.
         pixel_range: of 16-bit grey PNGs, see `formats.images.read_image`.
 
     Returns:
-        uint8 `[H, W, 3]`.
+        uint8 `[H, W, 3]`; `turn_upright` is to follow.
     """
     head = tf.io.decode_raw(tf.strings.substr(tf.strings.join([data, bytes(26)]), 0, 26), tf.uint8)
     # The bytes at 24 and 25 are the bit depth and the kind, 0 for grey.
@@ -65,7 +69,7 @@ def decode_served_image(data: tf.Tensor, pixel_range: tuple[int, int] = FULL_RAN
         grey = tf.clip_by_value(tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32), low, high)
         return tf.repeat(tf.cast((grey - low) * 255 // (high - low), tf.uint8), 3, axis=-1)
 
-    return tf.cond(is_deep, deep, lambda: decode_plain_image(data, exif_orientation(data)))
+    return tf.cond(is_deep, deep, lambda: _stored_image(data))
 
 
 def exif_orientation(data: tf.Tensor) -> tf.Tensor:
@@ -141,8 +145,12 @@ def _file(data: bytes | np.ndarray) -> io.BytesIO:
     return io.BytesIO(np.asarray(data, object).item())
 
 
-def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns an image by its EXIF orientation."""
+def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image, `[H, W, C]`, by its EXIF orientation, uint8 `[]`."""
+    return tf.cond(orientation == 1, lambda: image, lambda: _turned(image, orientation))
+
+
+def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     upside_down, mirrored = np.zeros((2, 9), bool)
     upside_down[[3, 4, 7, 8]] = mirrored[[2, 3, 6, 7]] = True

@@ -1,6 +1,7 @@
 """The panoptic merge of what a model predicts."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -8,8 +9,26 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
+from tf_panoptic_fpn.inference.semantic_map import log_shares
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
+
+
+class Thresholds(NamedTuple):
+    """The settings of a merge, as the inputs of a graph."""
+
+    score_threshold: Any  # float32, see `MergeConfig`
+    overlap_threshold: Any  # float32
+    stuff_area: Any  # int32
+    max_detections: Any  # int32, of the detections with the highest scores
+
+    @classmethod
+    def specs(cls, shape: list[int | None]) -> "Thresholds":
+        """`tf.TensorSpec`s of one shape, named."""
+        dtypes = (tf.float32, tf.float32, tf.int32, tf.int32)
+        return cls(
+            *(tf.TensorSpec(shape, d, name) for name, d in zip(cls._fields, dtypes, strict=True))
+        )
 
 
 def balance_classes(logits: tf.Tensor, class_shares: Sequence[float]) -> tf.Tensor:
@@ -25,8 +44,7 @@ def balance_classes(logits: tf.Tensor, class_shares: Sequence[float]) -> tf.Tens
 
     Reference: arXiv:2007.07314, section 4.1, with tau = 1.
     """
-    shares = np.asarray(class_shares, np.float32)
-    return logits - tf.constant(np.log(np.where(shares > 0, shares, np.inf)), logits.dtype)
+    return logits - tf.constant(log_shares(class_shares), logits.dtype)
 
 
 def no_instances(count: int) -> dict[str, tf.Tensor]:
@@ -39,11 +57,25 @@ def no_instances(count: int) -> dict[str, tf.Tensor]:
     }
 
 
+def first_instances(instances: Mapping[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Makes padding of all but the first `count` of an image's INSTANCES, the best ones."""
+    rank = tf.range(tf.shape(instances[schema.CLASSES])[0])
+    kept = {**instances, schema.CLASSES: tf.where(rank < count, instances[schema.CLASSES], -1)}
+    for name in (schema.BOXES, schema.SCORES, schema.MASK_PROBS):
+        value = instances[name]
+        is_kept = tf.reshape(rank < count, [-1] + [1] * (len(value.shape) - 1))
+        kept[name] = tf.where(is_kept, value, 0)
+    if schema.NUM_DETECTIONS in instances:
+        found = instances[schema.NUM_DETECTIONS]
+        kept[schema.NUM_DETECTIONS] = tf.clip_by_value(count, 0, found)
+    return kept
+
+
 def merge_outputs(
     instances: Mapping[str, tf.Tensor],
     semantic: tf.Tensor,
     categories: CategoryTable,
-    merge: MergeConfig,
+    merge: MergeConfig | Thresholds,
 ) -> dict[str, tf.Tensor]:
     """`panoptic_merge` of one image's INSTANCES and SEMANTIC_MAP.
 
@@ -51,16 +83,17 @@ def merge_outputs(
         instances: dict of tensors, in pixels of the image.
         semantic: int32 `[H0, W0]`.
         categories: `CategoryTable`.
-        merge: `MergeConfig`; its values may be tensors.
+        merge: `MergeConfig`, or `Thresholds`, of which the last is not read.
     """
     # The merge discards what the semantic branch says of things: `other`, or each of them.
     things = categories.num_semantic_things
+    stuff = semantic if things == 1 else tf.maximum(semantic - (things - 1), 0)
     return panoptic_merge(
         instances[schema.BOXES],
         instances[schema.SCORES],
         instances[schema.CLASSES],
         instances[schema.MASK_PROBS],
-        tf.maximum(semantic - (things - 1), 0),
+        stuff,
         tf.constant(categories.thing_ids or [0], tf.int64),  # no instance reads it
         tf.constant(categories.stuff_ids, tf.int64),
         score_threshold=merge.score_threshold,
@@ -83,9 +116,7 @@ class Merger:
         def merge(
             instances: dict[str, tf.Tensor], semantic: tf.Tensor, *thresholds: tf.Tensor
         ) -> dict[str, tf.Tensor]:
-            named = dict(zip(MergeConfig.model_fields, thresholds, strict=True))
-            thresholds = MergeConfig.model_construct(**named)  # of tensors
-            return merge_outputs(instances, semantic, categories, thresholds)
+            return merge_outputs(instances, semantic, categories, Thresholds(*thresholds, None))
 
         # One graph for images of all sizes.
         self._merge = tf.function(merge, autograph=False, reduce_retracing=True)

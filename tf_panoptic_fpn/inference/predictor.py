@@ -10,11 +10,16 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.merge import balance_classes, merge_outputs, no_instances
+from tf_panoptic_fpn.inference.merge import (
+    Thresholds,
+    first_instances,
+    merge_outputs,
+    no_instances,
+)
+from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
-from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
 
 class Predictor(ImagePredictor):
@@ -44,25 +49,38 @@ class Predictor(ImagePredictor):
         self.class_shares = class_shares
         self.short_side = split.short_sides[0]
         self.max_long_side = split.max_long_side
-        # `predict_images`, traced once for all that calls it: prediction and both endpoints.
+        self.thresholds = Thresholds(
+            merge.score_threshold,
+            merge.overlap_threshold,
+            merge.stuff_area,
+            model.config["max_detections"],
+        )
+        # `predict_images`, traced once for all that calls it: prediction and all endpoints.
         self.traced = tf.function(
             self.predict_images,
-            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+            input_signature=[
+                tf.TensorSpec([None, None, None, 3], tf.uint8),
+                Thresholds.specs([]),
+            ],
             autograph=False,
         )
 
     def run(self, images: np.ndarray) -> list[dict]:
-        outputs = tf.nest.map_structure(lambda value: value.numpy(), self.traced(images))
+        outputs = self.traced(images, self.thresholds)
+        outputs = tf.nest.map_structure(lambda value: value.numpy(), outputs)
         return [
             tf.nest.map_structure(lambda value, row=row: value[row], outputs)
             for row in range(len(images))
         ]
 
-    def predict_images(self, images: tf.Tensor) -> dict[str, Any]:
+    def predict_images(
+        self, images: tf.Tensor, thresholds: Thresholds | None = None
+    ) -> dict[str, Any]:
         """The graph for images of one size.
 
         Args:
             images: uint8 `[B, H0, W0, 3]`, RGB.
+            thresholds: `Thresholds` of scalars, or None: the predictor's.
 
         Returns:
             Dict of tensors with a leading B: the keys of the merge, SEMANTIC_MAP and INSTANCES.
@@ -72,9 +90,21 @@ class Predictor(ImagePredictor):
         x = self.resize(images, size)
         sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
         outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
+        return self.merge_images(outputs, size, original, thresholds)
+
+    def merge_images(
+        self,
+        outputs: Mapping[str, tf.Tensor],
+        size: tf.Tensor,
+        original: tf.Tensor,
+        thresholds: Thresholds | None = None,
+    ) -> dict[str, Any]:
+        """What follows the model: its outputs for images of `size` -> as `predict_images`."""
         return tf.map_fn(
             lambda row: self._merge_image(
-                self._semantic_logits(row, size, original), self._instances(row, size, original)
+                self._semantic_map(row, size, original),
+                self._instances(row, size, original),
+                thresholds,
             ),
             outputs,
             fn_output_signature=self.merged_signature(),
@@ -93,12 +123,14 @@ class Predictor(ImagePredictor):
         """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""
         return network_size(original, self.short_side, self.max_long_side)
 
-    def _merge_image(self, logits: tf.Tensor, instances: dict[str, tf.Tensor]) -> dict[str, Any]:
-        """One image's semantic logits and detections, both at its size -> its dict."""
-        if self.class_shares is not None:
-            logits = balance_classes(logits, self.class_shares)
-        semantic = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        merged = merge_outputs(instances, semantic, self.categories, self.merge)
+    def _merge_image(
+        self, semantic: tf.Tensor, instances: dict[str, tf.Tensor], thresholds: Thresholds | None
+    ) -> dict[str, Any]:
+        """One image's semantic map and detections, both at its size -> its dict."""
+        if thresholds is not None:
+            instances = first_instances(instances, thresholds.max_detections)
+        thresholds = self.thresholds if thresholds is None else thresholds
+        merged = merge_outputs(instances, semantic, self.categories, thresholds)
         if "semantic" in self.tasks:
             merged[schema.SEMANTIC_MAP] = semantic
         if "instance" in self.tasks:
@@ -109,14 +141,14 @@ class Predictor(ImagePredictor):
     def tasks(self) -> Sequence[str]:
         return self.model.config["tasks"]
 
-    def _semantic_logits(
+    def _semantic_map(
         self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
     ) -> tf.Tensor:
-        """Float `[H0, W0, S]`; one class alone, where nothing is stuff, without the task."""
+        """Int32 `[H0, W0]`; zeros, where nothing is stuff, without the task."""
         if "semantic" not in self.tasks:
-            return tf.zeros([original[0], original[1], 1])
-        logits = upsample_bilinear(outputs[schema.SEMANTIC_LOGITS][None], 4)
-        return resize_bilinear(logits[:, : size[0], : size[1]], original)[0]
+            return tf.zeros(original, tf.int32)
+        logits = outputs[schema.SEMANTIC_LOGITS]
+        return semantic_map(logits, size, original, self.class_shares)
 
     def _instances(
         self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor

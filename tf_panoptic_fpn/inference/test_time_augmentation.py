@@ -9,7 +9,9 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig, TTAConfig
+from tf_panoptic_fpn.inference.merge import Thresholds, balance_classes
 from tf_panoptic_fpn.inference.predictor import Predictor, network_size
+from tf_panoptic_fpn.inference.semantic_map import resized_logits
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.nms import nms
@@ -51,14 +53,20 @@ class AugmentedPredictor(Predictor):
         super().__init__(model, categories, merge, split, class_shares)
         self.tta = tta
 
-    def predict_images(self, images: tf.Tensor) -> dict[str, Any]:
-        return tf.map_fn(self._predict_image, images, fn_output_signature=self.merged_signature())
+    def predict_images(
+        self, images: tf.Tensor, thresholds: Thresholds | None = None
+    ) -> dict[str, Any]:
+        return tf.map_fn(
+            lambda image: self._predict_image(image, thresholds),
+            images,
+            fn_output_signature=self.merged_signature(),
+        )
 
-    def _predict_image(self, image: tf.Tensor) -> dict[str, Any]:
+    def _predict_image(self, image: tf.Tensor, thresholds: Thresholds | None) -> dict[str, Any]:
         original = tf.shape(image)[:2]
         views = list(self._views(image, original))
         instances = self._instances_of_views(views, original)
-        return self._merge_image(self._log_probs(views, original), instances)
+        return self._merge_image(self._semantic_of_views(views, original), instances, thresholds)
 
     def _views(self, image: tf.Tensor, original: tf.Tensor) -> Iterator[View]:
         for short_side in self.tta.short_sides:
@@ -69,15 +77,19 @@ class AugmentedPredictor(Predictor):
                 dense = self.model.dense_outputs(pixels, size[None], training=False)
                 yield View(dense, size, is_flipped)
 
-    def _log_probs(self, views: Sequence[View], original: tf.Tensor) -> tf.Tensor:
-        """Float `[H0, W0, S]`, logarithms of the mean probabilities."""
+    def _semantic_of_views(self, views: Sequence[View], original: tf.Tensor) -> tf.Tensor:
+        """Int32 `[H0, W0]`, the class of the highest mean probability."""
+        if "semantic" not in self.tasks:
+            return tf.zeros(original, tf.int32)
         probs = []
         for view in views:
-            logits = view.dense.get(schema.SEMANTIC_LOGITS, [None])[0]
-            outputs = {schema.SEMANTIC_LOGITS: logits}
-            view_probs = tf.nn.softmax(self._semantic_logits(outputs, view.size, original))
+            logits = view.dense[schema.SEMANTIC_LOGITS][0]
+            view_probs = tf.nn.softmax(resized_logits(logits, view.size, original))
             probs.append(tf.reverse(view_probs, [1]) if view.is_flipped else view_probs)
-        return tf.math.log(tf.add_n(probs) / len(probs))
+        mean = tf.math.log(tf.add_n(probs) / len(probs))
+        if self.class_shares is not None:
+            mean = balance_classes(mean, self.class_shares)
+        return tf.argmax(mean, axis=-1, output_type=tf.int32)
 
     def _instances_of_views(
         self, views: Sequence[View], original: tf.Tensor

@@ -8,13 +8,16 @@ from tf_panoptic_fpn.ops.roi_align import axis_weights
 from tf_panoptic_fpn.schema import Tensor
 
 
-def paste_masks(mask_probs: Tensor, boxes: Tensor, image_size: Tensor) -> Tensor:
+def paste_masks(
+    mask_probs: Tensor, boxes: Tensor, image_size: Tensor, origin: tuple[Tensor, Tensor] = (0, 0)
+) -> Tensor:
     """Resizes each box-sized mask onto the image canvas, bilinear and half-pixel aligned.
 
     Args:
         mask_probs: float `[D, mh, mw]`, in [0, 1].
         boxes: float32 `[D, 4]`, yxyx, pixels of the canvas; boxes without area are padding.
         image_size: (H, W), ints or an int32 `[2]` tensor.
+        origin: (y, x), ints: where the canvas begins, in pixels that the boxes count in.
 
     Returns:
         float32 `[D, H, W]`, probabilities; 0 outside the box, and for boxes without area. Pixel
@@ -23,8 +26,9 @@ def paste_masks(mask_probs: Tensor, boxes: Tensor, image_size: Tensor) -> Tensor
     Reference: Mask R-CNN, arXiv:1703.06870, section 3.
     """
     _, mask_height, mask_width = ops.shape(mask_probs)
-    rows = _paste_weights(boxes[:, 0], boxes[:, 2], image_size[0], mask_height)
-    columns = _paste_weights(boxes[:, 1], boxes[:, 3], image_size[1], mask_width)
+    (top, left), (height, width) = origin, (image_size[0], image_size[1])
+    rows = _paste_weights(boxes[:, 0], boxes[:, 2], top, height, mask_height)
+    columns = _paste_weights(boxes[:, 1], boxes[:, 3], left, width, mask_width)
     strips = ops.matmul(rows, ops.cast(mask_probs, rows.dtype))
     return ops.matmul(strips, ops.transpose(columns, [0, 2, 1]))
 
@@ -58,9 +62,12 @@ def crop_masks(
     return ops.cast(coverage >= 0.5, "float32")
 
 
-def _paste_weights(start: Tensor, end: Tensor, extent: Tensor, mask_extent: Tensor) -> Tensor:
-    """Returns `[D, extent, mask_extent]`, how much each mask cell weighs in each pixel."""
-    centers = ops.cast(ops.arange(extent, dtype="int32"), start.dtype) + 0.5
+def _paste_weights(
+    start: Tensor, end: Tensor, first: Tensor, extent: Tensor, mask_extent: Tensor
+) -> Tensor:
+    """Returns `[D, extent, mask_extent]`, how much each mask cell weighs in the pixels from `first`
+    on."""
+    centers = ops.cast(first + ops.arange(extent, dtype="int32"), start.dtype) + 0.5
     size = (end - start)[:, None]
     has_size = size > 0
     cells = ops.cast(ops.arange(mask_extent, dtype="int32"), start.dtype)

@@ -4,6 +4,9 @@ from typing import Any
 
 from keras import ops
 
+from tf_panoptic_fpn.ops.canvas import make_canvas
+from tf_panoptic_fpn.ops.gather import look_up
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.masks import paste_masks
 from tf_panoptic_fpn.schema import Tensor
 
@@ -27,7 +30,8 @@ def panoptic_merge(
 
     Instances are painted by descending score, then stuff by ascending class, each only where
     nothing is yet; ids are 1, 2... in that order. `other` (semantic class 0) is never painted.
-    Instances are pasted one at a time, so memory does not grow with their number.
+    Instances are pasted one at a time, so memory does not grow with their number; TensorFlow
+    pastes them in their boxes, elsewhere they are pasted on the whole image.
 
     Args:
         boxes: float32 `[D, 4]`, yxyx, pixels of the original image.
@@ -56,34 +60,43 @@ def panoptic_merge(
     arXiv:1901.02446, section 3.
     """
     classes = ops.cast(classes, "int32")
-    panoptic_map, ids_of_instances, num_things = _paint_instances(
-        boxes, scores, classes, mask_probs, semantic_classes, score_threshold, overlap_threshold
-    )
     thing_ids = ops.convert_to_tensor(thing_category_ids)
     stuff_ids = ops.convert_to_tensor(stuff_category_ids)
-    panoptic_map, ids_of_stuff = _paint_stuff(
-        panoptic_map, semantic_classes, stuff_ids.shape[0], num_things, stuff_area
+    num_stuff, num_instances = stuff_ids.shape[0], scores.shape[0]
+    # Labels of pixels: 0 `other`, the classes of stuff, and above them the ids of instances.
+    size = ops.shape(semantic_classes)
+    painted, ids_of_instances, num_things = _paint_instances(
+        boxes, scores, classes, mask_probs, size, num_stuff, score_threshold, overlap_threshold
     )
-    instance_category_ids = ops.take(thing_ids, ops.maximum(classes, 0), axis=0)
+    labels = ops.where(painted == 0, ops.cast(semantic_classes, "int32"), painted)
+    areas, tight_boxes = _measure(labels, 1 + num_stuff + num_instances)
+    stuff_areas = areas[1 : 1 + num_stuff]
+    is_kept = ops.logical_and(stuff_areas >= stuff_area, stuff_areas > 0)
+    ids_of_stuff = num_things + ops.cumsum(ops.cast(is_kept, "int32"))
+    ids_of_stuff = ops.where(is_kept, ids_of_stuff, 0)
+    every_id = ops.arange(1, num_instances + 1, dtype="int32")
+    id_of_label = ops.concatenate([ops.zeros((1,), dtype="int32"), ids_of_stuff, every_id], axis=0)
 
     ids = ops.concatenate([ids_of_instances, ids_of_stuff], axis=0)
-    num_segments = ops.sum(ops.cast(ids > 0, "int32"))
-    order = ops.argsort(ops.where(ids > 0, ids, ids.shape[0] + 1))
+    is_segment = ids > 0
+    order = ops.argsort(ops.where(is_segment, ids, ids.shape[0] + 1))
 
     def by_id(of_instances: Tensor, of_stuff: Tensor, padding: Any = 0) -> Tensor:
         values = ops.concatenate([of_instances, of_stuff], axis=0)
-        values = ops.where(ids > 0, values, ops.full_like(values, padding))
+        values = ops.where(is_segment, values, ops.full_like(values, padding))
         return ops.take(values, order, axis=0)
 
-    areas, tight_boxes = _measure(panoptic_map, ids.shape[0])
+    label_of_id = by_id(num_stuff + ids_of_instances, ops.arange(1, num_stuff + 1, dtype="int32"))
+    is_row = label_of_id > 0
+    category_ids = ops.take(thing_ids, ops.maximum(classes, 0), axis=0)
     return {
-        "panoptic_map": panoptic_map,
-        "category_ids": by_id(instance_category_ids, stuff_ids, -1),
+        "panoptic_map": look_up(id_of_label, labels),
+        "category_ids": by_id(category_ids, stuff_ids, -1),
         "is_thing": by_id(classes >= 0, ops.zeros_like(stuff_ids, dtype="bool")),
         "scores": by_id(ops.cast(scores, "float32"), ops.ones_like(stuff_ids, dtype="float32")),
-        "areas": areas,
-        "boxes": tight_boxes,
-        "num_segments": num_segments,
+        "areas": ops.where(is_row, ops.take(areas, label_of_id, axis=0), 0),
+        "boxes": ops.where(is_row[:, None], ops.take(tight_boxes, label_of_id, axis=0), 0),
+        "num_segments": ops.sum(ops.cast(is_segment, "int32")),
     }
 
 
@@ -92,74 +105,79 @@ def _paint_instances(
     scores: Tensor,
     classes: Tensor,
     mask_probs: Tensor,
-    semantic_classes: Tensor,
+    size: tuple[Tensor, Tensor],
+    offset: int,
     score_threshold: float,
     overlap_threshold: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns (map, int32 `[D]` id of each instance or 0, number of ids)."""
+    """Returns (int32 `[H0, W0]`, `offset` + id or 0; int32 `[D]`, id or 0; number of ids)."""
     num_instances = scores.shape[0]
     order = ops.cast(ops.argsort(-scores), "int32")
-    image_size = ops.shape(semantic_classes)
+    canvas = make_canvas(size)
     instances = ops.arange(num_instances, dtype="int32")
 
-    def unfinished(rank: Tensor, panoptic_map: Tensor, ids: Tensor, count: Tensor) -> Tensor:
+    def unfinished(rank: Tensor, labels: Tensor, ids: Tensor, count: Tensor) -> Tensor:
         best = ops.take(order, ops.minimum(rank, num_instances - 1))
         return ops.logical_and(rank < num_instances, ops.take(scores, best) >= score_threshold)
 
-    def paint(rank: Tensor, panoptic_map: Tensor, ids: Tensor, count: Tensor) -> tuple[Tensor, ...]:
+    def paint(rank: Tensor, labels: Tensor, ids: Tensor, count: Tensor) -> tuple[Tensor, ...]:
         instance = ops.take(order, rank)
+        box = ops.take(boxes, instance, axis=0)
+        window = canvas.around(box)
         probs = paste_masks(
             ops.take(mask_probs, instance[None], axis=0),
-            ops.take(boxes, instance[None], axis=0),
-            image_size,
+            box[None],
+            (window.height, window.width),
+            (window.top, window.left),
         )[0]
         mask = probs >= MASK_THRESHOLD
-        free = ops.logical_and(mask, panoptic_map == 0)
+        before = canvas.read(labels, window)
+        free = ops.logical_and(mask, before == 0)
         area, free_area = _area(mask), _area(free)
         overlap = ops.cast(area - free_area, "float32") / ops.cast(ops.maximum(area, 1), "float32")
         painted = ops.logical_and(overlap <= overlap_threshold, free_area > 0)
         painted = ops.logical_and(painted, ops.take(classes, instance) >= 0)
         count = count + ops.cast(painted, "int32")
-        panoptic_map = ops.where(ops.logical_and(free, painted), count, panoptic_map)
+        after = ops.where(ops.logical_and(free, painted), offset + count, before)
         ids = ops.where(ops.logical_and(instances == instance, painted), count, ids)
-        return rank + 1, panoptic_map, ids, count
+        return rank + 1, canvas.write(labels, window, after), ids, count
 
     zero = ops.convert_to_tensor(0, dtype="int32")
-    empty_map = ops.zeros_like(semantic_classes, dtype="int32")
-    _, panoptic_map, ids, count = ops.while_loop(
-        unfinished, paint, (zero, empty_map, ops.zeros_like(instances), zero)
+    _, labels, ids, count = ops.while_loop(
+        unfinished, paint, (zero, canvas.blank(), ops.zeros_like(instances), zero)
     )
-    return panoptic_map, ids, count
+    return canvas.whole(labels), ids, count
 
 
-def _paint_stuff(
-    panoptic_map: Tensor, semantic_classes: Tensor, num_stuff: int, count: Tensor, stuff_area: int
-) -> tuple[Tensor, Tensor]:
-    """Returns (map, int32 `[S-1]` id of each stuff class or 0); ids go on from `count`."""
-    left_over = ops.where(panoptic_map == 0, ops.cast(semantic_classes, "int32"), 0)
-    ones = ops.ones_like(ops.reshape(left_over, [-1]))
-    areas = ops.segment_sum(ones, ops.reshape(left_over, [-1]), num_segments=num_stuff + 1)[1:]
-    painted = ops.logical_and(areas >= stuff_area, areas > 0)
-    ids = ops.where(painted, count + ops.cumsum(ops.cast(painted, "int32")), 0)
-    ids_of_classes = ops.concatenate([ops.zeros((1,), dtype="int32"), ids], axis=0)
-    return ops.where(panoptic_map == 0, ops.take(ids_of_classes, left_over), panoptic_map), ids
+def _measure(labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
+    """Returns (int32 `[L]` areas, float32 `[L, 4]` tight boxes) of labels 0..L-1."""
+    in_rows, in_columns = (_counts(x, num_labels) for x in (labels, ops.transpose(labels)))
+    (top, bottom), (left, right) = _extent(in_rows), _extent(in_columns)
+    boxes = ops.cast(ops.stack([top, left, bottom, right], axis=-1), "float32")
+    return ops.sum(in_rows, axis=0), boxes
 
 
-def _measure(panoptic_map: Tensor, max_segments: int) -> tuple[Tensor, Tensor]:
-    """Returns (int32 `[M]` areas, float32 `[M, 4]` tight boxes) of ids 1..M."""
-    height, width = ops.shape(panoptic_map)
-    ids = ops.reshape(panoptic_map, [-1])
-    rows = ops.arange(height, dtype="int32")[:, None] + ops.zeros_like(panoptic_map)
-    columns = ops.arange(width, dtype="int32")[None, :] + ops.zeros_like(panoptic_map)
-    rows, columns = ops.reshape(rows, [-1]), ops.reshape(columns, [-1])
+def _counts(labels: Tensor, num_labels: int) -> Tensor:
+    """Returns int32 `[rows, L]`, the pixels of each label in each row."""
+    if use_tensorflow_kernels():
+        import tensorflow as tf
 
-    def highest(values: Tensor) -> Tensor:
-        return ops.segment_max(values, ids, num_segments=max_segments + 1)[1:]
+        return tf.raw_ops.DenseBincount(
+            input=labels, size=num_labels, weights=tf.zeros([0], tf.int32)
+        )
+    rows = ops.shape(labels)[0]
+    row_and_label = ops.arange(rows, dtype="int32")[:, None] * num_labels + labels
+    flat = ops.reshape(row_and_label, [-1])
+    counts = ops.segment_sum(ops.ones_like(flat), flat, num_segments=rows * num_labels)
+    return ops.reshape(counts, (rows, num_labels))
 
-    areas = ops.segment_sum(ops.ones_like(ids), ids, num_segments=max_segments + 1)[1:]
-    sides = [-highest(-rows), -highest(-columns), highest(rows) + 1, highest(columns) + 1]
-    boxes = ops.cast(ops.stack(sides, axis=-1), "float32")
-    return areas, ops.where(areas[:, None] > 0, boxes, 0)
+
+def _extent(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns int32 `[L]` twice: the first row with pixels of a label, and that after the last."""
+    is_there = ops.cast(counts > 0, "int32")
+    first = ops.cast(ops.argmax(is_there, axis=0), "int32")
+    from_the_end = ops.cast(ops.argmax(ops.flip(is_there, axis=0), axis=0), "int32")
+    return first, ops.shape(counts)[0] - from_the_end
 
 
 def _area(mask: Tensor) -> Tensor:

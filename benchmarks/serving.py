@@ -1,0 +1,120 @@
+"""Memory and processor seconds of the served graph on one image, and the merge's part of them.
+
+python benchmarks/serving.py [--config=coco_r50_1x] [--set KEY=VALUE]... [--height=480 --width=640]
+
+The model has the configuration's classes and random weights from a seed. Peak memory is that of
+the process above what it holds once the model is loaded and a small image has been served. The
+merge is all that follows the network, PNG included. Every score passes, so that as many instances
+are painted as the model may detect.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import measure
+import numpy as np
+import tensorflow as tf
+
+from tf_panoptic_fpn import build_model, load_config, schema
+from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.export.served_graph import ServedGraph
+from tf_panoptic_fpn.inference.predictor import Predictor
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--config", default="coco_r50_1x")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    line = {"benchmark": "serving", **measure.machine("tensorflow", "keras")}
+    config = load_config(arguments.config, ["merge.score_threshold=0.0", *arguments.set])
+    predictor = make_predictor(config)
+    graph = ServedGraph(predictor)
+    serve = tf.function(graph.serve_bytes, [tf.TensorSpec([None], tf.string)], autograph=False)
+    serve(tf.io.encode_jpeg(make_image(64, 64))[None])
+    image = tf.io.encode_jpeg(make_image(arguments.height, arguments.width))[None]
+    before = memory()
+    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now
+    outputs = serve(image)
+    peak = memory("VmHWM") - before
+    segments = int(outputs[schema.NUM_SEGMENTS][0])
+    del outputs
+    whole = seconds(lambda: serve(image), arguments.runs)
+    line |= {
+        "config": arguments.config,
+        "set": arguments.set,
+        "image": [arguments.height, arguments.width],
+        "semantic_classes": config.model.num_stuff_classes + 1,
+        "segments": segments,
+        "peak_mb_above_the_model": round(peak / 1000),
+        "whole_cpu_seconds": whole,
+        **merge_seconds(graph, tf.io.decode_jpeg(image[0]), arguments.runs),
+    }
+    line["merge_and_png_share"] = round(line["merge_and_png_cpu_seconds"] / whole, 3)
+    print(json.dumps(line))
+
+
+def make_predictor(config):
+    things, stuff = config.model.num_thing_classes, config.model.num_stuff_classes
+    table = CategoryTable(tuple(Category(i + 1, str(i), i < things) for i in range(things + stuff)))
+    keras.utils.set_random_seed(0)
+    return Predictor(build_model(config.model), table, config.merge, config.data.validation)
+
+
+def make_image(height, width):
+    """Colours that change slowly, under noise: uint8 `[H, W, 3]`."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (1, 12, 16, 3)).astype(np.float32)
+    image = tf.image.resize(coarse, (height, width))[0]
+    noise = rng.integers(-12, 12, (height, width, 1), np.int8)
+    return tf.cast(tf.clip_by_value(image + tf.cast(noise, tf.float32), 0, 255), tf.uint8)
+
+
+def merge_seconds(graph, image, runs):
+    """Processor seconds of the network, and of what follows it."""
+    predictor = graph.predictor
+    original = tf.shape(image)[:2]
+    size = predictor.network_size(original)
+    x = predictor.resize(image[None], size)
+    network = tf.function(
+        lambda: predictor.model({schema.IMAGES: x, schema.IMAGE_SIZES: size[None]}, training=False)
+    )
+    outputs = network()
+    merge = tf.function(lambda o: graph.with_png(predictor.merge_images(o, size, original)))
+    return {
+        "network_cpu_seconds": seconds(network, runs),
+        "merge_and_png_cpu_seconds": seconds(lambda: merge(outputs), runs),
+    }
+
+
+def seconds(function, runs):
+    """Median processor seconds of a call, after one that warms up."""
+    function()
+    taken = []
+    for _ in range(runs):
+        start = time.process_time()
+        function()
+        taken.append(time.process_time() - start)
+    return round(statistics.median(taken), 3)
+
+
+def memory(name="VmRSS"):
+    """Of this process, in kB."""
+    for line in pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise ValueError(name)
+
+
+if __name__ == "__main__":
+    main()
