@@ -43,9 +43,6 @@ class Value:
     def __truediv__(self, other: Operand) -> "Value":
         return self.graph.op("Div", self, other)
 
-    def __rtruediv__(self, other: Operand) -> "Value":
-        return self.graph.op("Div", other, self)
-
     def __floordiv__(self, other: Operand) -> "Value":
         return self.graph.op("Div", self, other)  # whole numbers, which are not negative here
 

@@ -33,22 +33,23 @@ def resize_image(g: Graph, images: Value, size: Value) -> Value:
     """
     # A sum often ends half-way between two levels. So that both round it to the same side, this
     # takes TensorFlow's steps in its order; a matrix product, or ONNX' own resizing, would not.
+    # (Reciprocals, since onnxruntime makes a division of `x * (1 / y)`.)
     x = _resize_axis(g, images, g.op("Gather", size, [1]), 2)
     return _resize_axis(g, x, g.op("Gather", size, [0]), 1)
 
 
 def _resize_axis(g: Graph, x: Value, new_extent: Value, axis: int) -> Value:
     extent = g.size(x, axis)
-    scale = 1.0 / (new_extent.cast("float32") / extent.cast("float32"))
+    scale = g.op("Reciprocal", new_extent.cast("float32") / extent.cast("float32"))
     reach = g.op("Max", scale, 1.0)
     centers = (g.range(new_extent, "float32") + 0.5) * scale
     first = g.op("Max", g.op("Ceil", centers - reach - 0.5), 0.0)
     taps = g.op("Floor", reach * 2.0).cast("int64") + 1
     pixels = g.op("Unsqueeze", g.range(taps, "float32"), [1]) + first  # taps x new extent
-    weights = 1.0 - g.op("Abs", pixels + 0.5 - centers) * (1.0 / reach)
+    weights = 1.0 - g.op("Abs", pixels + 0.5 - centers) * g.op("Reciprocal", reach)
     last = extent.cast("float32") - 1.0
     weights = g.where(pixels <= last, g.op("Relu", weights), 0.0)
-    weights = weights * (1.0 / g.op("ReduceSum", weights, [0], keepdims=1))
+    weights = weights * g.op("Reciprocal", g.op("ReduceSum", weights, [0], keepdims=1))
     pixels = g.op("Min", pixels, last).cast("int64")
     trailing = [1] * (3 - axis)
 
