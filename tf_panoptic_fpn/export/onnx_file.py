@@ -125,7 +125,7 @@ def write_onnx(predictor: Predictor, path: str | os.PathLike) -> None:
         ConfigError: if the model has something that the file cannot hold.
         PanopticError: if the file gives other results than the model.
     """
-    predictor = _in_float32(predictor)
+    predictor = in_float32(predictor)
     check_held(predictor.model)
     model = build_graph(predictor).model("panoptic_fpn", _metadata(predictor))
     onnx.checker.check_model(model)
@@ -157,7 +157,7 @@ def _check_known(
             )
 
 
-def _in_float32(predictor: Predictor) -> Predictor:
+def in_float32(predictor: Predictor) -> Predictor:
     """The same predictor, of a model that computes in float32."""
     model = predictor.model
     if model.dtype_policy.name == "float32":

@@ -116,6 +116,8 @@ class Graph:
             Its `Value`, or a list of them if `outputs` is above 1.
         """
         names = [self._name_of(value) for value in inputs]
+        while names and not names[-1]:
+            names.pop()
         values = [Value(self, self._name(kind)) for _ in range(outputs)]
         results = [value.name for value in values]
         self._scopes[-1].append(helper.make_node(kind, names, results, results[0], **attributes))
