@@ -149,6 +149,23 @@ def test_two_groups_of_channels(tmp_path):
     np.testing.assert_allclose(outputs[0], expected[schema.INSTANCES][schema.SCORES], atol=1e-4)
 
 
+@pytest.mark.slow
+def test_8_bits(predictor, tmp_path, monkeypatch, capfd):
+    """The weights are a quarter, and the results near; what it warns of is not shown."""
+    monkeypatch.setattr(predictor, "run", lambda images: run_eagerly(predictor, images))
+    path, images = tmp_path / "model.onnx", make_images(3, (97, 131))
+    write_onnx(predictor, path)
+    before = path.stat().st_size
+    exact = OnnxPredictor(path).run(images)
+    write_onnx(predictor, path, [*images])
+    assert path.stat().st_size < 0.4 * before
+    for expected, received in zip(exact, OnnxPredictor(path).run(images), strict=True):
+        changed = expected[schema.SEMANTIC_MAP] != received[schema.SEMANTIC_MAP]
+        assert 0 < changed.mean() < 0.1
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_thresholds_may_be_given(predictor, file):
     session = open_session(file)
     images = make_images(1, (97, 131))

@@ -21,9 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the SavedModel, by default saved_model/1 of the run; TF Serving wants a "
         "number, MODEL/1. Or the ONNX file, by default model.onnx of the run",
     )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="with --format=onnx: 8 bits, calibrated on images of the training data",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.int8 and arguments.format != "onnx":
+        raise ConfigError(f"--int8 is that of --format=onnx. Received: {arguments.format}")
     import_tensorflow()
     print(_export(arguments))
 
@@ -39,4 +46,4 @@ def _export(arguments: argparse.Namespace) -> pathlib.Path:
         raise ConfigError(
             f"--format=onnx needs {error.name}: pip install 'tf-panoptic-fpn[onnx]'"
         ) from None
-    return export_onnx(model_source(arguments), arguments.output)
+    return export_onnx(model_source(arguments), arguments.output, arguments.int8)

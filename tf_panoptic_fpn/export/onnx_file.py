@@ -6,15 +6,17 @@ import json
 import os
 import pathlib
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 
 from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.config import SplitConfig
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
 from tf_panoptic_fpn.export.onnx_model import build_graph
 from tf_panoptic_fpn.export.same_results import check_same_results
 from tf_panoptic_fpn.inference import onnx_runtime
@@ -78,12 +80,15 @@ HELD_BY_RESNET = frozenset(
 )
 
 
-def export_onnx(source: ModelSource, output: str | os.PathLike | None = None) -> pathlib.Path:
+def export_onnx(
+    source: ModelSource, output: str | os.PathLike | None = None, int8: bool = False
+) -> pathlib.Path:
     """Exports a model as an ONNX file.
 
     Args:
         source: `ModelSource`.
         output: path of the file, see `write_onnx`; by default `model.onnx` of its run.
+        int8: bool, whether it computes in 8 bits, calibrated on images of the training split.
 
     Returns:
         The path, a `pathlib.Path`.
@@ -102,13 +107,16 @@ def export_onnx(source: ModelSource, output: str | os.PathLike | None = None) ->
         raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
     if path.suffix != SUFFIX or path.is_dir():
         raise ConfigError(f"--output must be a file whose name ends in {SUFFIX}. Received: {path}")
+    images = calibration_images(source) if int8 else ()
     Workdir(path.parent).create()
-    write_onnx(typing.cast(Predictor, predictor_of(source)), path)
+    write_onnx(typing.cast(Predictor, predictor_of(source)), path, images)
     return path
 
 
-def write_onnx(predictor: Predictor, path: str | os.PathLike) -> None:
-    """Writes an ONNX file that does what a predictor does, in float32.
+def write_onnx(
+    predictor: Predictor, path: str | os.PathLike, calibration: Sequence[np.ndarray] = ()
+) -> None:
+    """Writes an ONNX file that does what a predictor does, in float32 or in 8 bits.
 
     Input: `images` uint8 `[B, H, W, 3]`, RGB; and, which may be left out, the thresholds of the
     merge, `score_threshold` and `overlap_threshold` float32 `[]` and `stuff_area` int32 `[]`.
@@ -120,6 +128,8 @@ def write_onnx(predictor: Predictor, path: str | os.PathLike) -> None:
     Args:
         predictor: a `Predictor`.
         path: of the file; one that is there is replaced.
+        calibration: list of uint8 `[H, W, 3]`, images to find the ranges of 8 bits by; none: it
+            computes in float32.
 
     Raises:
         ConfigError: if the model has something that the file cannot hold.
@@ -132,6 +142,10 @@ def write_onnx(predictor: Predictor, path: str | os.PathLike) -> None:
     with replacing(path) as partial:
         onnx.save(model, str(partial))
         check_same_results(predictor, OnnxPredictor(partial), path)
+        if calibration:
+            with replacing(partial) as quantized:
+                quantize(partial, quantized, calibration)
+            check_same_results(predictor, OnnxPredictor(partial), path, same_network=False)
 
 
 def check_held(model: PanopticFPN) -> None:

@@ -116,7 +116,7 @@ class Graph:
             Its `Value`, or a list of them if `outputs` is above 1.
         """
         names = [self._name_of(value) for value in inputs]
-        while names and not names[-1]:
+        while len(names) > 2 and not names[-1]:  # a loop needs two
             names.pop()
         values = [Value(self, self._name(kind)) for _ in range(outputs)]
         results = [value.name for value in values]

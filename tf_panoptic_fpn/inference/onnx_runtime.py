@@ -16,7 +16,8 @@ from tf_panoptic_fpn.messages import one_line
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ERRORS_ONLY = 3  # of onnxruntime's levels; it warns of the thresholds, which are inputs
+# onnxruntime's levels. It warns of the thresholds, which are inputs with defaults.
+WARNINGS, ERRORS_ONLY = 2, 3
 # Keys of the file's metadata, strings; the last two are for people.
 CATEGORIES = "categories"  # JSON, `CategoryTable.to_coco`
 SETTINGS = "settings"  # JSON, {"merge": {...}, "semantic_things": ..., "pixel_range": [low, high]}
