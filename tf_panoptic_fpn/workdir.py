@@ -30,7 +30,6 @@ class Workdir:
         self.report = self.path / "report.html"
         self.predictions = self.path / "predictions"
         self.saved_model = self.path / "saved_model" / "1"
-        self.onnx = self.path / "model.onnx"
 
     def create(self) -> None:
         """Makes the folder; raises ConfigError if it cannot be written."""

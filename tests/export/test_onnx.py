@@ -240,7 +240,7 @@ def test_files_that_are_none(tmp_path):
     g = Graph()
     g.output(g.input("x", "float32", [1]), "y", "float32", [1])
     path.write_bytes(g.model("other", {}).SerializeToString())
-    with pytest.raises(ConfigError, match=r"is not a file that `export --format=onnx` wrote"):
+    with pytest.raises(ConfigError, match=r"is not a file that `export` wrote"):
         OnnxPredictor(path)
 
 

@@ -16,7 +16,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        help="folder of a finished run, .keras file, folder of a SavedModel, .onnx file, "
+        help="folder of a finished run, .keras file, folder of a SavedModel, .onnx or .xml, "
         "checkpoint of detectron2, torchvision or mmdetection, or name of a published model",
     )
     parser.add_argument(

@@ -18,18 +18,17 @@ from tf_panoptic_fpn.config import SplitConfig
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
 from tf_panoptic_fpn.export.onnx_model import build_graph
+from tf_panoptic_fpn.export.output_path import output_file
 from tf_panoptic_fpn.export.same_results import check_same_results
-from tf_panoptic_fpn.inference import onnx_runtime
+from tf_panoptic_fpn.inference import exported_metadata
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
-from tf_panoptic_fpn.inference.model_source import GRAPHS, ModelSource
+from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.version import __version__
-from tf_panoptic_fpn.workdir import Workdir
 
-SUFFIX = ".onnx"
 # The arguments that the graph is built by, and those that matter in training alone. Another one
 # may change the network in a way that nothing here knows of.
 HELD = frozenset(
@@ -97,18 +96,8 @@ def export_onnx(
         ConfigError: if the model cannot be loaded or is exported already, the path ends otherwise
             than in `.onnx`, or the file cannot be written.
     """
-    if source.kind in GRAPHS:
-        raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
-    if output:
-        path = pathlib.Path(output)
-    elif source.workdir:
-        path = source.workdir.onnx
-    else:
-        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
-    if path.suffix != SUFFIX or path.is_dir():
-        raise ConfigError(f"--output must be a file whose name ends in {SUFFIX}. Received: {path}")
+    path = output_file(source, output, ".onnx")
     images = calibration_images(source) if int8 else ()
-    Workdir(path.parent).create()
     write_onnx(typing.cast(Predictor, predictor_of(source)), path, images)
     return path
 
@@ -137,7 +126,7 @@ def write_onnx(
     """
     predictor = in_float32(predictor)
     check_held(predictor.model)
-    model = build_graph(predictor).model("panoptic_fpn", _metadata(predictor))
+    model = build_graph(predictor).model("panoptic_fpn", metadata_of(predictor))
     onnx.checker.check_model(model)
     with replacing(path) as partial:
         onnx.save(model, str(partial))
@@ -172,7 +161,7 @@ def _check_known(
 
 
 def in_float32(predictor: Predictor) -> Predictor:
-    """The same predictor, of a model that computes in float32."""
+    """Returns the same predictor, of a model that computes in float32."""
     model = predictor.model
     if model.dtype_policy.name == "float32":
         return predictor
@@ -184,7 +173,8 @@ def in_float32(predictor: Predictor) -> Predictor:
     return same
 
 
-def _metadata(predictor: Predictor) -> dict[str, str]:
+def metadata_of(predictor: Predictor) -> dict[str, str]:
+    """Returns what the file says of itself, see `inference.exported_metadata`."""
     digest = hashlib.sha256()
     for weight in predictor.model.weights:
         digest.update(weight.numpy().tobytes())
@@ -199,9 +189,9 @@ def _metadata(predictor: Predictor) -> dict[str, str]:
         "max_long_side": predictor.max_long_side,
     }
     return {
-        onnx_runtime.CATEGORIES: json.dumps(predictor.categories.to_coco()),
-        onnx_runtime.SETTINGS: json.dumps(settings),
-        onnx_runtime.CONFIG: json.dumps(config, default=str),
-        onnx_runtime.VERSION: __version__,
-        onnx_runtime.WEIGHTS: digest.hexdigest(),
+        exported_metadata.CATEGORIES: json.dumps(predictor.categories.to_coco()),
+        exported_metadata.SETTINGS: json.dumps(settings),
+        exported_metadata.CONFIG: json.dumps(config, default=str),
+        exported_metadata.VERSION: __version__,
+        exported_metadata.WEIGHTS: digest.hexdigest(),
     }

@@ -215,8 +215,7 @@ class Graph:
         return self.op("Where", condition, x, y)
 
     def sum(self, x: Value, *axes: int) -> Value:
-        """The sum over some axes, or over all of them."""
-        return self.op("ReduceSum", x, list(axes) or None, keepdims=0)
+        return self.op("ReduceSum", x, list(axes), keepdims=0)
 
     def _name(self, kind: str) -> str:
         self._count += 1

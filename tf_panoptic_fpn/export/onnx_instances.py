@@ -28,9 +28,9 @@ def anchors_of_level(
         for ratio, half in zip(ratios, half_widths, strict=True)
     ]
     rows, columns = (g.range(g.size(feature, axis), "float32") * float(stride) for axis in (2, 3))
-    rows = g.reshape(rows, -1, 1, 1, 1) * np.float32([1, 0, 1, 0])
-    columns = g.reshape(columns, 1, -1, 1, 1) * np.float32([0, 1, 0, 1])
-    return g.op("Reshape", rows + columns + np.float32(cell), [-1, 4])
+    rows = g.reshape(rows, -1, 1, 1, 1) * np.array([1, 0, 1, 0], np.float32)
+    columns = g.reshape(columns, 1, -1, 1, 1) * np.array([0, 1, 0, 1], np.float32)
+    return g.op("Reshape", rows + columns + np.array(cell, np.float32), [-1, 4])
 
 
 def decode(
@@ -38,7 +38,7 @@ def decode(
 ) -> Value:
     """`ops.boxes.decode_boxes`, clipped to (H, W), float32 `[2]`."""
     if set(weights) != {1.0}:
-        deltas = deltas / np.float32(weights)
+        deltas = deltas / np.array(weights, np.float32)
     start, end = _halves(g, reference)
     sizes = end - start
     offsets, log_scales = _halves(g, deltas)

@@ -111,6 +111,7 @@ class Merge:
         self.g = g
         self.thing_ids = np.array(thing_ids or [0], np.int64)  # no instance reads it
         self.stuff_ids = np.array(stuff_ids, np.int64)
+        self.max_detections = max_detections
         self.num_segments = max_detections + len(stuff_ids)
         self.score_threshold, self.overlap_threshold, self.stuff_area = thresholds
 
@@ -147,16 +148,16 @@ class Merge:
     def _image(self, row: dict[str, Value], stuff: Value) -> dict[str, Value]:
         g, classes, scores = self.g, row[schema.CLASSES], row[schema.SCORES]
         wanted = (scores >= self.score_threshold) & (classes >= 0)
-        count = g.sum(wanted.cast("int64"))  # they come first
+        count = g.sum(wanted.cast("int64"), 0)  # they come first
         panoptic_map, num_things, ids = self._paint_instances(row, count, stuff)
         panoptic_map, ids_of_stuff = self._paint_stuff(panoptic_map, num_things, stuff)
         # A row for each id; what was not painted has id 0, which is cut off.
         ids = g.concat([ids, ids_of_stuff]).cast("int64")
-        painted = g.slice(classes, 0, g.op("Unsqueeze", count, [0]), axis=0)
-        category_ids = g.concat([g.op("Gather", self.thing_ids, painted), self.stuff_ids])
-        ones = np.ones(len(self.stuff_ids), np.float32)
-        segment_scores = g.concat([g.slice(scores, 0, g.size(painted, 0), axis=0), ones])
-        is_thing = g.concat([g.full_like(painted, ONE), np.zeros(len(ones), np.int32)])
+        category_ids = g.op("Gather", self.thing_ids, g.op("Max", classes, 0))
+        category_ids = g.concat([category_ids, self.stuff_ids])
+        segment_scores = g.concat([scores, np.ones(len(self.stuff_ids), np.float32)])
+        is_thing = np.arange(self.num_segments) < self.max_detections
+        is_thing = g.constant(is_thing.astype(np.int32))
         areas, boxes = self._measure(panoptic_map)
         return {
             schema.PANOPTIC_MAP: panoptic_map,
@@ -165,7 +166,7 @@ class Merge:
             schema.SCORES: self._by_id(ids, segment_scores, np.float32(0)),
             schema.AREAS: areas,
             schema.BOXES: boxes,
-            schema.NUM_SEGMENTS: g.sum((ids > 0).cast("int32")),
+            schema.NUM_SEGMENTS: g.sum((ids > 0).cast("int32"), 0),
         }
 
     def _by_id(self, ids: Value, values: Value, padding: np.generic) -> Value:
@@ -176,11 +177,14 @@ class Merge:
     def _paint_instances(
         self, row: dict[str, Value], count: Value, stuff: Value
     ) -> tuple[Value, Value, Value]:
-        """Returns (map, number of ids, int32 `[count]` id of each instance or 0)."""
+        """Returns (map, number of ids, int32 `[D]` id of each instance or 0)."""
         g = self.g
         image_size = g.op("Shape", stuff)
+        instances = g.constant(np.arange(self.max_detections))
 
-        def paint(i: Value, panoptic_map: Value, last: Value) -> tuple[list[Value], list[Value]]:
+        def paint(
+            i: Value, panoptic_map: Value, last: Value, ids: Value
+        ) -> tuple[list[Value], list[Value]]:
             box = g.op("Gather", row[schema.BOXES], i)
             start, end = (g.op("Slice", box, [a], [a + 2]) for a in (0, 2))
             # The pixels that the box touches, one at least.
@@ -192,21 +196,23 @@ class Merge:
             )
             probs = g.op("Gather", row[schema.MASK_PROBS], i)
             probs = g.op("MatMul", g.op("MatMul", rows, probs), g.op("Transpose", columns))
-            band = g.slice(panoptic_map, *y, axis=0)
-            window = g.slice(band, *x, axis=1)
+            band = g.slice(panoptic_map, y[0], y[1], axis=0)
+            window = g.slice(band, x[0], x[1], axis=1)
             mask = probs >= MASK_THRESHOLD
             free = mask & window.equals(ZERO)
-            area, free_area = (g.sum(v.cast("int32")) for v in (mask, free))
+            area, free_area = (g.sum(v.cast("int32"), 0, 1) for v in (mask, free))
             overlap = (area - free_area).cast("float32") / g.op("Max", area, ONE).cast("float32")
             is_painted = (overlap <= self.overlap_threshold) & (free_area > ZERO)
             last = last + is_painted.cast("int32")
             window = g.where(free & is_painted, last, window)
             band = _replaced(g, band, window, x, axis=1)
             panoptic_map = _replaced(g, panoptic_map, band, y, axis=0)
-            return [panoptic_map, last], [g.where(is_painted, last, ZERO)]
+            ids = g.where(instances.equals(i) & is_painted, last, ids)
+            return [panoptic_map, last, ids], []
 
         empty = g.op("Expand", ZERO, image_size)
-        panoptic_map, last, ids = g.loop(count, paint, [empty, ZERO], scans=1)
+        no_ids = np.zeros(self.max_detections, np.int32)
+        panoptic_map, last, ids = g.loop(count, paint, [empty, ZERO, no_ids])
         return panoptic_map, last, ids
 
     def _paste_weights(

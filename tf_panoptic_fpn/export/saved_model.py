@@ -15,7 +15,7 @@ from tf_panoptic_fpn.data.decode import decode_served_image
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
-from tf_panoptic_fpn.inference.model_source import EXPORTED, ONNX, ModelSource
+from tf_panoptic_fpn.inference.model_source import EXPORTED, ONNX, OPENVINO, ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL, SETTINGS
 from tf_panoptic_fpn.workdir import Workdir
@@ -106,7 +106,7 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
         ConfigError: if the model cannot be loaded, is a SavedModel already, or the folder holds
             anything but an export.
     """
-    if source.kind == ONNX:
+    if source.kind in (ONNX, OPENVINO):
         raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
     if source.kind == EXPORTED:
         raise ConfigError(f"{source.name}: is a SavedModel already")

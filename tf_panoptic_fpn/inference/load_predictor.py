@@ -20,11 +20,14 @@ from tf_panoptic_fpn.inference.model_source import (
     CHECKPOINT,
     EXPORTED,
     GRAPHS,
+    ONNX,
+    OPENVINO,
     PUBLISHED,
     ModelSource,
     find_model,
 )
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
+from tf_panoptic_fpn.inference.openvino_runtime import OpenvinoPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
@@ -51,10 +54,10 @@ def load_predictor(
     """Loads a model from anywhere, ready for pictures.
 
     Args:
-        model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel
-            or an exported `.onnx` file; a checkpoint of detectron2, torchvision or mmdetection; or
-            a name of `weights.MODEL_ZOO`, such as "detectron2/panoptic_fpn_R_50_3x", which is
-            downloaded.
+        model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel,
+            an exported `.onnx` or OpenVINO's `.xml`; a checkpoint of detectron2, torchvision or
+            mmdetection; or a name of `weights.MODEL_ZOO`, such as
+            "detectron2/panoptic_fpn_R_50_3x", which is downloaded.
         config: path of a YAML file whose sections `merge`, `tta` and `data.validation` say how
             images are resized and merged; by default that of the run, else the defaults (a short
             side of 800 pixels, thresholds as in the paper). An export has them in its graph.
@@ -135,8 +138,12 @@ def build_predictor(
                 f"{source.path}: {_a(source.kind)}'s merge is in its graph: no --tta, no "
                 "--balance-classes, no --set of merge.*, model.* or tta.*"
             )
-        kind = SavedModelPredictor if source.kind == EXPORTED else OnnxPredictor
-        return kind(source.path, categories)
+        predictors = {
+            EXPORTED: SavedModelPredictor,
+            ONNX: OnnxPredictor,
+            OPENVINO: OpenvinoPredictor,
+        }
+        return predictors[source.kind](source.path, categories)
     model = load_source(source)
     _check_same_model(model, config, source)
     if class_shares is not None and "semantic" not in model.config["tasks"]:

@@ -1,14 +1,13 @@
 """An exported ONNX file as a predictor; needs neither TensorFlow nor Keras."""
 
-import json
 import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
-from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.inference.exported_metadata import apply_settings, read_categories
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.served_outputs import by_image
 from tf_panoptic_fpn.messages import one_line
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
 
 # onnxruntime's levels. It warns of the thresholds, which are inputs with defaults.
 WARNINGS, ERRORS_ONLY = 2, 3
-# Keys of the file's metadata, strings; the last two are for people.
-CATEGORIES = "categories"  # JSON, `CategoryTable.to_coco`
-SETTINGS = "settings"  # JSON, {"merge": {...}, "semantic_things": ..., "pixel_range": [low, high]}
-CONFIG = "config"  # JSON, the arguments of `PanopticFPN` and how images are resized
-VERSION = "version"  # of this package
-WEIGHTS = "weights_sha256"
 
 
 class OnnxPredictor(ImagePredictor):
@@ -35,7 +28,7 @@ class OnnxPredictor(ImagePredictor):
         threads: int, of a layer's work; None: one for each core.
 
     Raises:
-        ConfigError: if the file cannot be loaded, or is none that `export --format=onnx` wrote.
+        ConfigError: if the file cannot be loaded, or is none that `export` wrote.
     """
 
     def __init__(
@@ -47,12 +40,7 @@ class OnnxPredictor(ImagePredictor):
         self._path = path
         self._session = open_session(path, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self.categories = categories or _categories(metadata, path)
-        settings = json.loads(metadata[SETTINGS])
-        self.categories = self.categories.with_semantic_things(settings["semantic_things"])
-        self.merge = MergeConfig(**settings["merge"])
-        low, high = settings["pixel_range"]
-        self.pixel_range = (low, high)
+        apply_settings(self, metadata, path, categories)
         self._thing_class = self.categories.thing_class
 
     def run(self, images: np.ndarray) -> list[dict]:
@@ -92,10 +80,4 @@ def open_session(
 def onnx_categories(path: str | os.PathLike) -> CategoryTable:
     """Reads the `CategoryTable` of an exported ONNX file."""
     session = open_session(path, optimize=False)
-    return _categories(session.get_modelmeta().custom_metadata_map, path)
-
-
-def _categories(metadata: dict[str, str], path: str | os.PathLike) -> CategoryTable:
-    if CATEGORIES not in metadata or SETTINGS not in metadata:
-        raise ConfigError(f"{path}: is not a file that `export --format=onnx` wrote")
-    return CategoryTable.from_coco(json.loads(metadata[CATEGORIES]), os.fspath(path))
+    return read_categories(session.get_modelmeta().custom_metadata_map, path)
