@@ -58,6 +58,8 @@ setup(
     extras_require={
         "backends": ["jax>=0.7", "torch==2.13.0"],
         "convert": ["datumaro>=1.13"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
+        "openvino": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0"],
         "plots": ["matplotlib>=3.9"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "large": ["imagecodecs>=2024.12.30", "tifffile>=2025.5.21", "zarr>=3.0.8"],
@@ -74,6 +76,9 @@ setup(
             "mlflow-skinny>=3.0",
             "mypy>=2.0",
             "nbclient>=0.10",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "openvino>=2025.0",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.8",

@@ -16,8 +16,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        help="folder of a finished run, .keras file, folder of a SavedModel, checkpoint of "
-        "detectron2, torchvision or mmdetection, or name of a published model",
+        help="folder of a finished run, .keras file, folder of a SavedModel, .onnx or .xml, "
+        "checkpoint of detectron2, torchvision or mmdetection, or name of a published model",
     )
     parser.add_argument(
         "--config", metavar="YAML", help="sizes, thresholds and data, where the model is not a run"

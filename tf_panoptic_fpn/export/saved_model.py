@@ -17,7 +17,7 @@ from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.export.warm_up import write_warm_up
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
-from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
+from tf_panoptic_fpn.inference.model_source import EXPORTED, ONNX, OPENVINO, ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.saved_model import CATEGORIES, PIXEL_RANGE, SAVED_MODEL, SETTINGS
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -45,6 +45,8 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
             anything but an export.
         PanopticError: if what was exported differs from the model; the folder is as it was.
     """
+    if source.kind in (ONNX, OPENVINO):
+        raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
     if source.kind == EXPORTED:
         raise ConfigError(f"{source.name}: is a SavedModel already")
     if output:

@@ -19,10 +19,15 @@ from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.model_source import (
     CHECKPOINT,
     EXPORTED,
+    GRAPHS,
+    ONNX,
+    OPENVINO,
     PUBLISHED,
     ModelSource,
     find_model,
 )
+from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
+from tf_panoptic_fpn.inference.openvino_runtime import OpenvinoPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
@@ -49,12 +54,13 @@ def load_predictor(
     """Loads a model from anywhere, ready for pictures.
 
     Args:
-        model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel;
-            a checkpoint of detectron2, torchvision or mmdetection; or a name of
-            `weights.MODEL_ZOO`, such as "detectron2/panoptic_fpn_R_50_3x", which is downloaded.
+        model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel,
+            an exported `.onnx` or OpenVINO's `.xml`; a checkpoint of detectron2, torchvision or
+            mmdetection; or a name of `weights.MODEL_ZOO`, such as
+            "detectron2/panoptic_fpn_R_50_3x", which is downloaded.
         config: path of a YAML file whose sections `merge`, `tta` and `data.validation` say how
             images are resized and merged; by default that of the run, else the defaults (a short
-            side of 800 pixels, thresholds as in the paper). A SavedModel has them in its graph.
+            side of 800 pixels, thresholds as in the paper). An export has them in its graph.
         categories: path of a JSON file with the categories, where the model does not bring them;
             by default COCO's or Cityscapes' if it has as many classes as these.
         overrides: `a.b=value` strings on the configuration.
@@ -72,8 +78,10 @@ def load_predictor(
 
 def predictor_of(source: ModelSource, tta: bool = False) -> ImagePredictor:
     """Makes the predictor of a `ModelSource` from its own configuration and categories."""
-    if source.kind == EXPORTED and source.config:
-        raise ConfigError(f"{source.name}: a SavedModel takes no --config: all is in its graph")
+    if source.kind in GRAPHS and source.config:
+        raise ConfigError(
+            f"{source.name}: {_a(source.kind)} takes no --config: all is in its graph"
+        )
     return build_predictor(source, source.load_config(), source.known_categories(), tta)
 
 
@@ -97,8 +105,8 @@ def load_predictors(
         list of functions, each as an `ImagePredictor`; they may run at once.
 
     Raises:
-        ConfigError: if the model cannot be loaded or does not fit the data set, or a SavedModel is
-            to do what is not in it.
+        ConfigError: if the model cannot be loaded or does not fit the data set, or an exported one
+            is to do what is not in it.
     """
     trained = source.known_categories() if source.workdir else None
     if trained:
@@ -124,13 +132,18 @@ def build_predictor(
         categories: `CategoryTable`, or None: that of COCO or Cityscapes, by the model's classes.
     """
     fixed = [o for o in source.overrides if o.startswith(("merge.", "model.", "tta."))]
-    if source.kind == EXPORTED and source.path:
+    if source.kind in GRAPHS and source.path:
         if tta or class_shares is not None or fixed:
             raise ConfigError(
-                f"{source.path}: a SavedModel's merge is in its graph: no --tta, no "
+                f"{source.path}: {_a(source.kind)}'s merge is in its graph: no --tta, no "
                 "--balance-classes, no --set of merge.*, model.* or tta.*"
             )
-        return SavedModelPredictor(source.path, categories)
+        predictors = {
+            EXPORTED: SavedModelPredictor,
+            ONNX: OnnxPredictor,
+            OPENVINO: OpenvinoPredictor,
+        }
+        return predictors[source.kind](source.path, categories)
     model = load_source(source)
     _check_same_model(model, config, source)
     if class_shares is not None and "semantic" not in model.config["tasks"]:
@@ -148,7 +161,7 @@ def build_predictor(
 
 
 def load_source(source: ModelSource) -> PanopticFPN:
-    """Loads the `PanopticFPN` of a `ModelSource` that is no SavedModel."""
+    """Loads the `PanopticFPN` of a `ModelSource` that is not exported."""
     if source.kind == PUBLISHED or source.path is None:
         return _quietly(from_pretrained, source.name)
     if source.kind == CHECKPOINT:
@@ -190,6 +203,10 @@ def _check_same_model(model: PanopticFPN, config: Config, source: ModelSource) -
                 f"`model.{name}` must be {expected!r}, as in {source.path or source.name}. "
                 f"Received: {received!r}"
             )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "AEIO" else f"a {kind}"
 
 
 def _plain(value: Any) -> Any:

@@ -9,19 +9,25 @@ from collections.abc import Sequence
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import Config, load_config, load_run_config
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.inference.onnx_runtime import onnx_categories
+from tf_panoptic_fpn.inference.openvino_runtime import openvino_categories
 from tf_panoptic_fpn.inference.saved_model import SAVED_MODEL, exported_categories
 from tf_panoptic_fpn.paths import expand
 from tf_panoptic_fpn.weights.tf_panoptic_fpn import is_keras_file
 from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 from tf_panoptic_fpn.workdir import Workdir
 
-RUN, KERAS, EXPORTED, CHECKPOINT, PUBLISHED = (
+RUN, KERAS, EXPORTED, ONNX, OPENVINO, CHECKPOINT, PUBLISHED = (
     "run",
     ".keras file",
     "SavedModel",
+    "ONNX file",
+    "OpenVINO model",
     "checkpoint",
     "published model",
 )
+SUFFIXES = {".onnx": ONNX, ".xml": OPENVINO}
+GRAPHS = (EXPORTED, ONNX, OPENVINO)  # what `export` wrote, with everything in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,7 @@ class ModelSource:
 
     Args:
         name: str, the path or the name that was given.
-        kind: RUN, KERAS, EXPORTED, CHECKPOINT or PUBLISHED.
+        kind: RUN, KERAS, EXPORTED, ONNX, OPENVINO, CHECKPOINT or PUBLISHED.
         path: `pathlib.Path` of its file or, of a SavedModel, its folder; None for PUBLISHED.
         config: path of a YAML file, or None: that of the run, else the defaults.
         categories_file: path of a JSON file with the categories, or None.
@@ -67,7 +73,14 @@ class ModelSource:
             return CategoryTable.load(self.categories_file)
         if self.workdir:
             return CategoryTable.load(self.workdir.categories)
-        return exported_categories(self.path) if self.kind == EXPORTED and self.path else None
+        if self.kind not in GRAPHS or self.path is None:
+            return None
+        read = {
+            EXPORTED: exported_categories,
+            ONNX: onnx_categories,
+            OPENVINO: openvino_categories,
+        }
+        return read[self.kind](self.path)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the model's files; of a published model, of its name."""
@@ -94,8 +107,9 @@ def find_model(
 
     Args:
         model: the folder of a finished run; a `.keras` file; the folder of an exported SavedModel
-            or of its versions, of which the highest is taken; a checkpoint that an importer of
-            `weights` reads; or a name of `weights.MODEL_ZOO`.
+            or of its versions, of which the highest is taken; an exported `.onnx` or OpenVINO's
+            `.xml`; a checkpoint that an importer of `weights` reads; or a name of
+            `weights.MODEL_ZOO`.
         config: path of a YAML file, or None: that of the run, else the defaults.
         categories: path of a JSON file with the categories, or None.
         overrides: `a.b=value` strings on the configuration.
@@ -125,6 +139,8 @@ def _find(name: str) -> tuple[str, pathlib.Path | None]:
     path = pathlib.Path(expand(name))
     if path.is_dir():
         return _find_in_folder(path)
+    if path.is_file() and path.suffix in SUFFIXES:
+        return SUFFIXES[path.suffix], path
     if path.is_file():
         return (KERAS if is_keras_file(path) else CHECKPOINT), path
     raise ConfigError(

@@ -3,28 +3,17 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
-from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
+from tf_panoptic_fpn.inference.served_outputs import by_image
 
-MERGED = (
-    schema.PANOPTIC_MAP,
-    schema.CATEGORY_IDS,
-    schema.IS_THING,
-    schema.SCORES,
-    schema.AREAS,
-    schema.BOXES,
-    schema.NUM_SEGMENTS,
-)
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder one
 CATEGORIES = "assets/categories.json"
 PIXEL_RANGE = "assets/pixel_range.json"  # [low, high]; not there for the full range
@@ -71,38 +60,7 @@ class SavedModelPredictor(ImagePredictor):
     def run(self, images: np.ndarray) -> list[dict]:
         outputs = self._loaded.signatures["tensor"](images=tf.constant(images))
         outputs = {name: value.numpy() for name, value in outputs.items()}
-        return [
-            self._by_schema({name: value[row] for name, value in outputs.items()})
-            for row in range(len(images))
-        ]
-
-    def _by_schema(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The flat names that are served, as a `Predictor` nests them."""
-        prediction: dict[str, Any] = {name: outputs[name] for name in MERGED}
-        if schema.SEMANTIC_MAP in outputs:
-            prediction[schema.SEMANTIC_MAP] = outputs[schema.SEMANTIC_MAP]
-        if schema.NUM_DETECTIONS in outputs:
-            prediction[schema.INSTANCES] = {
-                schema.BOXES: outputs["detection_boxes"],
-                schema.SCORES: outputs["detection_scores"],
-                schema.CLASSES: self._classes(
-                    outputs["detection_category_ids"], int(outputs[schema.NUM_DETECTIONS])
-                ),
-                schema.MASK_PROBS: outputs["detection_mask_probs"],
-                schema.NUM_DETECTIONS: outputs[schema.NUM_DETECTIONS],
-            }
-        return prediction
-
-    def _classes(self, category_ids: np.ndarray, count: int) -> np.ndarray:
-        """Thing classes of the first `count` category ids, and -1."""
-        found = category_ids[:count].tolist()
-        unknown = set(found) - set(self._thing_class)
-        if unknown:
-            raise DataError(
-                f"{self._folder}: predicts category ids that the data set lacks: {sorted(unknown)}"
-            )
-        padding = [-1] * (len(category_ids) - len(found))
-        return np.array([self._thing_class[i] for i in found] + padding, np.int32)
+        return by_image(outputs, self._thing_class, self._folder)
 
 
 def exported_categories(folder: str | os.PathLike) -> CategoryTable:
