@@ -56,6 +56,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "beam": ["apache-beam>=2.77", "pyarrow>=18.0"],
         "backends": ["jax>=0.7", "torch==2.13.0"],
         "convert": ["datumaro>=1.13"],
         "plots": ["matplotlib>=3.9"],
@@ -64,6 +65,7 @@ setup(
         "supervision": ["supervision>=0.31"],
         "video": ["av>=14.0"],
         "test": [
+            "apache-beam>=2.77",
             "av>=14.0",
             "cityscapesscripts>=2.3",
             "hypothesis>=6.100",
@@ -74,6 +76,7 @@ setup(
             "mlflow-skinny>=3.0",
             "mypy>=2.0",
             "nbclient>=0.10",
+            "pyarrow>=18.0",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.8",

@@ -39,6 +39,7 @@ ROOMS = (
     "inference",
     "evaluation",
     "export",
+    "batch",
     "distribution",
     "training",
     "analysis",

@@ -13,6 +13,8 @@ COMMANDS = (
     "sweep",
     "evaluate",
     "predict",
+    "predict-beam",
+    "collect-predictions",
     "export",
     "validate-data",
     "show-data",
