@@ -34,6 +34,7 @@ TESTED_BY = {
     "predict": "tests/test_end_to_end.py",
     "predict-beam": "tests/batch/test_predict_beam.py",
     "collect-predictions": "tests/batch/test_predict_beam.py",
+    "demo": "tests/demo/test_demo.py",
     "export": "tests/export/test_export.py",
     "config": "tests/commands/test_config_command.py",
     "analyze": "tests/commands/test_analyze.py",

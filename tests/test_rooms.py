@@ -40,6 +40,7 @@ ROOMS = (
     "evaluation",
     "export",
     "batch",
+    "demo",
     "distribution",
     "training",
     "analysis",

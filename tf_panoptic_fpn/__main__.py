@@ -15,6 +15,7 @@ COMMANDS = (
     "predict",
     "predict-beam",
     "collect-predictions",
+    "demo",
     "export",
     "validate-data",
     "show-data",
