@@ -132,13 +132,14 @@ def check_command_line(line):
 
 
 def _check_flags(parser, line):
-    known = set(parser._option_string_actions)
+    known = dict(parser._option_string_actions)
     for action in parser._actions:
         for subparser in (
             (getattr(action, "choices", None) or {}) if action.dest == "command" else ()
         ):
             if subparser == line.name:
-                known |= set(action.choices[subparser]._option_string_actions)
-    flags = {word.partition("=")[0] for word in line.words if re.match(r"--\w", word)}
-    unknown = sorted(flags - known)
+                known |= action.choices[subparser]._option_string_actions
+    flags = [word.partition("=")[0] for word in line.words if re.match(r"--\w", word)]
+    passed_on = [n for n, flag in enumerate(flags) if flag in known and known[flag].nargs == "..."]
+    unknown = sorted({*flags[: passed_on[0] if passed_on else None]} - known.keys())
     assert not unknown, f"{line.page}: {' '.join(line.words)}: no flag {', '.join(unknown)}"

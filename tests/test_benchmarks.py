@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from color_model import write_color_model
 from command_line import TINY, run
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,13 @@ def test_graph_size():
         assert 1000 < sum(parts.values()) == line[f"{name}_nodes"] <= nodes
         assert line[f"{name}_trace_seconds"] > 0
     assert line["train_step_parts"]["gradient"] > 100
+
+
+def test_beam(tmp_path):
+    pytest.importorskip("apache_beam")
+    write_color_model(tmp_path)
+    (line,) = lines_of("beam", f"--model={tmp_path}", "--images=15", "--size=16x20", "--workers=1")
+    assert line["workers_1"]["seconds"] > 0 and line["speedup_of_seconds"] == 1
 
 
 @pytest.mark.parametrize("panoptic", [False, True])

@@ -40,6 +40,8 @@ ROOMS = (
     "inference",
     "evaluation",
     "export",
+    "batch",
+    "demo",
     "distribution",
     "training",
     "analysis",

@@ -7,6 +7,7 @@ reads or says what is wrong with.
 import os
 import struct
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 from kornia_rs.io import decode_image_png_u8
@@ -116,12 +117,12 @@ def read_panoptic_png(path: str | os.PathLike) -> np.ndarray:
     return rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16
 
 
-def write_panoptic_png(ids: np.ndarray, path: str | os.PathLike) -> None:
+def write_panoptic_png(ids: np.ndarray, path: str | os.PathLike | BinaryIO) -> None:
     """Writes a panoptic map in the COCO format; the inverse of `read_panoptic_png`.
 
     Args:
         ids: int `[H, W]`, segment ids below 2**24.
-        path: the PNG to write.
+        path: the PNG to write, or an open file.
 
     Raises:
         ValueError: if `ids` is not `[H, W]`, or an id does not fit.

@@ -1,0 +1,1 @@
+"""Prediction over millions of images with Apache Beam (the extra `beam`)."""
