@@ -11,13 +11,13 @@ from command_line import run
 from small_predictor import DETECTIONS, SPLIT, TABLE, make_images, make_predictor
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.inference.load_predictor import load_predictor, predictor_of
 from tf_panoptic_fpn.inference.merge import Merger
 from tf_panoptic_fpn.inference.model_source import ONNX, find_model
 from tf_panoptic_fpn.inference.served_outputs import by_image
-from tf_panoptic_fpn.models.resnet import ResNet
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from tf_panoptic_fpn.atomic_write import replacing
+from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.config import SplitConfig
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
@@ -26,7 +27,6 @@ from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.models.resnet import ResNet
 from tf_panoptic_fpn.version import __version__
 
 # The arguments that the graph is built by, and those that matter in training alone. Another one

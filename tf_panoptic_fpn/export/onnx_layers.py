@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_panoptic_fpn.backbones.conv_norm import ChannelAffine, ConvNorm, GroupNorm
+from tf_panoptic_fpn.backbones.resnet import ResidualBlock, ResNet
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_graph import Graph, Value
-from tf_panoptic_fpn.models.conv_norm import ChannelAffine, ConvNorm, GroupNorm
 from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.normalize import STRIDE, Normalize
-from tf_panoptic_fpn.models.resnet import ResidualBlock, ResNet
 from tf_panoptic_fpn.models.rpn_head import RPNHead
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
 
