@@ -113,7 +113,8 @@ def test_tiles(samples):
 
 
 def test_killed_runs():
-    (line,) = lines_of("killed_runs", f"--config={TINY}", "--kills=1", "--kills-a-run=1")
+    smallest = [f"--config={TINY}", "--set=model.tasks=[semantic]", "--kills=1", "--kills-a-run=1"]
+    (line,) = lines_of("killed_runs", *smallest)
     assert line["kills"] == line["runs"] == line["equal_runs"] == 1
 
 
