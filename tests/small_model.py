@@ -1,9 +1,12 @@
 """Helpers for tests that use the goldens' small Panoptic FPN."""
 
+import unittest.mock
+
 import keras
 import numpy as np
 
 from tf_panoptic_fpn import PanopticFPN, schema
+from tf_panoptic_fpn.backbones import resnet
 from tf_panoptic_fpn.backbones.resnet import ResNet
 
 XY = [1, 0, 3, 2]  # xyxy <-> yxyx
@@ -133,3 +136,29 @@ def make_tiny_model(**changes):
     keras.utils.set_random_seed(1)
     backbone = ResNet(18, "group_norm", 0, stem_channels=32, width=32, name="backbone")
     return PanopticFPN(**{"backbone": backbone, **TINY_OPTIONS, **changes})
+
+
+def short_resnets():
+    """Inside, a ResNet-50 has one bottleneck a stage, which traces in a quarter of the time."""
+    return unittest.mock.patch.dict(resnet.BLOCKS, {50: (1, 1, 1, 1)})
+
+
+def make_tiny_cascade(**changes):
+    """An untrained cascade with group norm in every part and a deformable res5."""
+    keras.utils.set_random_seed(1)
+    with short_resnets():
+        backbone = ResNet(
+            50,
+            "group_norm",
+            freeze_at=0,
+            stride_in_1x1=False,
+            stem_channels=8,
+            width=4,
+            norm_groups=4,
+            deformable_stages=(5,),
+            name="backbone",
+        )
+    norms = dict.fromkeys(("fpn_norm", "mask_head_norm"), "group_norm")
+    cascade = {"class_agnostic_boxes": True, "cascade_ious": (0.5, 0.6, 0.7), "norm_groups": 4}
+    options = {**TINY_OPTIONS, "backbone": backbone, "fpn_channels": 16, **norms, **cascade}
+    return PanopticFPN(**{**options, **changes})

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_model import TINY_OPTIONS, make_batch, make_tiny_model
+from small_model import TINY_OPTIONS, make_batch, make_tiny_model, short_resnets
 
 from tf_panoptic_fpn import PanopticFPN, load_model, schema
 from tf_panoptic_fpn.backbones.resnet import BLOCKS, ResNet
@@ -89,12 +89,25 @@ def test_saved_and_loaded_equal(model, tmp_path):
 def test_every_argument_survives_the_config():
     changed = {
         **TINY_OPTIONS,
-        "backbone": "resnet34",
+        "backbone": "resnext50_32x4d",
         "norm": "group_norm",
         "freeze_at": 1,
         "stride_in_1x1": False,
+        "norm_groups": 16,
+        "deformable_stages": (4, 5),
+        "deformable_groups": 2,
+        "deformable_modulated": True,
         "tasks": ("semantic", "instance"),
         "fpn_groups": 2,
+        "fpn_norm": "group_norm",
+        "box_head": "four_conv_one_fc",
+        "box_head_channels": 16,
+        "box_head_norm": "group_norm",
+        "class_agnostic_boxes": True,
+        "cascade_ious": (0.4, 0.5),
+        "cascade_delta_weights": ((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)),
+        "mask_head_convolutions": 3,
+        "mask_head_norm": "group_norm",
         "semantic_design": "two_conv",
         "semantic_fuse": "concat",
         "semantic_things": "all",
@@ -112,11 +125,19 @@ def test_every_argument_survives_the_config():
     names = {n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
     assert changed.keys() == names
     assert all(changed[name] != parameters[name].default for name in names)
-    model = PanopticFPN(**changed)
-    config = PanopticFPN.from_config(model.get_config()).get_config()
+    with short_resnets():
+        model = PanopticFPN(**changed)
+        config = PanopticFPN.from_config(model.get_config()).get_config()
     assert {name: config[name] for name in names} == changed
     assert model.proposals.anchor_ratios == (1.0, 3.0)
-    assert model.box_head.sampling_ratio == model.mask_head.sampling_ratio == 2
+    head = model.box_head.stages[1]
+    assert head.sampling_ratio == model.mask_head.sampling_ratio == 2
+    assert (head.config["design"], head.config["channels"]) == ("four_conv_one_fc", 16)
+    assert model.detections.delta_weights == (5.0, 6.0, 7.0, 8.0)
+    assert len(model.mask_head.convs) == 3
+    assert model.fpn.laterals[0].norm.groups == head.convs[0].norm.groups == 16
+    offset = model.backbone.res4[0].conv2.conv.offset
+    assert offset.filters == 2 * 27  # of 2 groups, an offset and a mask a tap
     assert model.normalize.std == (4.0, 5.0, 6.0)
     assert not any("stem" in v.path for v in model.trainable_variables)
     assert any("res2" in v.path for v in model.trainable_variables)

@@ -58,8 +58,8 @@ class _Taps:
     """Where the taps read; N is B x D x H' x W', that many cells has a tap.
 
     Attributes:
-        indices: int32 `[taps, N]`, quads of cells, see `_quads`.
-        below, right: `[taps, N]`, distance from the upper left cell of the quad, 0 to 1.
+        indices: int32 `[taps, N, 4]`, the cells around: upper left and right, lower left and right.
+        below, right: `[taps, N]`, distance from the upper left cell, 0 to 1.
         moves_y, moves_x: `[taps, N]`, 1, or 0 where the tap is off the map: it reads 0 around.
         mask: `[taps, N]` or None.
     """
@@ -72,7 +72,7 @@ class _Taps:
     mask: Tensor | None
 
     def corner_weights(self, dtype: Any, masked: bool = True) -> Tensor:
-        """How much each cell of a quad weighs, `[taps, N, 4]`."""
+        """How much each of the four cells weighs, `[taps, N, 4]`."""
         above, left = 1 - self.below, 1 - self.right
         sides = (above * left, above * self.right, self.below * left, self.below * self.right)
         weights = ops.stack(sides, axis=-1)
@@ -96,35 +96,35 @@ def _with_gradient(
     taps = _place_taps(x, offsets, kernel, mask, strides, dilation, deform_groups)
     kernels = ops.reshape(kernel, (num_taps, *kernel.shape[2:]))
 
-    def read(quads: Tensor, weights: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def read(rows: Tensor, weights: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The cells `[N, 4, C / D]` around tap t, and what it reads between, `[B H' W', C]`."""
-        cells = ops.take(quads, taps.indices[t], axis=0)
-        cells = ops.reshape(cells, (-1, 4, x.shape[-1] // deform_groups))
+        cells = ops.take(rows, taps.indices[t], axis=0)
         if use_tensorflow_kernels():  # where nothing fuses, the product is one pass and not two
             sampled = ops.squeeze(ops.matmul(weights[t][:, None], cells), axis=1)
         else:
             sampled = ops.sum(cells * weights[t][..., None], axis=1)
         return cells, _join_groups(sampled, batch, deform_groups)
 
-    quads, weights, total = _quads(x, deform_groups), taps.corner_weights(x.dtype), 0
+    rows, weights, total = _rows(x, deform_groups), taps.corner_weights(x.dtype), 0
     for t in range(num_taps):
-        total = total + _grouped_product(read(quads, weights, t)[1], kernels[t])
+        total = total + _grouped_product(read(rows, weights, t)[1], kernels[t])
 
     def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-        quads, weights = _quads(x, deform_groups), taps.corner_weights(x.dtype)
+        rows, weights = _rows(x, deform_groups), taps.corner_weights(x.dtype)
         dy = ops.reshape(upstream, (-1, filters))
-        to_quads, to_kernel, to_weights = 0, [], []
+        to_rows, to_kernel, to_weights = 0, [], []
         for t in range(num_taps):
-            cells, sampled = read(quads, weights, t)
+            cells, sampled = read(rows, weights, t)
             to_kernel.append(_kernel_gradient(sampled, dy, kernels.shape[1]))
             dsampled = _grouped_product(dy, _transposed(kernels[t], x.shape[-1]))
             dsampled = _split_groups(dsampled, batch, deform_groups)
             products = ops.matmul(full_precision(cells), full_precision(dsampled)[..., None])
             to_weights.append(ops.squeeze(products, axis=-1))
             dcells = dsampled[:, None] * weights[t][..., None]
-            dcells = ops.reshape(dcells, (-1, quads.shape[-1]))
-            to_quads = to_quads + ops.segment_sum(dcells, taps.indices[t], ops.shape(quads)[0])
-        dx = _join_quads(to_quads, x, deform_groups)
+            dcells = ops.reshape(dcells, (-1, rows.shape[-1]))
+            indices = ops.reshape(taps.indices[t], (-1,))
+            to_rows = to_rows + ops.segment_sum(dcells, indices, ops.shape(rows)[0])
+        dx = _of_map(to_rows, x, deform_groups)
         doffsets, dmask = _tap_gradients(taps, ops.stack(to_weights))
         dkernel = ops.reshape(ops.stack(to_kernel), kernel.shape)
         gradients = (dx, _of_outputs(doffsets, offsets), ops.cast(dkernel, kernel.dtype))
@@ -167,11 +167,14 @@ def _place_taps(
         firsts.append(ops.clip(ops.cast(first, "int32") + 1, 0, size))
     height, width = map_size
     maps = ops.arange(ops.shape(points)[1], dtype="int32")[None, :, None]
-    indices = (maps * (height + 1) + firsts[0]) * (width + 1) + firsts[1]
-    flat = [ops.reshape(values, (num_taps, -1)) for values in (indices, *distances, *moves)]
+    firsts = (maps * (height + 2) + firsts[0]) * (width + 2) + firsts[1]
+    # Of the map with a border of zeros.
+    around = [firsts, firsts + 1, firsts + (width + 2), firsts + (width + 3)]
+    indices = ops.reshape(ops.stack(around, axis=-1), (num_taps, -1, 4))
+    flat = [ops.reshape(values, (num_taps, -1)) for values in (*distances, *moves)]
     if mask is not None:
         mask = ops.reshape(_of_taps(mask, deform_groups, num_taps, 1), (num_taps, -1))
-    return _Taps(*flat, mask)
+    return _Taps(indices, *flat, mask)
 
 
 def _of_taps(values: Tensor, deform_groups: int, num_taps: int, size: int) -> Tensor:
@@ -204,33 +207,21 @@ def _tap_gradients(taps: _Taps, to_weights: Tensor) -> tuple[Tensor, Tensor | No
     return doffsets * taps.mask[..., None], ops.sum(to_weights * plain, axis=-1)
 
 
-def _quads(x: Tensor, deform_groups: int) -> Tensor:
-    """Each cell with those to its right, below and across: `[B D (H + 1) (W + 1), 4 C / D]`.
-
-    With a border of zeros, so that the quad of any point in reach is there and a tap reads one row.
-    """
+def _rows(x: Tensor, deform_groups: int) -> Tensor:
+    """The cells of the map with a border of zeros: `[B D (H + 2) (W + 2), C / D]`."""
     batch, height, width, channels = ops.shape(x)
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    width_of_group = channels // deform_groups
     if deform_groups > 1:
-        x = ops.reshape(x, (batch, height + 2, width + 2, deform_groups, width_of_group))
+        x = ops.reshape(x, (batch, height + 2, width + 2, deform_groups, -1))
         x = ops.transpose(x, (0, 3, 1, 2, 4))
-        x = ops.reshape(x, (batch * deform_groups, height + 2, width + 2, width_of_group))
-    quads = [x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]]
-    return ops.reshape(ops.concatenate(quads, axis=-1), (-1, 4 * width_of_group))
+    return ops.reshape(x, (-1, channels // deform_groups))
 
 
-def _join_quads(quads: Tensor, like: Tensor, deform_groups: int) -> Tensor:
-    """The gradient of `_quads`: adds the parts of each cell of `like` up."""
+def _of_map(rows: Tensor, like: Tensor, deform_groups: int) -> Tensor:
+    """The inverse of `_rows`."""
     batch, height, width, channels = ops.shape(like)
-    shape = (batch * deform_groups, height + 1, width + 1, 4 * channels // deform_groups)
-    corners = ops.split(ops.reshape(quads, shape), 4, axis=-1)
-    # A cell of the map is the last of the quad that starts up left of it, the first of its own.
-    x = corners[3][:, :-1, :-1] + corners[2][:, :-1, 1:]
-    x = x + corners[1][:, 1:, :-1] + corners[0][:, 1:, 1:]
-    if deform_groups > 1:
-        x = ops.reshape(x, (batch, deform_groups, height, width, channels // deform_groups))
-        x = ops.transpose(x, (0, 2, 3, 1, 4))
+    x = ops.reshape(rows, (batch, deform_groups, height + 2, width + 2, -1))
+    x = ops.transpose(x[:, :, 1:-1, 1:-1], (0, 2, 3, 1, 4))
     return ops.reshape(x, (batch, height, width, channels))
 
 
