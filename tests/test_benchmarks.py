@@ -34,9 +34,18 @@ def test_inference():
     assert min(shares(line)) > 0
 
 
+def test_serving():
+    arguments = [f"--config={TINY}", "--height=64", "--width=96", "--runs=1"]
+    (line,) = lines_of("serving", *arguments, "--set=data.validation.short_sides=[32]")
+    assert line["image"] == [64, 96]
+    assert line["semantic_classes"] == 5
+    assert line["peak_mb_above_the_model"] >= 0
+    assert 0 < line["merge_and_png_share"] < 1
+
+
 def test_graph_size():
     (line,) = lines_of("graph_size", f"--config={TINY}")
-    for name, nodes in (("train_step", 8000), ("predict", 5000), ("served", 5200)):
+    for name, nodes in (("train_step", 8000), ("predict", 5000), ("served", 5700)):
         parts = line[f"{name}_parts"]
         assert 1000 < sum(parts.values()) == line[f"{name}_nodes"] <= nodes
         assert line[f"{name}_trace_seconds"] > 0

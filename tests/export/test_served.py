@@ -1,5 +1,6 @@
 """One exported model: its signatures, its assets, and what it answers to bad images."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from command_line import ROOT
+from gpu_kernels import gpu_kernels, ops_without_gpu_kernel
 from PIL import Image
 from pycocotools import mask as mask_api
 from small_model import make_tiny_model
@@ -16,8 +18,11 @@ from small_model import make_tiny_model
 from tf_panoptic_fpn import __version__, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import Config, MergeConfig, ServeConfig, SplitConfig
-from tf_panoptic_fpn.export.check import example_image
+from tf_panoptic_fpn.errors import PanopticError
+from tf_panoptic_fpn.export import saved_model
+from tf_panoptic_fpn.export.check import check_export, example_image
 from tf_panoptic_fpn.export.saved_model import export_saved_model
+from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.export.warm_up import WARM_UP
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.result import Result
@@ -28,6 +33,16 @@ CATEGORIES = CategoryTable(
 )
 MERGE = MergeConfig(score_threshold=0.1, stuff_area=16)
 CONFIG = Config(serve=ServeConfig(max_pixels=9000), merge=MERGE)
+# Run on the host: reading files, with a dataset that passes over bad ones; writing PNGs; texts; and
+# the lists of maps that differ in size from image to image, which a tensor cannot hold.
+ON_THE_HOST = {
+    *("DecodeJpeg", "DecodePng", "ExtractJpegShape", "EncodePng", "DecodeRaw"),
+    *("TensorDataset", "MapDataset", "IgnoreErrorsDataset", "ReduceDataset", "OptionsDataset"),
+    *("StringJoin", "StringLength", "Substr", "AsString"),
+    *("RaggedTensorToTensor", "RaggedTensorToVariant", "RaggedTensorFromVariant"),
+    *("TensorListStack", "TensorListSetItem"),  # of variants, the rows of such maps
+    *("Tile", "Pad"),  # of the bytes of a file
+}
 IMAGES = [example_image(48, 80), example_image(70, 33), np.full((1, 1, 3), 99, np.uint8)]
 
 
@@ -48,6 +63,21 @@ def folder(predictor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("panoptic_fpn") / "1"
     export_saved_model(predictor, folder, CONFIG)
     return folder
+
+
+@pytest.mark.skipif(
+    not gpu_kernels("Conv2D"), reason="this build of TensorFlow knows no kernels of GPUs"
+)
+def test_what_of_the_served_graph_no_gpu_runs(predictor):
+    """From pixels on, nothing; around them, decoding, encoding, texts and maps of many sizes."""
+    assert ops_without_gpu_kernel(predictor.traced.get_concrete_function()) == {}
+    graph = ServedGraph(predictor)
+    served = tf.function(graph.serve_bytes, [tf.TensorSpec([None], tf.string)], autograph=False)
+    found = ops_without_gpu_kernel(served.get_concrete_function())
+    rest = {
+        text for text in found if text.partition("(")[0] not in ON_THE_HOST and "string" not in text
+    }
+    assert rest == set()
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +235,35 @@ def test_configuration_of_tf_serving():
     assert model.model_platform == "tensorflow"
 
 
+@pytest.mark.slow
+def test_a_difference_is_found_and_nothing_replaced(folder, predictor, monkeypatch):
+    check_export(folder, predictor, 9000)
+    before = sorted(folder.parent.rglob("*"))
+    weight = predictor.model.semantic_head.predictor.kernel
+    values = weight.numpy()
+    weight.assign(values[..., ::-1])
+    try:
+        with pytest.raises(PanopticError, match=r"differs from the model: \d+ of \d+ pixels of a"):
+            check_export(folder, predictor, 9000)
+        monkeypatch.setattr(saved_model, "check_export", raise_difference)
+        with pytest.raises(PanopticError, match="1: not written: it differs") as raised:
+            export_saved_model(predictor, folder, CONFIG, check=True)
+        assert "\n" not in str(raised.value)
+    finally:
+        weight.assign(values)
+    assert sorted(folder.parent.rglob("*")) == before
+
+
+def raise_difference(folder, predictor, max_pixels):
+    raise PanopticError("it differs")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_run_is_no_export(tmp_path, predictor):
+    with pytest.raises(PanopticError, match=r"cannot be run: .*saved_model"):
+        check_export(tmp_path, predictor, 9000)
+
+
 @pytest.fixture
 def server(folder):
     """The address of a server that runs the SavedModel as TF Serving does, in a session."""
@@ -232,7 +291,7 @@ def server(folder):
                 answer.outputs[name].CopyFrom(tf.make_tensor_proto(value))
             return answer
 
-    with ThreadPoolExecutor(2) as workers, session:
+    with ThreadPoolExecutor(2) as workers, contextlib.closing(session):
         running = grpc.server(workers)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), running)
         port = running.add_insecure_port("127.0.0.1:0")

@@ -92,15 +92,14 @@ def exif_orientation(data: tf.Tensor) -> tf.Tensor:
 
     positions = tf.range(end)
     marker = {0: 0xFF, 1: 0xE1} | dict(enumerate(b"Exif\0\0", start=4))
-    is_start = tf.reduce_all([byte(positions + i) == value for i, value in marker.items()], 0)
+    is_start = tf.reduce_all(byte(positions[:, None] + [*marker]) == [*marker.values()], axis=1)
     tiff = tf.concat([tf.boolean_mask(positions, is_start), [end]], 0)[0] + 10
     is_little = byte(tiff) == ord("I")
 
     def number(position: tf.Tensor, size: int) -> tf.Tensor:
-        digits = [byte(position + i) for i in range(size)]
-        little = sum(digit * 256**i for i, digit in enumerate(digits))
-        big = sum(digit * 256**i for i, digit in enumerate(reversed(digits)))
-        return tf.where(is_little, little, big)
+        digits = byte(position[..., None] + np.arange(size))
+        worth = tf.where(is_little, 256 ** np.arange(size), 256 ** np.arange(size)[::-1])
+        return tf.reduce_sum(digits * worth, axis=-1)
 
     directory = tiff + number(tiff + 4, 4)
     entries = directory + 2 + 12 * tf.range(number(directory, 2))

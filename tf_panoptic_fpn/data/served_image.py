@@ -1,18 +1,22 @@
 """Decoding what a server is sent: what is wrong with an image is told, not raised."""
 
+import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.data.decode import decode_served_image, exif_orientation, turn_upright
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 
-# (first byte, bytes) of files that are refused by name.
-OTHER_FORMATS = {
-    "WebP": ((0, b"RIFF"), (8, b"WEBP")),
-    "GIF": ((0, b"GIF8"),),
-    "BMP": ((0, b"BM"),),
-    "TIFF": ((0, b"II*\0"),),
-    "big-endian TIFF": ((0, b"MM\0*"),),
+# How files begin, by their first bytes; None is any byte.
+KINDS: dict[str, list[int | None]] = {
+    "JPEG": [*b"\xff\xd8\xff"],
+    "PNG": [*b"\x89PNG\r\n\x1a\n"],
+    "WebP": [*b"RIFF", None, None, None, None, *b"WEBP"],
+    "GIF": [*b"GIF8"],
+    "BMP": [*b"BM"],
+    "TIFF": [*b"II*\0"],
+    "big-endian TIFF": [*b"MM\0*"],
 }
+SERVED = 2  # of these, the first ones
 # What a dataset is made ready for takes longer than a small image.
 _PLAIN = tf.data.Options()
 _PLAIN.experimental_optimization.apply_default_optimizations = False
@@ -34,9 +38,9 @@ def read_served_image(
         uint8 `[H, W, 3]`, and string `[]`, what is wrong; with anything, no pixels, else empty.
     """
     head = tf.strings.substr(tf.strings.join([data, bytes(_HEAD)]), 0, _HEAD)
-    head = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
-    is_png = _has(head, ((0, b"\x89PNG\r\n\x1a\n"),))
-    is_jpeg = _has(head, ((0, b"\xff\xd8\xff"),))
+    head = tf.ensure_shape(tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32), [_HEAD])
+    is_kind = _kinds(head)
+    is_jpeg, is_png = is_kind[0], is_kind[1]
     nothing = tf.zeros([0, 0, 3], tf.uint8)
 
     def read(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,17 +68,20 @@ def read_served_image(
     too_many = tf.strings.join(
         ["the image has ", count, f" pixels; at most {max_pixels} are served (serve.max_pixels)"]
     )
-    error = tf.where(tf.size(image) == 0, "the image cannot be decoded", "")
-    error = tf.where(pixels > max_pixels, too_many, error)
-    for name, signature in OTHER_FORMATS.items():
-        text = f"a {name} file is not served; send a JPEG or PNG"
-        error = tf.where(_has(head, signature), text, error)
-    return image, tf.where(tf.strings.length(data) == 0, "the image is empty", error)
+    named = [f"a {name} file is not served; send a JPEG or PNG" for name in KINDS][SERVED:]
+    # The first that holds is told; the last one always does.
+    holds = [tf.strings.length(data) == 0, *tf.unstack(is_kind[SERVED:])]
+    holds += [pixels > max_pixels, tf.size(image) == 0, True]
+    texts = ["the image is empty", *named, too_many, "the image cannot be decoded", ""]
+    return image, tf.gather(tf.stack(texts), tf.where(tf.stack(holds))[0, 0])
 
 
-def _has(head: tf.Tensor, signature: tuple[tuple[int, bytes], ...]) -> tf.Tensor:
-    parts = [tf.reduce_all(head[at : at + len(b)] == list(b)) for at, b in signature]
-    return tf.reduce_all(parts)
+def _kinds(head: tf.Tensor) -> tf.Tensor:
+    """bool `[kinds]`, whether a file begins as those of KINDS do."""
+    begins = [[*kind, *[None] * (_HEAD - len(kind))] for kind in KINDS.values()]
+    is_any = np.array([[byte is None for byte in kind] for kind in begins])
+    bytes_ = np.array([[byte or 0 for byte in kind] for kind in begins], np.int32)
+    return tf.reduce_all((head == bytes_) | is_any, axis=1)
 
 
 def _png_size(head: tf.Tensor) -> tf.Tensor:

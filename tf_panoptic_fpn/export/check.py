@@ -13,7 +13,7 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.errors import PanopticError
 from tf_panoptic_fpn.inference.predictor import Predictor
 
-SIZES = ((90, 120), (75, 50))  # of the images that are compared, in one batch
+SIZES = ((90, 120), (75, 50), (1, 1))  # of the images that are compared, in one batch
 MAX_PIXELS, MAX_SCORE = 10, 1e-4  # that may differ, in the map of an image and in a score
 PROGRAM = """
 import sys
@@ -28,18 +28,19 @@ np.savez(sys.argv[2], **{name: value.numpy() for name, value in outputs.items()
 """
 
 
-def check_export(folder: pathlib.Path, predictor: Predictor) -> None:
+def check_export(folder: pathlib.Path, predictor: Predictor, max_pixels: int) -> None:
     """Compares a SavedModel, in a process that has TensorFlow alone, with its predictor.
 
     Args:
         folder: of the SavedModel.
         predictor: the `Predictor` that was exported.
+        max_pixels: int, of an image that it serves.
 
     Raises:
         PanopticError: if it cannot be loaded, a panoptic map differs in more than MAX_PIXELS pixels
             or a score by more than MAX_SCORE.
     """
-    images = [example_image(*size) for size in SIZES]
+    images = [example_image(*size) for size in SIZES if size[0] * size[1] <= max_pixels]
     with tempfile.TemporaryDirectory(prefix="check_export_") as name:
         scratch = pathlib.Path(name)
         files = [scratch / f"{i}.png" for i in range(len(images))]
@@ -65,14 +66,16 @@ def example_image(height: int, width: int) -> np.ndarray:
     ramp = np.linspace(0, 120, width) + np.linspace(0, 60, height)[:, None]
     image = np.repeat(ramp[..., None], 3, axis=-1)
     for _ in range(6):
-        top, left = rng.integers(0, [height // 2, width // 2])
-        bottom, right = rng.integers([height // 2, width // 2], [height, width])
+        top, left = (rng.uniform(0, 0.5, 2) * [height, width]).astype(int)
+        bottom, right = (rng.uniform(0.5, 1, 2) * [height, width]).astype(int)
         image[top:bottom, left:right] = rng.uniform(0, 255, 3)
     return image.astype(np.uint8)
 
 
 def _compare(expected: dict, served: dict[str, np.ndarray]) -> None:
     height, width = expected[schema.PANOPTIC_MAP].shape
+    if served["image_size"].tolist() != [height, width]:
+        raise PanopticError(f"the exported model does not serve an image of {height}x{width}")
     pixels = served[schema.PANOPTIC_MAP][:height, :width] != expected[schema.PANOPTIC_MAP]
     if pixels.sum() > MAX_PIXELS:
         raise PanopticError(

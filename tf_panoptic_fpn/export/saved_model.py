@@ -119,7 +119,7 @@ def export_saved_model(
         write_warm_up(written, output.parent.name, takes_bytes)
         if check:
             try:
-                check_export(written, predictor)
+                check_export(written, predictor, config.serve.max_pixels)
             except PanopticError as error:
                 raise PanopticError(f"{output}: not written: {error}") from None
         if output.exists():

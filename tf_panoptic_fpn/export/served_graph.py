@@ -104,7 +104,9 @@ class ServedGraph:
 
         names = ("detection_mask_probs", "detection_boxes", "num_detections", IMAGE_SIZE)
         rles = tf.map_fn(
-            encode, tuple(served[name] for name in names), fn_output_signature=tf.string
+            encode,
+            tuple(served[name] for name in names),
+            fn_output_signature=tf.TensorSpec(served["detection_scores"].shape[1:], tf.string),
         )
         kept = {name: served[name] for name in (*_DETECTIONS, IMAGE_SIZE, ERROR)}
         del kept["detection_mask_probs"]
@@ -153,7 +155,7 @@ class ServedGraph:
 
             def serve() -> dict[str, tf.Tensor]:
                 outputs = self._serve_pixels(image[None], row[1])
-                return {name: value[0] for name, value in outputs.items()}
+                return {name: tf.squeeze(value, 0) for name, value in outputs.items()}
 
             outputs = tf.cond(tf.strings.length(error) == 0, serve, lambda: nothing)
             for name in maps:

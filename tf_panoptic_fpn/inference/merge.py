@@ -59,12 +59,9 @@ def no_instances(count: int) -> dict[str, tf.Tensor]:
 
 def first_instances(instances: Mapping[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor]:
     """Makes padding of all but the first `count` of an image's INSTANCES, the best ones."""
-    rank = tf.range(tf.shape(instances[schema.CLASSES])[0])
-    kept = {**instances, schema.CLASSES: tf.where(rank < count, instances[schema.CLASSES], -1)}
-    for name in (schema.BOXES, schema.SCORES, schema.MASK_PROBS):
-        value = instances[name]
-        is_kept = tf.reshape(rank < count, [-1] + [1] * (len(value.shape) - 1))
-        kept[name] = tf.where(is_kept, value, 0)
+    is_kept = tf.range(tf.shape(instances[schema.CLASSES])[0]) < count
+    kept = {**instances, schema.CLASSES: tf.where(is_kept, instances[schema.CLASSES], -1)}
+    kept[schema.SCORES] = tf.where(is_kept, instances[schema.SCORES], 0)
     if schema.NUM_DETECTIONS in instances:
         found = instances[schema.NUM_DETECTIONS]
         kept[schema.NUM_DETECTIONS] = tf.clip_by_value(count, 0, found)

@@ -16,6 +16,7 @@ from tf_panoptic_fpn.inference.merge import (
     merge_outputs,
     no_instances,
 )
+from tf_panoptic_fpn.inference.pillow_resize import resize_images
 from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -113,11 +114,7 @@ class Predictor(ImagePredictor):
     @staticmethod
     def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """Pillow's bilinear resizing, antialiased, of a tensor `[B, H, W, 3]`."""
-        x = tf.cast(images, tf.float32)
-        # Pillow resizes the rows first and rounds to whole levels after each pass.
-        for shape in ([tf.shape(images)[1], size[1]], size):
-            x = tf.floor(tf.image.resize(x, shape, antialias=True) + 0.5)
-        return tf.clip_by_value(x, 0.0, 255.0)
+        return resize_images(images, size)
 
     def network_size(self, original: tf.Tensor) -> tf.Tensor:
         """`formats.images.resized_size` on a tensor: int32 `[2]` -> int32 `[2]`."""

@@ -133,6 +133,7 @@ def _can_win(logits: tf.Tensor) -> tf.Tensor:
     return ~(highest < bound)  # a NaN is not below
 
 
+@tf.function(input_signature=[tf.TensorSpec([], tf.int32)] * 4, autograph=False)
 def _sources(
     first: tf.Tensor, count: tf.Tensor, extent: tf.Tensor, new_extent: tf.Tensor
 ) -> Points:
@@ -145,8 +146,8 @@ def _sources(
     below = tf.floor(points)
     last = extent - 1
     return Points(
-        tf.clip_by_value(tf.cast(below, tf.int32), 0, last),
-        tf.clip_by_value(tf.cast(tf.math.ceil(points), tf.int32), 0, last),
+        tf.minimum(tf.cast(tf.nn.relu(below), tf.int32), last),
+        tf.minimum(tf.cast(tf.math.ceil(points), tf.int32), last),
         points - below,
     )
 

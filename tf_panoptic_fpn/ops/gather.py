@@ -35,11 +35,11 @@ def look_up(table: Tensor, indices: Tensor) -> Tensor:
     from the end.
 
     Args:
-        table: `[n]`.
+        table: `[n, *row]`.
         indices: int, of any shape, 0 to n - 1.
 
     Returns:
-        The shape of `indices`, the dtype of `table`.
+        `[*indices.shape, *row]`, the dtype of `table`.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

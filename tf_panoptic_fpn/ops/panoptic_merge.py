@@ -84,18 +84,18 @@ def panoptic_merge(
     def by_id(of_instances: Tensor, of_stuff: Tensor, padding: Any = 0) -> Tensor:
         values = ops.concatenate([of_instances, of_stuff], axis=0)
         values = ops.where(is_segment, values, ops.full_like(values, padding))
-        return ops.take(values, order, axis=0)
+        return look_up(values, order)
 
     label_of_id = by_id(num_stuff + ids_of_instances, ops.arange(1, num_stuff + 1, dtype="int32"))
     is_row = label_of_id > 0
-    category_ids = ops.take(thing_ids, ops.maximum(classes, 0), axis=0)
+    category_ids = look_up(thing_ids, ops.maximum(classes, 0))
     return {
         "panoptic_map": look_up(id_of_label, labels),
         "category_ids": by_id(category_ids, stuff_ids, -1),
         "is_thing": by_id(classes >= 0, ops.zeros_like(stuff_ids, dtype="bool")),
         "scores": by_id(ops.cast(scores, "float32"), ops.ones_like(stuff_ids, dtype="float32")),
-        "areas": ops.where(is_row, ops.take(areas, label_of_id, axis=0), 0),
-        "boxes": ops.where(is_row[:, None], ops.take(tight_boxes, label_of_id, axis=0), 0),
+        "areas": ops.where(is_row, look_up(areas, label_of_id), 0),
+        "boxes": ops.where(is_row[:, None], look_up(tight_boxes, label_of_id), 0),
         "num_segments": ops.sum(ops.cast(is_segment, "int32")),
     }
 
@@ -117,15 +117,15 @@ def _paint_instances(
     instances = ops.arange(num_instances, dtype="int32")
 
     def unfinished(rank: Tensor, labels: Tensor, ids: Tensor, count: Tensor) -> Tensor:
-        best = ops.take(order, ops.minimum(rank, num_instances - 1))
-        return ops.logical_and(rank < num_instances, ops.take(scores, best) >= score_threshold)
+        best = look_up(order, ops.minimum(rank, num_instances - 1))
+        return ops.logical_and(rank < num_instances, look_up(scores, best) >= score_threshold)
 
     def paint(rank: Tensor, labels: Tensor, ids: Tensor, count: Tensor) -> tuple[Tensor, ...]:
-        instance = ops.take(order, rank)
-        box = ops.take(boxes, instance, axis=0)
+        instance = look_up(order, rank)
+        box = look_up(boxes, instance)
         window = canvas.around(box)
         probs = paste_masks(
-            ops.take(mask_probs, instance[None], axis=0),
+            look_up(mask_probs, instance[None]),
             box[None],
             (window.height, window.width),
             (window.top, window.left),
@@ -136,7 +136,7 @@ def _paint_instances(
         area, free_area = _area(mask), _area(free)
         overlap = ops.cast(area - free_area, "float32") / ops.cast(ops.maximum(area, 1), "float32")
         painted = ops.logical_and(overlap <= overlap_threshold, free_area > 0)
-        painted = ops.logical_and(painted, ops.take(classes, instance) >= 0)
+        painted = ops.logical_and(painted, look_up(classes, instance) >= 0)
         count = count + ops.cast(painted, "int32")
         after = ops.where(ops.logical_and(free, painted), offset + count, before)
         ids = ops.where(ops.logical_and(instances == instance, painted), count, ids)
@@ -174,7 +174,7 @@ def _counts(labels: Tensor, num_labels: int) -> Tensor:
 
 def _extent(counts: Tensor) -> tuple[Tensor, Tensor]:
     """Returns int32 `[L]` twice: the first row with pixels of a label, and that after the last."""
-    is_there = ops.cast(counts > 0, "int32")
+    is_there = ops.cast(counts > 0, "float32")  # no GPU finds the highest of int32
     first = ops.cast(ops.argmax(is_there, axis=0), "int32")
     from_the_end = ops.cast(ops.argmax(ops.flip(is_there, axis=0), axis=0), "int32")
     return first, ops.shape(counts)[0] - from_the_end
