@@ -121,6 +121,14 @@ def test_tiles(samples):
     assert line["segments"] > 1
 
 
+def test_runtimes():
+    (line,) = lines_of("runtimes", f"--config={TINY}", "--height=64", "--width=96", "--rounds=1")
+    runtimes = {"onnxruntime", "openvino"}
+    assert set(line["stages"]) == {"tensorflow", *runtimes, *(f"{r}_int8" for r in runtimes)}
+    assert line["cpu_ratios"]["tensorflow"] == 1
+    assert 0 < line["onnx_int8_mb"] < 0.5 * line["onnx_mb"]
+
+
 def test_killed_runs():
     smallest = [f"--config={TINY}", "--set=model.tasks=[semantic]", "--kills=1", "--kills-a-run=1"]
     (line,) = lines_of("killed_runs", *smallest)

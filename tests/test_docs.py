@@ -20,6 +20,7 @@ from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.__main__ import COMMANDS
 from tf_panoptic_fpn.config import save_config
 from tf_panoptic_fpn.data.splits import load_split, resolve_data
+from tf_panoptic_fpn.export.onnx_file import export_onnx
 from tf_panoptic_fpn.export.saved_model import export_model
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.inference.model_source import find_model
@@ -51,6 +52,7 @@ TESTED_BY = {
     "convert-weights": "tests/weights/test_convert_weights.py",
     "train.py": "tests/test_end_to_end.py",
     "export/export_saved_model.py": "tests/test_end_to_end.py",
+    "export/export_onnx.py": "tests/test_end_to_end.py",
     "export/tf_serving/client.py": "tests/export/test_serving_client.py",
     "docs/render_configuration.py": "tests/config/test_documents.py",
     "benchmarks/beam.py": "tests/test_benchmarks.py",
@@ -62,6 +64,7 @@ TESTED_BY = {
     "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",
     "benchmarks/killed_runs.py": "tests/test_benchmarks.py",
     "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
+    "benchmarks/runtimes.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }
@@ -122,6 +125,7 @@ def names(request, place, goldens_dir, monkeypatch):
     make = {"export": _export, "metrics": _metrics, "panoptic_quality": _results}
     make["weights"] = _weights
     make["watch"] = _watch
+    make["onnx"] = _onnx
     return make[request.param](place, goldens_dir, monkeypatch) if request.param in make else {}
 
 
@@ -137,6 +141,13 @@ def _export(place, *_):
     """The SavedModel of the run; a published model is not exported twice."""
     if not (place / "runs/quickstart/saved_model").exists():
         export_model(find_model("runs/quickstart"))
+    return {}
+
+
+def _onnx(place, *_):
+    """The ONNX file of the run."""
+    if not (place / "runs/quickstart/model.onnx").exists():
+        export_onnx(find_model("runs/quickstart"))
     return {}
 
 

@@ -213,3 +213,27 @@ def test_an_error_of_a_program_is_no_traceback(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.slow
+def test_the_onnx_file_is_a_model(workdir, images, tmp_path, monkeypatch):
+    """`evaluate` gives the figures of the run, `predict` its map."""
+    file = tmp_path / "model.onnx"
+    arguments = (f"--workdir={workdir}", f"--output={file}")
+    assert run_here(monkeypatch, "export/export_onnx.py", *arguments) == 0
+    arguments = (f"--model={file}", f"--config={workdir / 'config.yaml'}")
+    output = f"--output={tmp_path / 'results'}"
+    assert run_here(monkeypatch, "tf_panoptic_fpn", "evaluate", *arguments, output) == 0
+    results = [
+        json.loads((f / "results.json").read_text()) for f in (workdir, tmp_path / "results")
+    ]
+    for kind, name in (("box_ap", "AP"), ("mask_ap", "AP50"), ("semantic", "mIoU")):
+        np.testing.assert_allclose(*(result[kind][name] for result in results), atol=1e-4)
+    for group in ("All", "Things", "Stuff"):
+        np.testing.assert_allclose(*(r["panoptic"][group]["PQ"] for r in results), atol=1e-4)
+    output = f"--output={tmp_path / 'out'}"
+    arguments = (f"--model={file}", output, "--write=png", images[0])
+    assert run_here(monkeypatch, "tf_panoptic_fpn", "predict", *arguments) == 0
+    ids = read_panoptic_png(tmp_path / "out" / f"{images[0].stem}_panoptic.png")
+    expected = load_predictor(workdir)(images[0]).panoptic_map
+    assert (ids != expected).sum() <= 10

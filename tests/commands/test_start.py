@@ -30,7 +30,9 @@ def test_help_needs_no_framework(command):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("program", ["train.py", "export/export_saved_model.py"])
+@pytest.mark.parametrize(
+    "program", ["train.py", "export/export_saved_model.py", "export/export_onnx.py"]
+)
 def test_help_of_the_programs(program):
     done = run(program, "--help")
     assert done.stdout.startswith(f"usage: {pathlib.Path(program).name}")

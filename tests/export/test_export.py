@@ -1,5 +1,6 @@
 """What an export replaces, and what it serves of a predictor."""
 
+import argparse
 import types
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.commands import export as command
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.saved_model import (
     check_replaceable,
@@ -70,3 +72,19 @@ def test_served_category_ids_are_whole_and_padded_with_minus_1():
     ids = served["detection_category_ids"]
     assert ids.dtype == tf.int64
     assert ids.numpy().tolist() == [[3_000_000_000, 0, -1]]
+
+
+def refused(*arguments):
+    """What the command says of arguments that cannot be, before it loads anything."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(ConfigError) as error:
+        command.run(parser.parse_args(["--model=nowhere", *arguments]))
+    return str(error.value)
+
+
+def test_formats_and_8_bits_are_checked_first():
+    assert refused("--format=litert").startswith("--format=litert: LiteRT has no operators for")
+    expected = "--int8 is for --format=onnx or openvino. Received: saved_model"
+    assert refused("--int8") == expected
+    assert "nowhere: no such file or folder" in refused("--format=onnx", "--int8")

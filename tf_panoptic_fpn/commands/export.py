@@ -8,7 +8,6 @@ from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "write a model for serving: a SavedModel, an ONNX file or an OpenVINO model"
-# What a network of data-dependent sizes cannot be, is said at once.
 FORMATS = ("saved_model", "onnx", "openvino", "litert")
 IN_8_BITS = ("onnx", "openvino")
 
@@ -34,6 +33,11 @@ def run(arguments: argparse.Namespace) -> None:
     kind = arguments.format
     if arguments.int8 and kind not in IN_8_BITS:
         raise ConfigError(f"--int8 is for --format={' or '.join(IN_8_BITS)}. Received: {kind}")
+    if kind == "litert":
+        raise ConfigError(
+            "--format=litert: LiteRT has no operators for RoIAlign, for non-maximum suppression of "
+            "any number of boxes and for resizing with antialiasing; onnx and openvino hold them"
+        )
     import_tensorflow()
     try:
         print(_export(arguments))

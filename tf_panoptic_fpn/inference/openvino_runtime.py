@@ -38,7 +38,8 @@ class OpenvinoPredictor(ImagePredictor):
         apply_settings(self, _metadata(model), path, categories)
         self._thing_class = self.categories.thing_class
         try:
-            self._compiled = core.compile_model(model, device)
+            # Some processors would compute in bfloat16 unless told.
+            self._compiled = core.compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise ConfigError(f"{path}: cannot be compiled: {one_line(error)}") from None
 
