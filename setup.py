@@ -90,6 +90,7 @@ setup(
             "ruff>=0.8",
             "supervision>=0.31",
             "tifffile>=2025.5.21",
+            "tritonclient[grpc,http]>=2.50",
             "zarr>=3.0.8",
         ],
     },

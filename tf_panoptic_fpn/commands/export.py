@@ -7,8 +7,8 @@ from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
-SUMMARY = "write a model for serving: a SavedModel, an ONNX file or an OpenVINO model"
-FORMATS = ("saved_model", "onnx", "openvino", "litert")
+SUMMARY = "write a model for serving: a SavedModel, for Triton, an ONNX file or an OpenVINO model"
+FORMATS = ("saved_model", "triton", "onnx", "openvino", "litert")
 IN_8_BITS = ("onnx", "openvino")
 
 
@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         help="folder of the SavedModel, by default saved_model/1 of the run; TF Serving wants a "
-        "number, MODEL/1. Or the file, by default model.onnx or model.xml of the run",
+        "number, MODEL/1. Or that of Triton's models, by default triton of the run; or the file, by "
+        "default model.onnx or model.xml of the run",
     )
     parser.add_argument(
         "--int8",
@@ -51,6 +52,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> pathlib.Path:
     source = model_source(arguments)
+    if arguments.format == "triton":
+        from tf_panoptic_fpn.export.triton import export_triton
+
+        return export_triton(source, arguments.output)
     if arguments.format == "onnx":
         from tf_panoptic_fpn.export.onnx_file import export_onnx
 

@@ -1,0 +1,303 @@
+"""The export for Triton: its files, its backend, and both in the server itself where it is."""
+
+import concurrent.futures
+import importlib
+import io
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import types
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from command_line import ROOT, run
+from PIL import Image
+from small_model import make_tiny_model
+
+from tf_panoptic_fpn.categories import Category, CategoryTable
+from tf_panoptic_fpn.config import MergeConfig, SplitConfig
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.export.saved_model import export_saved_model
+from tf_panoptic_fpn.export.triton import config_text, export_triton
+from tf_panoptic_fpn.inference.model_source import find_model
+from tf_panoptic_fpn.inference.predictor import Predictor
+
+CATEGORIES = CategoryTable(
+    tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
+    + tuple(Category(k + 50, f"stuff {k}", False) for k in range(4))
+)
+MODEL = "panoptic_fpn"
+
+
+def test_the_configuration_is_what_triton_reads():
+    pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    from google.protobuf import text_format
+
+    outputs = {
+        "panoptic_map": tf.TensorSpec([None, None, None], tf.int32),
+        "scores": tf.TensorSpec([None, 11], tf.float32),
+        "num_segments": tf.TensorSpec([None], tf.int32),
+        "panoptic_png_bytes": tf.TensorSpec([None], tf.string),
+    }
+    config = text_format.Parse(config_text(outputs), pb2.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == (MODEL, "python", 8)
+    dims = {output.name: list(output.dims) for output in config.output}
+    assert dims["panoptic_map"] == [-1, -1] and dims["scores"] == [11]
+    assert dims["num_segments"] == dims["panoptic_png_bytes"] == [1]
+    types_of = {output.name: output.data_type for output in config.output}
+    assert types_of["panoptic_png_bytes"] == pb2.TYPE_STRING
+    policy = config.dynamic_batching.default_queue_policy
+    assert policy.timeout_action == policy.REJECT
+    assert (policy.default_timeout_microseconds, policy.max_queue_size) == (10_000_000, 64)
+    assert config.model_warmup[0].inputs["image_bytes"].input_data_file == "picture"
+
+
+def test_what_is_there_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    source = types.SimpleNamespace(name="x", workdir=None, kind="", path=None)
+    with pytest.raises(ConfigError, match="holds something else than an export"):
+        export_triton(source, tmp_path / "mine")
+    with pytest.raises(ConfigError, match="--output must be given"):
+        export_triton(source)
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """`TritonPythonModel` with stand-ins for Triton's classes; a request is a dict."""
+
+    def error(message, code):
+        return code, message
+
+    error.INVALID_ARG = "INVALID_ARG"
+    fake = types.SimpleNamespace(
+        get_input_tensor_by_name=lambda request, name: types.SimpleNamespace(
+            as_numpy=lambda: np.array(request["images"], object)[:, None]
+        ),
+        Tensor=lambda name, value: (name, value),
+        InferenceResponse=lambda tensors=(), error=None: error or dict(tensors),
+        TritonError=error,
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake)
+    module = importlib.import_module("tf_panoptic_fpn.export.triton_backend")
+    yield module.TritonPythonModel()
+    sys.modules.pop(module.__name__)
+
+
+class Request(dict):
+    def requested_output_names(self):
+        return self["names"]
+
+
+def request(*images, names=("panoptic_map", "image_size")):
+    return Request(images=images, names=names)
+
+
+def served(images):
+    """An image is a digit: the sides of its map, which holds it. Others are refused, or fail."""
+    images = [image.decode() for image in images.numpy()]
+    if "fail" in images:
+        raise tf.errors.InvalidArgumentError(
+            None, None, "Detected at node x <stack traces unavailable> Bad image. [[{{node x}}]]"
+        )
+    sides = [int(image) if image.isdigit() else 1 for image in images]
+    maps = np.zeros((len(images), max(sides), max(sides)), np.int32)
+    for row, side in enumerate(sides):
+        maps[row, :side, :side] = side
+    errors = ["" if image.isdigit() else f"{image} is no image" for image in images]
+    return {
+        "panoptic_map": tf.constant(maps),
+        "image_size": tf.constant([[side, side] for side in sides]),
+        "error": tf.constant(errors),
+    }
+
+
+def test_requests_are_run_together_and_answered_apart(backend):
+    calls = []
+    backend._serve = lambda images: calls.append(len(images)) or served(images)
+    answers = backend.execute(
+        [request(b"2"), request(b"4", b"3"), request(b"5", b"x"), request(b"1", names=())]
+    )
+    assert calls == [6]
+    assert answers[0]["panoptic_map"].tolist() == [[[2, 2], [2, 2]]]
+    assert answers[1]["panoptic_map"].shape == (2, 4, 4)
+    assert answers[1]["panoptic_map"][1].sum() == 27
+    assert answers[2] == ("INVALID_ARG", "image 1: x is no image")
+    assert answers[3] == {}
+
+
+def test_a_batch_that_fails_is_run_request_by_request(backend):
+    backend._serve = served
+    answers = backend.execute([request(b"2"), request(b"fail"), request(b"3")])
+    assert answers[1] == ("INVALID_ARG", "Bad image.")
+    assert [int(answers[k]["panoptic_map"].max()) for k in (0, 2)] == [2, 3]
+
+
+def png(size, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize(size[::-1]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    split = SplitConfig(short_sides=(64,), max_long_side=128)
+    return Predictor(make_tiny_model(), CATEGORIES, MergeConfig(stuff_area=64), split)
+
+
+@pytest.fixture(scope="module")
+def server(predictor, tmp_path_factory):
+    """The running server: its process and the addresses of HTTP, gRPC and metrics."""
+    python = os.environ.get("TRITON_PYTHON")
+    if not python:
+        pytest.skip("no Triton (set TRITON_PYTHON to the interpreter of its environment)")
+    pytest.importorskip("tritonclient.http")
+    folder = tmp_path_factory.mktemp("triton")
+    export_saved_model(predictor, folder / "saved_model")
+    repository = export_triton(find_model(folder / "saved_model"), folder / "repository")
+    ports = free_ports(3)
+    flags = [f"--{k}-port={p}" for k, p in zip(("http", "grpc", "metrics"), ports, strict=True)]
+    command = [python, ROOT / "export/triton/serve.py", repository, *flags]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--exit-timeout-secs=1"], stdout=log, stderr=log, env=environment
+        )
+    http, grpc, metrics = (f"127.0.0.1:{port}" for port in ports)
+    try:
+        deadline = time.monotonic() + 240
+        while not is_ready(http):
+            text = (folder / "log").read_text(encoding="utf-8")
+            assert process.poll() is None and time.monotonic() < deadline, text[-3000:]
+            time.sleep(0.5)
+        yield types.SimpleNamespace(http=http, grpc=grpc, metrics=metrics, pid=process.pid)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def is_ready(http):
+    try:
+        return urllib.request.urlopen(f"http://{http}/v2/health/ready", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def infer(kind, address, images, data_type="BYTES"):
+    """The answer of a client of tritonclient, "http" or "grpc"."""
+    client_module = importlib.import_module(f"tritonclient.{kind}")
+    client = client_module.InferenceServerClient(address)
+    value = client_module.InferInput("image_bytes", [len(images), 1], data_type)
+    value.set_data_from_numpy(
+        np.array(images, object if data_type == "BYTES" else np.int32)[:, None]
+    )
+    return client.infer(MODEL, [value])
+
+
+def check_right(answer, expected, row=0):
+    height, width = expected["panoptic_map"].shape
+    difference = answer.as_numpy("panoptic_map")[row, :height, :width] != expected["panoptic_map"]
+    assert difference.sum() <= 10
+    count = int(expected["num_segments"])
+    assert answer.as_numpy("num_segments")[row] == count
+    np.testing.assert_array_equal(
+        answer.as_numpy("category_ids")[row, :count], expected["category_ids"][:count]
+    )
+    scores = answer.as_numpy("scores")[row, :count]
+    np.testing.assert_allclose(scores, expected["scores"][:count], atol=1e-4)
+    buffer = io.BytesIO(answer.as_numpy("panoptic_png_bytes")[row].item())
+    ids = np.asarray(Image.open(buffer)).astype(int) @ [1, 256, 65536]
+    np.testing.assert_array_equal(ids, answer.as_numpy("panoptic_map")[row, :height, :width])
+
+
+@pytest.mark.slow
+def test_the_server_answers_as_the_model(server, predictor):
+    images = [png((48, 64)), png((56, 40), 1)]
+    expected = [predictor.run(np.asarray(Image.open(io.BytesIO(i)))[None])[0] for i in images]
+    for kind, address in (("http", server.http), ("grpc", server.grpc)):
+        for image, outputs in zip(images, expected, strict=True):
+            check_right(infer(kind, address, [image]), outputs)
+        answer = infer(kind, address, images)
+        for row in (0, 1):
+            check_right(answer, expected[row], row)
+
+
+@pytest.mark.slow
+def test_requests_at_once_are_run_together(server):
+    """And health and metrics answer."""
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: infer("grpc", server.grpc, [png((48, 64), n)]), range(48)))
+    statistics = f"http://{server.http}/v2/models/{MODEL}/stats"
+    (stats,) = json.load(urllib.request.urlopen(statistics))["model_stats"]
+    sizes = {entry["batch_size"] for entry in stats["batch_stats"]}
+    assert 2 <= max(sizes) <= 8
+    assert stats["execution_count"] < stats["inference_count"]
+    text = urllib.request.urlopen(f"http://{server.metrics}/metrics").read().decode()
+    assert f'nv_inference_request_success{{model="{MODEL}",version="1"}}' in text
+    assert urllib.request.urlopen(f"http://{server.http}/v2/health/live").status == 200
+
+
+@pytest.mark.slow
+def test_a_bad_request_is_an_error_and_the_next_one_right(server, predictor):
+    from tritonclient.utils import InferenceServerException
+
+    good = png((48, 64))
+    (expected,) = predictor.run(np.asarray(Image.open(io.BytesIO(good)))[None])
+    rng = np.random.default_rng(0)
+    bad = [b"", b"x", good[:100], good[:-40], b"GIF89a", b"RIFF0000WEBPVP8 ", b"\xff\xd8\xff\xe0"]
+    bad += [rng.bytes(int(n)) for n in rng.integers(1, 2000, 20)]
+    for image in bad:
+        with pytest.raises(InferenceServerException) as error:
+            infer("http", server.http, [image])
+        assert error.value.status() == "400", error.value
+    for images, data_type in (([good] * 9, "BYTES"), ([1], "INT32"), ([good, b"x"], "BYTES")):
+        with pytest.raises(InferenceServerException) as error:
+            infer("http", server.http, images, data_type)
+        assert error.value.status() == "400", error.value
+    bodies = [b"", b"{}", b"[", b'{"inputs": []}', b'{"inputs": [{"name": "image_bytes"}]}']
+    bodies += [rng.bytes(int(n)) for n in rng.integers(1, 200, 20)]
+    codes = {}
+    for body in bodies:
+        url = f"http://{server.http}/v2/models/{MODEL}/infer"
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(url, body, method="POST"))
+        codes[body] = error.value.code
+    # A body that is none of its protocol Triton itself answers by 400 or 500.
+    assert not {body: code for body, code in codes.items() if not 400 <= code <= 500}
+    check_right(infer("http", server.http, [good]), expected)
+
+
+@pytest.mark.slow
+def test_under_twice_the_load(server, tmp_path):
+    """The short form of the benchmark; the client of the export, too."""
+    (tmp_path / "picture.png").write_bytes(png((48, 64)))
+    image = tmp_path / "picture.png"
+    arguments = (f"--image={image}", f"--server={server.pid}", f"--url={server.grpc}")
+    done = run("benchmarks/triton_load.py", *arguments, "--seconds=10")
+    line = json.loads(done.stdout)
+    assert line["failed"] == 0 and line["answered"] > 0
+    assert line["answered"] + line["refused"] == line["sent"]
+    assert line["p99_seconds"] < 10 + 3  # the longest wait, and to be run
+    output = tmp_path / "ids.png"
+    done = run("export/triton/client.py", image, output, f"--url={server.grpc}")
+    assert "1: category" in done.stdout and Image.open(output).size == (64, 48)
+    text = pathlib.Path(__file__)
+    done = run("export/triton/client.py", text, output, f"--url={server.grpc}", check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1

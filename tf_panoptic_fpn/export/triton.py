@@ -1,0 +1,159 @@
+"""A model repository for NVIDIA's Triton Inference Server, which runs a SavedModel."""
+
+import io
+import os
+import pathlib
+import shutil
+import struct
+import tempfile
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.export.saved_model import export_saved_model
+from tf_panoptic_fpn.inference.load_predictor import predictor_of
+from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
+from tf_panoptic_fpn.inference.predictor import Predictor
+from tf_panoptic_fpn.workdir import Workdir
+
+MODEL = "panoptic_fpn"  # the name under which it is served
+SIGNATURE = "serving_default"
+MAX_BATCH, INSTANCES = 8, 1
+QUEUE_SECONDS, QUEUE_SIZE = 10, 64  # a request waits no longer, and no more of them wait
+WARM_UP_SIZE = (480, 640)
+_TYPES = {
+    tf.string: "TYPE_STRING",
+    tf.bool: "TYPE_BOOL",
+    tf.int32: "TYPE_INT32",
+    tf.int64: "TYPE_INT64",
+    tf.float32: "TYPE_FP32",
+}
+_CONFIG = """\
+# Written by `export --format=triton`, to be changed by hand.
+name: "{model}"
+backend: "python"
+max_batch_size: {max_batch}
+
+# Encoded images, such as JPEG and PNG, [B, 1].
+input [{{ name: "image_bytes" data_type: TYPE_STRING dims: [1] }}]
+output [
+{outputs}
+]
+
+# What waits is run together. A request that would be one too many, or has waited too long, is
+# refused; it may ask for less time itself.
+dynamic_batching {{
+  default_queue_policy {{
+    timeout_action: REJECT
+    default_timeout_microseconds: {timeout}
+    allow_timeout_override: true
+    max_queue_size: {queue_size}
+  }}
+}}
+
+# Copies of the model, each in a process of its own.
+instance_group [{{ count: {instances} kind: KIND_AUTO }}]
+
+# The server is ready when this has been answered.
+model_warmup [{{
+  name: "a picture"
+  batch_size: 1
+  inputs {{
+    key: "image_bytes"
+    value: {{ data_type: TYPE_STRING dims: [1] input_data_file: "picture" }}
+  }}
+}}]
+"""
+
+
+def export_triton(source: ModelSource, output: str | os.PathLike | None = None) -> pathlib.Path:
+    """Writes a model repository: `panoptic_fpn/config.pbtxt`, and `panoptic_fpn/1` with the model.
+
+    Args:
+        source: `ModelSource`; of a SavedModel the files are copied.
+        output: folder of the repository, by default `triton` of the run. An earlier export that is
+            there is replaced when the new one is complete.
+
+    Returns:
+        The folder, a `pathlib.Path`.
+
+    Raises:
+        ConfigError: if the model cannot be loaded, or the folder holds anything else.
+    """
+    if output:
+        folder = pathlib.Path(output)
+    elif source.workdir:
+        folder = source.workdir.path / "triton"
+    else:
+        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
+    _check_replaceable(folder)
+    Workdir(folder.parent).create()
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export_") as beside:
+        written = pathlib.Path(beside) / "new"
+        version = written / MODEL / "1"
+        version.mkdir(parents=True)
+        if source.kind == EXPORTED and source.path:
+            shutil.copytree(source.path, version / "saved_model")
+        else:
+            predictor = typing.cast(Predictor, predictor_of(source))
+            export_saved_model(predictor, version / "saved_model")
+        _write_rest(written / MODEL)
+        if folder.exists():
+            folder.rename(pathlib.Path(beside) / "old")
+        written.rename(folder)
+    return folder
+
+
+def _check_replaceable(folder: pathlib.Path) -> None:
+    if not os.path.lexists(folder):
+        return
+    is_export = (folder / MODEL / "config.pbtxt").is_file()
+    others = [entry for entry in folder.iterdir() if entry.name != MODEL] if is_export else []
+    if folder.is_symlink() or not is_export or others:
+        raise ConfigError(
+            f"{folder}: is there and holds something else than an export; it is not replaced"
+        )
+
+
+def _write_rest(folder: pathlib.Path) -> None:
+    """Writes what is beside the SavedModel."""
+    loaded = tf.saved_model.load(str(folder / "1" / "saved_model"))
+    text = config_text(loaded.signatures[SIGNATURE].structured_outputs)
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    backend = pathlib.Path(__file__).with_name("triton_backend.py")
+    shutil.copyfile(backend, folder / "1" / "model.py")
+    (folder / "warmup").mkdir()
+    picture = io.BytesIO()
+    Image.fromarray(np.full((*WARM_UP_SIZE, 3), 128, np.uint8)).save(picture, "JPEG")
+    # A string as Triton reads it from a file: its length before it.
+    data = struct.pack("<I", len(picture.getvalue())) + picture.getvalue()
+    (folder / "warmup" / "picture").write_bytes(data)
+
+
+def config_text(outputs: Mapping[str, Any]) -> str:
+    """Returns the text of `config.pbtxt`.
+
+    Args:
+        outputs: dict name -> spec, with a leading B.
+    """
+    lines = []
+    for name, spec in sorted(outputs.items()):
+        # Triton has no tensors of no dimension beside B.
+        dims = [-1 if side is None else side for side in spec.shape[1:]]
+        reshape = "" if dims else " reshape: { shape: [] }"
+        lines.append(
+            f'  {{ name: "{name}" data_type: {_TYPES[spec.dtype]} dims: {dims or [1]}{reshape} }}'
+        )
+    return _CONFIG.format(
+        model=MODEL,
+        max_batch=MAX_BATCH,
+        outputs=",\n".join(lines),
+        timeout=QUEUE_SECONDS * 1_000_000,
+        queue_size=QUEUE_SIZE,
+        instances=INSTANCES,
+    )
