@@ -2,10 +2,15 @@
 
 import contextlib
 import json
+import os
+import re
 import socket
+import subprocess
 import threading
 
 import pytest
+import yaml
+from docs_commands import ROOT
 
 from tf_panoptic_fpn.distribution.rendezvous import (
     find_cluster,
@@ -117,3 +122,28 @@ def test_a_port_that_is_taken():
         address = f"localhost:{other.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"{address}, of this worker: cannot listen: Address"):
             wait_for_all([address, "localhost:1"], 0, seconds=0)
+
+
+def test_the_documented_jobset_names_its_pods_in_tf_config(monkeypatch):
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    (jobset,) = re.findall(
+        r"^```yaml\n(apiVersion: jobset.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
+    tree = yaml.safe_load(jobset)
+    (job,) = tree["spec"]["replicatedJobs"]
+    (container,) = job["template"]["spec"]["template"]["spec"]["containers"]
+    script = container["args"][0].replace("exec tf-panoptic-fpn", 'printf %s "$TF_CONFIG" #')
+    done = subprocess.run(
+        [*container["command"], script],
+        env={"PATH": os.environ["PATH"], "JOB_COMPLETION_INDEX": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    monkeypatch.setenv("TF_CONFIG", done.stdout)
+    cluster = find_cluster()
+    name, pods = tree["metadata"]["name"], job["template"]["spec"]["completions"]
+    assert worker_addresses(cluster) == [
+        f"{name}-{job['name']}-0-{i}.{name}:2222" for i in range(pods)
+    ]
+    assert worker_index(cluster) == 2

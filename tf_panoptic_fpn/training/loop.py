@@ -29,7 +29,7 @@ from tf_panoptic_fpn.training.precision import (
     layer_dtype,
     rematerialization,
 )
-from tf_panoptic_fpn.training.progress import progress_bar
+from tf_panoptic_fpn.training.progress import expected_end, progress_bar
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.save_model import save_model
@@ -183,7 +183,8 @@ def run_steps(
                     with log.timed("log"):
                         damaged = len(watch.problems.reasons)
                         means = log.write(done, window, settings.batch_size, damaged)
-                    progress.set_postfix(loss=f"{means.get('total', math.nan):.3f}")
+                    loss = f"{means.get('total', math.nan):.3f}"
+                    progress.set_postfix(loss=loss, end=expected_end(progress))
                     window = []
                 if done % settings.checkpoint_every == 0 or is_last:
                     with log.timed("checkpoint"):
