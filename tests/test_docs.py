@@ -58,6 +58,7 @@ TESTED_BY = {
     "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",
     "benchmarks/killed_runs.py": "tests/test_benchmarks.py",
     "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
+    "benchmarks/stronger_models.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }
