@@ -43,6 +43,13 @@ def test_serving():
     assert 0 < line["merge_and_png_share"] < 1
 
 
+def test_stronger_models():
+    """Basic blocks have no deformable convolution."""
+    (line,) = lines_of("stronger_models", f"--config={TINY}", "--height=64", "--width=96")
+    assert set(line["ratios"]) == {"plain", "cascade"}
+    assert line["ratios"]["plain"] == 1
+
+
 def test_graph_size():
     (line,) = lines_of("graph_size", f"--config={TINY}")
     for name, nodes in (("train_step", 8000), ("predict", 5000), ("served", 5700)):

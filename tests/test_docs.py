@@ -65,6 +65,7 @@ TESTED_BY = {
     "benchmarks/killed_runs.py": "tests/test_benchmarks.py",
     "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
     "benchmarks/runtimes.py": "tests/test_benchmarks.py",
+    "benchmarks/stronger_models.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }

@@ -22,6 +22,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from small_model import make_batch, make_small_model, stack_images  # noqa: E402
 
 from tf_panoptic_fpn import schema  # noqa: E402
+from tf_panoptic_fpn.backbones.deformable_conv import DeformableConvNorm  # noqa: E402
+from tf_panoptic_fpn.models.cascade import CascadeBoxHead, cascade_losses  # noqa: E402
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge  # noqa: E402
 from tf_panoptic_fpn.ops.resize import upsample_bilinear  # noqa: E402
 from tf_panoptic_fpn.weights.detectron2 import load_detectron2  # noqa: E402
@@ -69,8 +71,68 @@ def backend_outputs(goldens):
     results = {
         **compiled(infer)(ops.convert_to_tensor(images), ops.convert_to_tensor(sizes)),
         **compiled(train)(batch),
+        **cascade_outputs(),
     }
     return {name: ops.convert_to_numpy(value) for name, value in results.items()}
+
+
+def cascade_outputs():
+    """A modulated deformable convolution with its gradient, and a cascade with its losses."""
+    rng = np.random.default_rng(0)
+    norm = {"norm": "group_norm", "norm_groups": 4}
+    conv = DeformableConvNorm(8, 3, strides=2, deform_groups=2, modulated=True, **norm)
+    head = {"num_classes": 3, "units": 8, "design": "four_conv_one_fc", "channels": 8, **norm}
+    weights = [(10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0)]
+    cascade = CascadeBoxHead((0.5, 0.6), weights, head)
+    features = {
+        f"P{i}": ops.convert_to_tensor(rng.normal(size=(1, 64 >> i, 96 >> i, 8)), "float32")
+        for i in range(2, 6)
+    }
+    conv.build(features["P2"].shape)
+    cascade.build({name: value.shape for name, value in features.items()})
+    for variable in (*conv.weights, *cascade.weights):
+        variable.assign(rng.normal(0.1, 0.5, variable.shape))
+    boxes = np.float32([[[4, 6, 40, 50], [5, 8, 44, 40], [0, 0, 64, 96], [30, 40, 60, 90]]])
+    targets = {
+        "rois": boxes,
+        "classes": np.int32([[1, 3, 3, 2]]),
+        "matched_boxes": boxes - 2,
+        "is_valid": np.array([[True, True, True, False]]),
+        "gt_boxes": boxes[:, :2] - 2,
+        "gt_classes": np.int32([[1, 2]]),
+        "gt_is_valid": np.array([[True, True]]),
+        "image_sizes": np.int32([[64, 96]]),
+    }
+    targets = {name: ops.convert_to_tensor(value) for name, value in targets.items()}
+
+    def run(features, targets):
+        rois, logits, deltas = cascade(features, targets["rois"], targets["image_sizes"])
+        results = {"rois": rois, "deltas": deltas, "conv": conv(features["P2"])}
+        results |= {f"logits{i}": value for i, value in enumerate(logits)}
+        results["conv_gradient"] = gradient(lambda x: ops.sum(conv(x) ** 3), features["P2"])
+        for name, pair in cascade_losses(cascade, features, targets).items():
+            results[name] = ops.stack([*map(to_float, pair)])
+        return {f"cascade/{name}": value for name, value in results.items()}
+
+    return compiled(run)(features, targets)
+
+
+def gradient(function, x):
+    """Of a scalar, to `x`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(x)
+    if keras.backend.backend() == "torch":
+        x = x.detach().requires_grad_()
+        function(x).backward()
+        return x.grad
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, x)
 
 
 def to_float(value):

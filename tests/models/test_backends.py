@@ -79,3 +79,13 @@ def test_losses(expected, received):
     assert len(names) == 6
     for name in names:
         np.testing.assert_allclose(received[name], expected[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_cascade(expected, received):
+    """Deformable convolution, its gradient, and each stage's boxes, logits and losses."""
+    names = [name for name in expected if name.startswith("cascade/")]
+    assert len(names) == 10
+    for name in names:
+        atol = 1e-4 * np.abs(expected[name]).max()
+        np.testing.assert_allclose(received[name], expected[name], atol=atol, err_msg=name)

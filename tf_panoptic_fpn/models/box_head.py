@@ -10,6 +10,7 @@ from tf_panoptic_fpn.backbones.conv_norm import conv_relu
 from tf_panoptic_fpn.models.fpn import XAVIER
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, clip_boxes, decode_boxes
 from tf_panoptic_fpn.ops.gather import take_rows
+from tf_panoptic_fpn.ops.gradients import with_gradient
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 from tf_panoptic_fpn.ops.roi_align import roi_align
@@ -154,7 +155,7 @@ class BoxHead(keras.layers.Layer):
 
 def _scale_gradient(x: Tensor, factor: float) -> Tensor:
     """`x` itself, whose gradient is multiplied."""
-    return ops.custom_gradient(lambda x: (x, lambda upstream: upstream * factor))(x)
+    return with_gradient(lambda x: (x, lambda upstream: upstream * factor), x)
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")

@@ -9,11 +9,13 @@ ConvNets v2, arXiv:1811.11168.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
+from tf_panoptic_fpn.ops.gradients import with_gradient
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.schema import Tensor
@@ -50,7 +52,7 @@ def deformable_conv(
     geometry = {"strides": strides, "dilation": dilation, "deform_groups": deform_groups}
     inputs = [x, full_precision(offsets), ops.cast(ops.convert_to_tensor(kernel), x.dtype)]
     inputs += [] if mask is None else [full_precision(mask)]
-    return ops.custom_gradient(lambda *inputs: _with_gradient(*inputs, **geometry))(*inputs)
+    return with_gradient(functools.partial(_convolve, **geometry), *inputs)
 
 
 @dataclasses.dataclass
@@ -81,7 +83,7 @@ class _Taps:
         return ops.cast(weights, dtype)
 
 
-def _with_gradient(
+def _convolve(
     x: Tensor,
     offsets: Tensor,
     kernel: Tensor,
