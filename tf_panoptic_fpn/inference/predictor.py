@@ -16,7 +16,7 @@ from tf_panoptic_fpn.inference.merge import (
     merge_outputs,
     no_instances,
 )
-from tf_panoptic_fpn.inference.pillow_resize import resize_images
+from tf_panoptic_fpn.data.pillow_resize import resize_images
 from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
