@@ -65,6 +65,7 @@ setup(
         "plots": ["matplotlib>=3.9"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "large": ["imagecodecs>=2024.12.30", "tifffile>=2025.5.21", "zarr>=3.0.8"],
+        "serving": ["tensorflow-serving-api>=2.19"],
         "supervision": ["supervision>=0.31"],
         "video": ["av>=14.0"],
         "test": [
@@ -89,6 +90,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.8",
             "supervision>=0.31",
+            "tensorflow-serving-api>=2.19",
             "tifffile>=2025.5.21",
             "tritonclient[grpc,http]>=2.50",
             "zarr>=3.0.8",

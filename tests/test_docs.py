@@ -54,6 +54,7 @@ TESTED_BY = {
     "export/export_saved_model.py": "tests/test_end_to_end.py",
     "export/export_onnx.py": "tests/test_end_to_end.py",
     "export/tf_serving/client.py": "tests/export/test_serving_client.py",
+    "export/tf_serving/grpc_client.py": "tests/export/test_served.py",
     "docs/render_configuration.py": "tests/config/test_documents.py",
     "benchmarks/beam.py": "tests/test_benchmarks.py",
     "benchmarks/evaluation.py": "tests/test_benchmarks.py",
@@ -66,6 +67,7 @@ TESTED_BY = {
     "benchmarks/panoptic_quality.py": "tests/test_benchmarks.py",
     "benchmarks/runtimes.py": "tests/test_benchmarks.py",
     "benchmarks/stronger_models.py": "tests/test_benchmarks.py",
+    "benchmarks/serving.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }

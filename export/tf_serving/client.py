@@ -7,6 +7,7 @@ import argparse
 import base64
 import json
 import pathlib
+import sys
 import urllib.request
 
 
@@ -27,10 +28,15 @@ def main():
         outputs = json.load(response)["outputs"]
     output = pathlib.Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
-    for path, png in zip(arguments.images, outputs["panoptic_png_bytes"], strict=True):
+    rows = zip(arguments.images, outputs["panoptic_png_bytes"], outputs["error"], strict=True)
+    for path, png, error in rows:
+        if error:
+            print(f"{path}: {error}", file=sys.stderr)
+            continue
         target = output / f"{pathlib.Path(path).stem}_panoptic.png"
         target.write_bytes(base64.b64decode(png["b64"]))
         print(target)
+    sys.exit(any(outputs["error"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Sends images to TF Serving's gRPC interface and writes the panoptic PNGs.
 
-pip install tensorflow-serving-api
+pip install 'tf-panoptic-fpn[serving]'
 python export/tf_serving/grpc_client.py --server=localhost:8500 --output=DIR IMAGE...
 """
 

@@ -23,14 +23,15 @@ def server():
             pngs = [{"b64": base64.b64encode(PNG).decode()}] * count
             self.send_response(200)
             self.end_headers()
-            answer = {"outputs": {"panoptic_png_bytes": pngs}}
+            errors = self.server.errors or [""] * count
+            answer = {"outputs": {"panoptic_png_bytes": pngs, "error": errors}}
             self.wfile.write(json.dumps(answer).encode())
 
         def log_message(self, *_):
             pass
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    server.received = []
+    server.received, server.errors = [], []
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -52,3 +53,15 @@ def test_client_sends_the_bytes_and_writes_the_pngs(server, tmp_path, monkeypatc
     assert sent == [b"a.jpg", b"b.jpg"]
     written = sorted((tmp_path / "out").iterdir())
     assert [file.read_bytes() for file in written] == [PNG, PNG]
+
+
+def test_an_image_that_was_not_served_is_named(server, tmp_path, monkeypatch, capsys):
+    images = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for image in images:
+        image.write_bytes(b"image")
+    server.errors = ["", "the image cannot be decoded"]
+    url = f"http://127.0.0.1:{server.server_port}"
+    arguments = (f"--url={url}", f"--output={tmp_path / 'out'}", *images)
+    assert run_here(monkeypatch, "export/tf_serving/client.py", *arguments) == 1
+    assert capsys.readouterr().err == f"{images[1]}: the image cannot be decoded\n"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a_panoptic.png"]

@@ -188,7 +188,7 @@ def test_inference_in_float32(folder, model_32):
     size = ops.convert_to_tensor(sizes[0])
     original = ops.convert_to_tensor(golden["out_hw_0"].astype(np.int32))
     merged = predictor._merge_image(
-        predictor._semantic_logits(outputs, size, original),
+        predictor._semantic_map(outputs, size, original),
         predictor._instances(outputs, size, original),
     )
     np.testing.assert_array_equal(merged[schema.PANOPTIC_MAP], golden["out_panoptic_0"])

@@ -147,7 +147,7 @@ def test_panoptic_map(case):
         size = ops.convert_to_tensor(case.sizes[i])
         original = ops.convert_to_tensor(case.golden[f"out_hw_{i}"].astype(np.int32))
         merged = predictor._merge_image(
-            predictor._semantic_logits(outputs, size, original),
+            predictor._semantic_map(outputs, size, original),
             predictor._instances(outputs, size, original),
         )
         semantic = ops.convert_to_numpy(merged[schema.SEMANTIC_MAP])

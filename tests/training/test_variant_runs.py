@@ -12,7 +12,7 @@ from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
 from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.report import format_table
-from tf_panoptic_fpn.export.saved_model import PANOPTIC_PNG, ServedGraph
+from tf_panoptic_fpn.export.served_graph import PANOPTIC_PNG, ServedGraph
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.records import ImageRecord, Segment
 from tf_panoptic_fpn.inference.load_predictor import load_predictor

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
+from tf_panoptic_fpn.data.pillow_resize import resize_images
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.merge import (
     Thresholds,
@@ -16,7 +17,6 @@ from tf_panoptic_fpn.inference.merge import (
     merge_outputs,
     no_instances,
 )
-from tf_panoptic_fpn.inference.pillow_resize import resize_images
 from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -121,7 +121,10 @@ class Predictor(ImagePredictor):
         return network_size(original, self.short_side, self.max_long_side)
 
     def _merge_image(
-        self, semantic: tf.Tensor, instances: dict[str, tf.Tensor], thresholds: Thresholds | None
+        self,
+        semantic: tf.Tensor,
+        instances: dict[str, tf.Tensor],
+        thresholds: Thresholds | None = None,
     ) -> dict[str, Any]:
         """One image's semantic map and detections, both at its size -> its dict."""
         if thresholds is not None:
