@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         help="folder of the SavedModel, by default saved_model/1 of the run; TF Serving wants a "
-        "number, MODEL/1. Or that of Triton's models, by default triton of the run; or the file, by "
-        "default model.onnx or model.xml of the run",
+        "number, MODEL/1. Or that of Triton's models, by default triton of the run; or the file, "
+        "by default model.onnx or model.xml of the run",
     )
     parser.add_argument(
         "--int8",
