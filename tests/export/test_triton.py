@@ -45,7 +45,17 @@ def test_the_configuration_is_what_triton_reads():
         "num_segments": tf.TensorSpec([None], tf.int32),
         "panoptic_png_bytes": tf.TensorSpec([None], tf.string),
     }
-    config = text_format.Parse(config_text(outputs), pb2.ModelConfig())
+    inputs = {
+        "image_bytes": tf.TensorSpec([None], tf.string),
+        "stuff_area": tf.TensorSpec([None], tf.int32),
+    }
+    outputs["error"] = tf.TensorSpec([None], tf.string)
+    config = text_format.Parse(config_text(inputs, outputs), pb2.ModelConfig())
+    assert [(i.name, i.optional) for i in config.input] == [
+        ("image_bytes", False),
+        ("stuff_area", True),
+    ]
+    assert len(config.output) == 4  # an error is no output
     assert (config.name, config.backend, config.max_batch_size) == (MODEL, "python", 8)
     dims = {output.name: list(output.dims) for output in config.output}
     assert dims["panoptic_map"] == [-1, -1] and dims["scores"] == [11]
@@ -77,16 +87,16 @@ def backend(monkeypatch):
 
     error.INVALID_ARG = "INVALID_ARG"
     fake = types.SimpleNamespace(
-        get_input_tensor_by_name=lambda request, name: types.SimpleNamespace(
-            as_numpy=lambda: np.array(request["images"], object)[:, None]
-        ),
+        get_input_tensor_by_name=lambda request, name: request.get(name),
         Tensor=lambda name, value: (name, value),
         InferenceResponse=lambda tensors=(), error=None: error or dict(tensors),
         TritonError=error,
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake)
     module = importlib.import_module("tf_panoptic_fpn.export.triton_backend")
-    yield module.TritonPythonModel()
+    model = module.TritonPythonModel()
+    model._defaults = {"stuff_area": np.int32(64)}
+    yield model
     sys.modules.pop(module.__name__)
 
 
@@ -95,21 +105,21 @@ class Request(dict):
         return self["names"]
 
 
-def request(*images, names=("panoptic_map", "image_size")):
-    return Request(images=images, names=names)
+def request(*images, names=("panoptic_map", "image_size"), **thresholds):
+    def tensor(values, dtype):
+        return types.SimpleNamespace(as_numpy=lambda: np.array(values, dtype)[:, None])
+
+    thresholds = {name: tensor(values, np.int32) for name, values in thresholds.items()}
+    return Request(image_bytes=tensor(images, object), names=names, **thresholds)
 
 
-def served(images):
-    """An image is a digit: the sides of its map, which holds it. Others are refused, or fail."""
-    images = [image.decode() for image in images.numpy()]
-    if "fail" in images:
-        raise tf.errors.InvalidArgumentError(
-            None, None, "Detected at node x <stack traces unavailable> Bad image. [[{{node x}}]]"
-        )
-    sides = [int(image) if image.isdigit() else 1 for image in images]
+def served(image_bytes, stuff_area):
+    """An image is a digit: the sides of its map, which holds the threshold. Others are refused."""
+    images = [image.decode() for image in image_bytes.numpy()]
+    sides = [int(image) if image.isdigit() else 0 for image in images]
     maps = np.zeros((len(images), max(sides), max(sides)), np.int32)
     for row, side in enumerate(sides):
-        maps[row, :side, :side] = side
+        maps[row, :side, :side] = stuff_area[row]
     errors = ["" if image.isdigit() else f"{image} is no image" for image in images]
     return {
         "panoptic_map": tf.constant(maps),
@@ -120,23 +130,21 @@ def served(images):
 
 def test_requests_are_run_together_and_answered_apart(backend):
     calls = []
-    backend._serve = lambda images: calls.append(len(images)) or served(images)
+    backend._serve = lambda **inputs: calls.append(len(inputs["image_bytes"])) or served(**inputs)
     answers = backend.execute(
-        [request(b"2"), request(b"4", b"3"), request(b"5", b"x"), request(b"1", names=())]
+        [
+            request(b"2"),
+            request(b"4", b"3", stuff_area=[7, 9]),
+            request(b"5", b"x"),
+            request(b"1", names=()),
+        ]
     )
     assert calls == [6]
-    assert answers[0]["panoptic_map"].tolist() == [[[2, 2], [2, 2]]]
+    assert answers[0]["panoptic_map"].tolist() == [[[64, 64], [64, 64]]]
     assert answers[1]["panoptic_map"].shape == (2, 4, 4)
-    assert answers[1]["panoptic_map"][1].sum() == 27
+    assert answers[1]["panoptic_map"][1].sum() == 9 * 9
     assert answers[2] == ("INVALID_ARG", "image 1: x is no image")
     assert answers[3] == {}
-
-
-def test_a_batch_that_fails_is_run_request_by_request(backend):
-    backend._serve = served
-    answers = backend.execute([request(b"2"), request(b"fail"), request(b"3")])
-    assert answers[1] == ("INVALID_ARG", "Bad image.")
-    assert [int(answers[k]["panoptic_map"].max()) for k in (0, 2)] == [2, 3]
 
 
 def png(size, seed=0):
@@ -200,7 +208,7 @@ def is_ready(http):
         return False
 
 
-def infer(kind, address, images, data_type="BYTES"):
+def infer(kind, address, images, data_type="BYTES", score_threshold=None):
     """The answer of a client of tritonclient, "http" or "grpc"."""
     client_module = importlib.import_module(f"tritonclient.{kind}")
     client = client_module.InferenceServerClient(address)
@@ -208,7 +216,11 @@ def infer(kind, address, images, data_type="BYTES"):
     value.set_data_from_numpy(
         np.array(images, object if data_type == "BYTES" else np.int32)[:, None]
     )
-    return client.infer(MODEL, [value])
+    values = [value]
+    if score_threshold is not None:
+        values.append(client_module.InferInput("score_threshold", [len(images), 1], "FP32"))
+        values[1].set_data_from_numpy(np.full((len(images), 1), score_threshold, np.float32))
+    return client.infer(MODEL, values)
 
 
 def check_right(answer, expected, row=0):
@@ -237,6 +249,8 @@ def test_the_server_answers_as_the_model(server, predictor):
         answer = infer(kind, address, images)
         for row in (0, 1):
             check_right(answer, expected[row], row)
+        none = infer(kind, address, images, score_threshold=1.0)
+        assert not none.as_numpy("is_thing").any()
 
 
 @pytest.mark.slow
@@ -262,17 +276,21 @@ def test_a_bad_request_is_an_error_and_the_next_one_right(server, predictor):
     (expected,) = predictor.run(np.asarray(Image.open(io.BytesIO(good)))[None])
     rng = np.random.default_rng(0)
     bad = [b"", b"x", good[:100], good[:-40], b"GIF89a", b"RIFF0000WEBPVP8 ", b"\xff\xd8\xff\xe0"]
-    bad += [rng.bytes(int(n)) for n in rng.integers(1, 2000, 20)]
+    bad += [rng.bytes(int(n)) for n in rng.integers(1, 2000, 100)]
     for image in bad:
         with pytest.raises(InferenceServerException) as error:
             infer("http", server.http, [image])
         assert error.value.status() == "400", error.value
+    bomb = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(bomb, "PNG")
+    with pytest.raises(InferenceServerException, match="has 400000000 pixels; at most"):
+        infer("http", server.http, [bomb.getvalue()])
     for images, data_type in (([good] * 9, "BYTES"), ([1], "INT32"), ([good, b"x"], "BYTES")):
         with pytest.raises(InferenceServerException) as error:
             infer("http", server.http, images, data_type)
         assert error.value.status() == "400", error.value
     bodies = [b"", b"{}", b"[", b'{"inputs": []}', b'{"inputs": [{"name": "image_bytes"}]}']
-    bodies += [rng.bytes(int(n)) for n in rng.integers(1, 200, 20)]
+    bodies += [rng.bytes(int(n)) for n in rng.integers(1, 200, 80)]
     codes = {}
     for body in bodies:
         url = f"http://{server.http}/v2/models/{MODEL}/infer"

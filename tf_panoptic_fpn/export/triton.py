@@ -16,13 +16,15 @@ from PIL import Image
 
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.saved_model import export_saved_model
+from tf_panoptic_fpn.export.served_graph import ERROR
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
-from tf_panoptic_fpn.inference.model_source import EXPORTED, ModelSource
+from tf_panoptic_fpn.inference.model_source import EXPORTED, GRAPHS, ModelSource
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.workdir import Workdir
 
 MODEL = "panoptic_fpn"  # the name under which it is served
-SIGNATURE = "serving_default"
+SIGNATURE = "with_thresholds"
+IMAGES = "image_bytes"
 MAX_BATCH, INSTANCES = 8, 1
 QUEUE_SECONDS, QUEUE_SIZE = 10, 64  # a request waits no longer, and no more of them wait
 WARM_UP_SIZE = (480, 640)
@@ -39,8 +41,10 @@ name: "{model}"
 backend: "python"
 max_batch_size: {max_batch}
 
-# Encoded images, such as JPEG and PNG, [B, 1].
-input [{{ name: "image_bytes" data_type: TYPE_STRING dims: [1] }}]
+# Encoded images, JPEG or PNG, [B, 1]; of each, thresholds of the merge other than the exported.
+input [
+{inputs}
+]
 output [
 {outputs}
 ]
@@ -83,8 +87,12 @@ def export_triton(source: ModelSource, output: str | os.PathLike | None = None) 
         The folder, a `pathlib.Path`.
 
     Raises:
-        ConfigError: if the model cannot be loaded, or the folder holds anything else.
+        ConfigError: if the model cannot be loaded, is an ONNX file or the like, or the folder holds
+            anything else.
+        PanopticError: if what was exported differs from the model; the folder is as it was.
     """
+    if source.kind in GRAPHS and source.kind != EXPORTED:
+        raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
     if output:
         folder = pathlib.Path(output)
     elif source.workdir:
@@ -101,7 +109,8 @@ def export_triton(source: ModelSource, output: str | os.PathLike | None = None) 
             shutil.copytree(source.path, version / "saved_model")
         else:
             predictor = typing.cast(Predictor, predictor_of(source))
-            export_saved_model(predictor, version / "saved_model")
+            config = source.load_config()
+            export_saved_model(predictor, version / "saved_model", config, check=True)
         _write_rest(written / MODEL)
         if folder.exists():
             folder.rename(pathlib.Path(beside) / "old")
@@ -123,7 +132,10 @@ def _check_replaceable(folder: pathlib.Path) -> None:
 def _write_rest(folder: pathlib.Path) -> None:
     """Writes what is beside the SavedModel."""
     loaded = tf.saved_model.load(str(folder / "1" / "saved_model"))
-    text = config_text(loaded.signatures[SIGNATURE].structured_outputs)
+    if SIGNATURE not in loaded.signatures:
+        raise ConfigError(f"needs a SavedModel with the signature `{SIGNATURE}`: export it again")
+    serve = loaded.signatures[SIGNATURE]
+    text = config_text(serve.structured_input_signature[1], serve.structured_outputs)
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")
     backend = pathlib.Path(__file__).with_name("triton_backend.py")
     shutil.copyfile(backend, folder / "1" / "model.py")
@@ -135,25 +147,32 @@ def _write_rest(folder: pathlib.Path) -> None:
     (folder / "warmup" / "picture").write_bytes(data)
 
 
-def config_text(outputs: Mapping[str, Any]) -> str:
+def config_text(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
     """Returns the text of `config.pbtxt`.
 
     Args:
-        outputs: dict name -> spec, with a leading B.
+        inputs, outputs: dicts name -> spec, with a leading B. All inputs but `image_bytes` are
+            optional; the output `error` becomes an error of Triton's.
     """
-    lines = []
-    for name, spec in sorted(outputs.items()):
-        # Triton has no tensors of no dimension beside B.
-        dims = [-1 if side is None else side for side in spec.shape[1:]]
-        reshape = "" if dims else " reshape: { shape: [] }"
-        lines.append(
-            f'  {{ name: "{name}" data_type: {_TYPES[spec.dtype]} dims: {dims or [1]}{reshape} }}'
-        )
     return _CONFIG.format(
         model=MODEL,
         max_batch=MAX_BATCH,
-        outputs=",\n".join(lines),
+        inputs=",\n".join(
+            _tensor(name, spec, "" if name == IMAGES else " optional: true")
+            for name, spec in sorted(inputs.items())
+        ),
+        outputs=",\n".join(
+            _tensor(name, spec) for name, spec in sorted(outputs.items()) if name != ERROR
+        ),
         timeout=QUEUE_SECONDS * 1_000_000,
         queue_size=QUEUE_SIZE,
         instances=INSTANCES,
     )
+
+
+def _tensor(name: str, spec: Any, more: str = "") -> str:
+    """The entry of a tensor."""
+    dims = [-1 if side is None else side for side in spec.shape[1:]]
+    if not dims:  # Triton has none of B alone: it is sent as [B, 1]
+        dims, more = [1], more or " reshape: { shape: [] }"
+    return f'  {{ name: "{name}" data_type: {_TYPES[spec.dtype]} dims: {dims}{more} }}'

@@ -3,6 +3,7 @@
 It runs the SavedModel beside it and needs TensorFlow and NumPy alone.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -19,47 +20,59 @@ MAPS = ("panoptic_map", "semantic_map")  # padded to the largest image of a batc
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        folder = os.path.join(args["model_repository"], args["model_version"])
-        # Its signatures do not keep it alive.
-        self._loaded = tf.saved_model.load(os.path.join(folder, "saved_model"))
-        self._serve = self._loaded.signatures["serving_default"]
+        folder = os.path.join(args["model_repository"], args["model_version"], "saved_model")
+        self._loaded = tf.saved_model.load(folder)  # its signatures do not keep it alive
+        self._serve = self._loaded.signatures["with_thresholds"]
+        with open(os.path.join(folder, "assets", "settings.json"), encoding="utf-8") as file:
+            merge = json.load(file)["merge"]
+        inputs = self._serve.structured_input_signature[1]
+        merge["max_detections"] = np.iinfo(np.int32).max  # all that the model finds
+        self._defaults = {
+            name: np.array(merge[name], spec.dtype.as_numpy_dtype)
+            for name, spec in inputs.items()
+            if name != INPUT
+        }
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A request has images, string `[B, 1]`; one with a bad image is answered by an error."""
-        images = [
-            pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy().reshape(-1)
-            for request in requests
-        ]
+        """A request has images, string `[B, 1]`, and may have thresholds of each, `[B, 1]`; one
+        with a bad image is answered by an error."""
+        inputs = [self._inputs(request) for request in requests]
         return [
             _response(request, answer)
-            for request, answer in zip(requests, self._answers(images), strict=True)
+            for request, answer in zip(requests, self._answers(inputs), strict=True)
         ]
 
-    def _answers(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | str]:
+    def _inputs(self, request: Any) -> dict[str, np.ndarray]:
+        images = pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy().reshape(-1)
+        inputs = {INPUT: images}
+        for name, default in self._defaults.items():
+            given = pb_utils.get_input_tensor_by_name(request, name)
+            inputs[name] = (
+                np.full(len(images), default) if given is None else given.as_numpy().reshape(-1)
+            )
+        return inputs
+
+    def _answers(
+        self, inputs: Sequence[dict[str, np.ndarray]]
+    ) -> list[dict[str, np.ndarray] | str]:
         """For each request the outputs of its images, or what is wrong with one of them."""
-        try:
-            outputs = self._serve(tf.constant(np.concatenate(images), tf.string))
-        except tf.errors.InvalidArgumentError as error:  # it names no image
-            if len(images) > 1:
-                return [answer for one in images for answer in self._answers([one])]
-            return [_reason(error)]
-        outputs = {name: value.numpy() for name, value in outputs.items()}
-        answers, start = [], 0
-        for count in map(len, images):
+        batch = {name: np.concatenate([one[name] for one in inputs]) for name in inputs[0]}
+        batch = {
+            name: tf.constant(value, tf.string if name == INPUT else None)
+            for name, value in batch.items()
+        }
+        outputs = {name: value.numpy() for name, value in self._serve(**batch).items()}
+        answers: list[dict[str, np.ndarray] | str] = []
+        start = 0
+        for count in (len(one[INPUT]) for one in inputs):
             rows = {name: value[start : start + count] for name, value in outputs.items()}
             answers.append(_refusal(rows) or _cropped(rows))
             start += count
         return answers
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong, without the names of operators around it."""
-    text = " ".join(str(error).split()).rpartition("<stack traces unavailable>")[2]
-    return text.partition(" [[")[0].strip()
-
-
 def _refusal(rows: dict[str, np.ndarray]) -> str:
-    reasons = [text.decode() for text in rows.get(ERROR, ())]
+    reasons = [text.decode() for text in rows[ERROR]]
     return "; ".join(f"image {n}: {reason}" for n, reason in enumerate(reasons) if reason)
 
 
