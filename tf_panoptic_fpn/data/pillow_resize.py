@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+# Many sums end half-way between two levels; these go up, whatever rounding did to them.
+HALF = 0.5 + 2**-12
 BLOCK = 32  # rows that are made together, of the source rows that they need alone
 
 
@@ -29,7 +31,7 @@ def _resize_first_axis(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     sources, weights = _bands(n, size)
     rows = tf.gather(tf.reshape(x, [n, -1]), sources)
     resized = tf.matmul(weights, tf.cast(rows, tf.float32))
-    resized = tf.clip_by_value(tf.floor(resized + 0.5), 0.0, 255.0)
+    resized = tf.clip_by_value(tf.floor(resized + HALF), 0.0, 255.0)
     return tf.reshape(tf.cast(resized, tf.bfloat16), [-1, p, q, channels])[:size]
 
 
@@ -40,15 +42,16 @@ def _bands(n: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         int32 `[blocks, K]` and float32 `[blocks, BLOCK, K]`; rows behind the last read nothing.
     """
-    scale = tf.cast(n / size, tf.float32)
+    # In float64, as Pillow does; and so that no order of a sum shows in the weights.
+    scale = n / size
     reach = tf.maximum(scale, 1.0)
     blocks = -(-size // BLOCK)
-    centers = (tf.range(tf.cast(blocks * BLOCK, tf.float32)) + 0.5) * scale
+    centers = (tf.cast(tf.range(blocks * BLOCK), tf.float64) + 0.5) * scale
     centers = tf.reshape(centers, [-1, BLOCK, 1])
     first = tf.cast(tf.nn.relu(centers[:, 0, 0] - reach), tf.int32)
     count = tf.cast((BLOCK - 1) * scale + 2 * reach, tf.int32) + 2
     sources = first[:, None] + tf.range(count)
-    distances = tf.abs(tf.cast(sources, tf.float32)[:, None] + 0.5 - centers) / reach
+    distances = tf.abs(tf.cast(sources, tf.float64)[:, None] + 0.5 - centers) / reach
     weights = tf.where((sources < n)[:, None], tf.nn.relu(1 - distances), 0)
     weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
-    return tf.minimum(sources, n - 1), weights
+    return tf.minimum(sources, n - 1), tf.cast(weights, tf.float32)

@@ -4,6 +4,7 @@ import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.export.onnx_graph import Graph, Value
+from tf_panoptic_fpn.inference.pillow_resize import BLOCK, HALF
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import MASK_THRESHOLD
 
@@ -21,7 +22,7 @@ def network_size(g: Graph, original: Value, short_side: int, max_long_side: int)
 
 
 def resize_image(g: Graph, images: Value, size: Value) -> Value:
-    """`Predictor.resize`: Pillow's, the rows first, rounded after each pass.
+    """`inference.pillow_resize.resize_images`, to the same levels.
 
     Args:
         g: `Graph`.
@@ -29,37 +30,43 @@ def resize_image(g: Graph, images: Value, size: Value) -> Value:
         size: int64 `[2]`, (H, W).
 
     Returns:
-        float32 `[B, H, W, 3]`, whole levels.
+        float32 `[B, 3, H, W]`, whole levels.
     """
-    # A sum often ends half-way between two levels. So that both round it to the same side, this
-    # takes TensorFlow's steps in its order; a matrix product, or ONNX' own resizing, would not.
-    # (Reciprocals, since onnxruntime makes a division of `x * (1 / y)`.)
-    x = _resize_axis(g, images, g.op("Gather", size, [1]), 2)
-    return _resize_axis(g, x, g.op("Gather", size, [0]), 1)
+    x = g.op("Transpose", images.cast("float32"), perm=[2, 0, 1, 3])
+    x = _resize_first_axis(g, x, g.op("Gather", size, [1]))
+    x = g.op("Transpose", x, perm=[2, 1, 0, 3])
+    x = _resize_first_axis(g, x, g.op("Gather", size, [0]))
+    return g.op("Transpose", x, perm=[1, 3, 0, 2])
 
 
-def _resize_axis(g: Graph, x: Value, new_extent: Value, axis: int) -> Value:
-    extent = g.size(x, axis)
-    scale = g.op("Reciprocal", new_extent.cast("float32") / extent.cast("float32"))
-    reach = g.op("Max", scale, 1.0)
-    centers = (g.range(new_extent, "float32") + 0.5) * scale
-    first = g.op("Max", g.op("Ceil", centers - reach - 0.5), 0.0)
-    taps = g.op("Floor", reach * 2.0).cast("int64") + 1
-    pixels = g.op("Unsqueeze", g.range(taps, "float32"), [1]) + first  # taps x new extent
-    weights = 1.0 - g.op("Abs", pixels + 0.5 - centers) * g.op("Reciprocal", reach)
-    last = extent.cast("float32") - 1.0
-    weights = g.where(pixels <= last, g.op("Relu", weights), 0.0)
-    weights = weights * g.op("Reciprocal", g.op("ReduceSum", weights, [0], keepdims=1))
-    pixels = g.op("Min", pixels, last).cast("int64")
-    trailing = [1] * (3 - axis)
+def _resize_first_axis(g: Graph, x: Value, size: Value) -> Value:
+    """Float32 `[n, p, q, 3]` -> float32 `[size, p, q, 3]`, whole levels."""
+    sources, weights = _bands(g, g.size(x, 0), size)
+    rows = g.op("Gather", g.op("Flatten", x), sources)
+    levels = g.op("Floor", g.op("MatMul", weights, rows) + HALF)
+    levels = g.op("Min", g.op("Max", levels, 0.0), 255.0)
+    return g.slice(g.reshape(levels, -1, g.size(x, 1), g.size(x, 2), 3), 0, size, axis=0)
 
-    def add(i: Value, total: Value) -> tuple[list[Value], list[Value]]:
-        weight = g.op("Reshape", g.op("Gather", weights, i), [-1, *trailing])
-        tap = g.op("Gather", x, g.op("Gather", pixels, i), axis=axis).cast("float32")
-        return [total + tap * weight], []
 
-    (total,) = g.loop(g.op("Squeeze", taps, [0]), add, [g.constant(np.zeros([1] * 4, np.float32))])
-    return g.op("Floor", total + 0.5)
+def _bands(g: Graph, n: Value, size: Value) -> tuple[Value, Value]:
+    """`inference.pillow_resize._bands`: int64 `[blocks, K]` and float32 `[blocks, BLOCK, K]`."""
+    zero, half, one = (np.float64(v) for v in (0, 0.5, 1))
+    scale = n.cast("float64") / size.cast("float64")
+    reach = g.op("Max", scale, one)
+    blocks = (size + (BLOCK - 1)) // BLOCK
+    centers = (g.range(blocks * BLOCK, "float64") + half) * scale
+    centers = g.op("Reshape", centers, [-1, BLOCK, 1])
+    first = g.op("Relu", g.op("Gather", centers, [0], axis=1) - reach)
+    first = g.op("Squeeze", first, [2]).cast("int64")
+    count = (scale * np.float64(BLOCK - 1) + reach * np.float64(2)).cast("int64") + 2
+    sources = first + g.range(count)
+    offsets = g.op("Unsqueeze", sources.cast("float64"), [1]) + half - centers
+    weights = g.op("Relu", g.op("Sub", one, g.op("Abs", offsets) / reach))
+    is_there = g.op("Less", g.op("Unsqueeze", sources, [1]), n)
+    weights = g.where(is_there, weights, zero)
+    total = g.op("ReduceSum", weights, [2], keepdims=1)
+    weights = weights / g.where(total > zero, total, one)
+    return g.op("Min", sources, n - 1), weights.cast("float32")
 
 
 def semantic_map(g: Graph, logits: Value, classes: int, size: Value, original: Value) -> Value:
