@@ -128,7 +128,7 @@ class DeformableConvNorm(ConvNorm):
     def __init__(
         self, *args: Any, deform_groups: int = 1, modulated: bool = False, **kwargs: Any
     ) -> None:
-        self.deformable = {"deform_groups": deform_groups, "modulated": modulated}
+        self.deformable: dict[str, Any] = {"deform_groups": deform_groups, "modulated": modulated}
         super().__init__(*args, **kwargs)
 
     def _make_conv(self) -> keras.layers.Layer:

@@ -4,7 +4,7 @@ import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.export.onnx_graph import Graph, Value
-from tf_panoptic_fpn.inference.pillow_resize import BLOCK, HALF
+from tf_panoptic_fpn.data.pillow_resize import BLOCK, HALF
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import MASK_THRESHOLD
 
@@ -22,7 +22,7 @@ def network_size(g: Graph, original: Value, short_side: int, max_long_side: int)
 
 
 def resize_image(g: Graph, images: Value, size: Value) -> Value:
-    """`inference.pillow_resize.resize_images`, to the same levels.
+    """`data.pillow_resize.resize_images`, to the same levels.
 
     Args:
         g: `Graph`.
@@ -49,7 +49,7 @@ def _resize_first_axis(g: Graph, x: Value, size: Value) -> Value:
 
 
 def _bands(g: Graph, n: Value, size: Value) -> tuple[Value, Value]:
-    """`inference.pillow_resize._bands`: int64 `[blocks, K]` and float32 `[blocks, BLOCK, K]`."""
+    """`data.pillow_resize._bands`: int64 `[blocks, K]` and float32 `[blocks, BLOCK, K]`."""
     zero, half, one = (np.float64(v) for v in (0, 0.5, 1))
     scale = n.cast("float64") / size.cast("float64")
     reach = g.op("Max", scale, one)

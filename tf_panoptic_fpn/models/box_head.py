@@ -67,7 +67,7 @@ class BoxHead(keras.layers.Layer):
             raise ValueError(
                 f"`box_head` must be one of {tuple(DESIGNS)}. Received: box_head={design!r}"
             )
-        self.config = {
+        self.config: dict[str, Any] = {
             "num_classes": num_classes,
             "units": units,
             "sampling_ratio": sampling_ratio,

@@ -322,9 +322,14 @@ class PanopticFPN(FitModel):
         if self.config["cascade_ious"]:
             return cascade_losses(self.box_head, features, targets, class_weights)
         class_logits, deltas = self.box_head(features, targets["rois"])
-        keys = ("rois", "classes", "matched_boxes", "is_valid")
         return losses.box_losses(
-            class_logits, deltas, *(targets[key] for key in keys), class_weights
+            class_logits,
+            deltas,
+            targets["rois"],
+            targets["classes"],
+            targets["matched_boxes"],
+            targets["is_valid"],
+            class_weights,
         )
 
     def weighted_losses(self, terms: Terms) -> Tensors:

@@ -173,10 +173,12 @@ def _place_taps(
     # Of the map with a border of zeros.
     around = [firsts, firsts + 1, firsts + (width + 2), firsts + (width + 3)]
     indices = ops.reshape(ops.stack(around, axis=-1), (num_taps, -1, 4))
-    flat = [ops.reshape(values, (num_taps, -1)) for values in (*distances, *moves)]
+    below, right, moves_y, moves_x = (
+        ops.reshape(values, (num_taps, -1)) for values in (*distances, *moves)
+    )
     if mask is not None:
         mask = ops.reshape(_of_taps(mask, deform_groups, num_taps, 1), (num_taps, -1))
-    return _Taps(indices, *flat, mask)
+    return _Taps(indices, below, right, moves_y, moves_x, mask)
 
 
 def _of_taps(values: Tensor, deform_groups: int, num_taps: int, size: int) -> Tensor:
