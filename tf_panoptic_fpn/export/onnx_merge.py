@@ -3,8 +3,8 @@
 import numpy as np
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.export.onnx_graph import Graph, Value
 from tf_panoptic_fpn.data.pillow_resize import BLOCK, HALF
+from tf_panoptic_fpn.export.onnx_graph import Graph, Value
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import MASK_THRESHOLD
 
