@@ -111,9 +111,14 @@ class Merger:
 
     def __init__(self, categories: CategoryTable) -> None:
         def merge(
-            instances: dict[str, tf.Tensor], semantic: tf.Tensor, *thresholds: tf.Tensor
+            instances: dict[str, tf.Tensor],
+            semantic: tf.Tensor,
+            score: tf.Tensor,
+            overlap: tf.Tensor,
+            area: tf.Tensor,
         ) -> dict[str, tf.Tensor]:
-            return merge_outputs(instances, semantic, categories, Thresholds(*thresholds, None))
+            thresholds = Thresholds(score, overlap, area, max_detections=None)
+            return merge_outputs(instances, semantic, categories, thresholds)
 
         # One graph for images of all sizes.
         self._merge = tf.function(merge, autograph=False, reduce_retracing=True)
