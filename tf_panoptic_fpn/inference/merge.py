@@ -115,9 +115,9 @@ class Merger:
             semantic: tf.Tensor,
             score: tf.Tensor,
             overlap: tf.Tensor,
-            stuff_area: tf.Tensor,
+            area: tf.Tensor,
         ) -> dict[str, tf.Tensor]:
-            thresholds = Thresholds(score, overlap, stuff_area, None)
+            thresholds = Thresholds(score, overlap, area, max_detections=None)
             return merge_outputs(instances, semantic, categories, thresholds)
 
         # One graph for images of all sizes.
