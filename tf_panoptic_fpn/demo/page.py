@@ -61,6 +61,45 @@ class Demo:
         result.save(folder, stem, ("png", "json"))
         return str(folder / f"{stem}_panoptic.png"), str(folder / f"{stem}.json")
 
+    # What the page calls; Gradio puts the `Request` in by its type.
+
+    def on_picture(
+        self,
+        path: str | None,
+        kinds: list[str],
+        score: float,
+        overlap: float,
+        area: float,
+        request: gr.Request,
+    ) -> list[Any]:
+        if path is None:
+            return _nothing()
+        with _one_line():
+            result = self.predict(path, _merge_config(score, overlap, area))
+            return self._answer(result, kinds, request)
+
+    def on_thresholds(
+        self,
+        result: Result | None,
+        kinds: list[str],
+        score: float,
+        overlap: float,
+        area: float,
+        request: gr.Request,
+    ) -> list[Any]:
+        if result is None:
+            return _nothing()
+        with _one_line():
+            again = self.merge(result, _merge_config(score, overlap, area))
+            return self._answer(again, kinds, request)
+
+    def on_kinds(self, result: Result | None, kinds: list[str]) -> str:
+        return "" if result is None else overlay(result, tuple(kinds))
+
+    def _answer(self, result: Result, kinds: list[str], request: gr.Request) -> list[Any]:
+        files = self.files(result, request.session_hash or "session")
+        return [result, overlay(result, tuple(kinds)), *_buttons(*files)]
+
 
 def build_page(demo: Demo, examples: Sequence[str] = ()) -> gr.Blocks:
     """Makes the page.
@@ -106,50 +145,18 @@ def build_page(demo: Demo, examples: Sequence[str] = ()) -> gr.Blocks:
             ]
         outputs = [state, shown, png, json]
 
-        def predict(
-            path: str | None,
-            kinds: list[str],
-            score: float,
-            overlap: float,
-            area: float,
-            request: gr.Request,
-        ) -> list[Any]:
-            if path is None:
-                return [None, "", *_buttons()]
-            with _one_line():
-                result = demo.predict(path, _merge_config(score, overlap, area))
-                return _answer(demo, result, kinds, request)
-
-        def merge_again(
-            result: Result | None,
-            kinds: list[str],
-            score: float,
-            overlap: float,
-            area: float,
-            request: gr.Request,
-        ) -> list[Any]:
-            if result is None:
-                return [None, "", *_buttons()]
-            with _one_line():
-                result = demo.merge(result, _merge_config(score, overlap, area))
-                return _answer(demo, result, kinds, request)
-
-        def redraw(result: Result | None, kinds: list[str]) -> str:
-            return "" if result is None else overlay(result, tuple(kinds))
-
-        image.change(predict, [image, kinds, *sliders], outputs)
+        image.change(demo.on_picture, [image, kinds, *sliders], outputs)
         for slider in sliders:
             # While it is dragged, what comes meanwhile is left out but for the last.
             slider.change(
-                merge_again, [state, kinds, *sliders], outputs, trigger_mode="always_last"
+                demo.on_thresholds, [state, kinds, *sliders], outputs, trigger_mode="always_last"
             )
-        kinds.change(redraw, [state, kinds], shown)
+        kinds.change(demo.on_kinds, [state, kinds], shown)
     return page
 
 
-def _answer(demo: Demo, result: Result, kinds: list[str], request: gr.Request) -> list[Any]:
-    files = demo.files(result, request.session_hash or "session")
-    return [result, overlay(result, tuple(kinds)), *_buttons(*files)]
+def _nothing() -> list[Any]:
+    return [None, "", *_buttons()]
 
 
 def _buttons(png: str | None = None, json: str | None = None) -> tuple[Any, Any]:
