@@ -39,7 +39,10 @@ def check(received, expected, tolerance=TOLERANCE):
         np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize(("case", "compiled"), [*((case, False) for case in CASES), ("s2d2", True)])
+@pytest.mark.parametrize(
+    ("case", "compiled"),
+    [*((case, False) for case in CASES), pytest.param("s2d2", True, marks=pytest.mark.slow)],
+)
 def test_equals_detectron2(units, case, compiled):
     """A quarter of the samples lie off the map, and a sixth within a cell of its rim."""
     names = ("grad_output", "input", "offset")

@@ -110,7 +110,8 @@ def cascade_losses(
     Args:
         box_head: `CascadeBoxHead`.
         features: "P2".."P5".
-        targets: see `targets.roi_targets`, and `image_sizes` int32 `[B, 2]`.
+        targets: of `targets.roi_targets` and `targets.ground_truth`, and `image_sizes` int32
+            `[B, 2]`.
         class_weights: see `losses.box_losses`.
 
     Returns:
@@ -142,7 +143,7 @@ def rematched(targets: Tensors, rois: Tensor, iou: float, num_classes: int) -> T
     """The targets of other rois: all are matched anew, none is sampled, and empty ones are padding.
 
     Args:
-        targets: see `targets.roi_targets`.
+        targets: see `cascade_losses`.
         rois: float32 `[B, T, 4]`, row by row those of `targets`, moved.
         iou: float, below it a roi is background.
         num_classes: int K.

@@ -13,7 +13,7 @@ from tf_panoptic_fpn.models.cascade import cascade_losses
 from tf_panoptic_fpn.models.fit import FitModel
 from tf_panoptic_fpn.models.fpn import branch_features
 from tf_panoptic_fpn.models.losses import Terms
-from tf_panoptic_fpn.models.targets import anchor_targets, roi_targets, trim_padding
+from tf_panoptic_fpn.models.targets import anchor_targets, ground_truth, roi_targets, trim_padding
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
@@ -278,7 +278,8 @@ class PanopticFPN(FitModel):
             self.config["num_thing_classes"],
             *self.config["cascade_ious"][:1],
         )
-        targets["image_sizes"] = dense["image_sizes"]
+        if self.config["cascade_ious"]:
+            targets.update(ground_truth(batch, rois.dtype), image_sizes=dense["image_sizes"])
         for name, is_foreground in zip(
             FOREGROUND, (labels == 1, targets["is_foreground"]), strict=True
         ):

@@ -71,8 +71,7 @@ def roi_targets(
         Dict: `rois` float32 `[B, T, 4]`, foreground first; `classes` int32 `[B, T]` (K is
         background); `matched_boxes` float32 `[B, T, 4]`; `is_valid` bool `[B, T]`;
         `masks` float32 `[B, T/4, 28, 28]` and `is_foreground` bool `[B, T/4]`, both for the first
-        quarter, which holds every foreground roi; and what rois are matched to: `gt_boxes`
-        `[B, N, 4]`, `gt_classes` and `gt_is_valid` `[B, N]`.
+        quarter, which holds every foreground roi.
 
     Reference: Fast R-CNN, arXiv:1504.08083, section 2.3.
     """
@@ -112,9 +111,24 @@ def roi_targets(
         "is_valid": is_valid,
         "masks": ops.stop_gradient(masks),
         "is_foreground": is_foreground[:, :max_foreground],
-        "gt_boxes": gt_boxes,
+    }
+
+
+def ground_truth(batch: Tensors, dtype: str) -> Tensors:
+    """What the later stages of a cascade match their rois to.
+
+    Args:
+        batch: dict of `schema`: GT_BOXES, GT_CLASSES, GT_IS_CROWD.
+        dtype: of the boxes.
+
+    Returns:
+        Dict: `gt_boxes` `[B, N, 4]`, `gt_classes` int32 and `gt_is_valid` bool `[B, N]`, N >= 1.
+    """
+    batch = _with_a_row(batch)
+    return {
+        "gt_boxes": ops.cast(batch[schema.GT_BOXES], dtype),
         "gt_classes": batch[schema.GT_CLASSES],
-        "gt_is_valid": gt_valid,
+        "gt_is_valid": _usable(batch),
     }
 
 
