@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_panoptic_fpn.ops.canvas import RUN, RunCanvas, Window
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
-TILE = 4 * RUN  # pixels, the side of a tile
+TILE = 3 * RUN  # pixels, the side of a tile
 UPSAMPLING = 4  # of the semantic branch's logits, to the size that the network reads
 
 
