@@ -208,10 +208,25 @@ MUTANTS = {
             ("overlap <= overlap_threshold", "overlap < overlap_threshold"),
             ("areas >= stuff_area", "areas > stuff_area"),
             ("ops.maximum(area, 1)", "ops.maximum(free_area, 1)"),
-            ("highest(rows) + 1", "highest(rows)"),
-            ("num_segments=num_stuff + 1)[1:]", "num_segments=num_stuff + 1)[:-1]"),
+            ("ops.shape(counts)[0] - from_the_end", "ops.shape(counts)[0] - from_the_end - 1"),
+            ("areas[1 : 1 + num_stuff]", "areas[:num_stuff]"),
+            ("offset + count, before", "count, before"),
             (", free_area > 0)", ", free_area >= 0)"),
             ("ops.argsort(-scores)", "ops.argsort(scores)"),
+        ]
+    },
+    "ops/canvas.py": {
+        "ops/test_panoptic_merge.py -k 'not compiled'": [
+            ("ops.ceil(box[2:])", "ops.floor(box[2:])"),
+            ("left // RUN * RUN", "left"),
+            ("ops.maximum(box, 0)", "ops.maximum(box, 1)"),
+        ]
+    },
+    "inference/semantic_map.py": {
+        "inference/test_semantic_map.py": [
+            ("logits[None], 3, 1", "logits[None], 1, 1"),
+            ("+ 0.5) * scale - 0.5", "+ 0.5) * scale"),
+            ("points.lower == points.upper", "points.lower > points.upper"),
         ]
     },
     "ops/resize.py": {
