@@ -251,9 +251,14 @@ def test_what_is_refused(predictor, tmp_path, monkeypatch):
     other = type("Model", (), {"config": predictor.model.config, "backbone": Backbone()})
     with pytest.raises(ConfigError, match=r"must be a ResNet or a ResNeXt .* Received: Backbone"):
         check_held(other)
-    monkeypatch.setattr(onnx_file, "HELD", onnx_file.HELD - {"box_head_units", "nms_iou"})
+    held = onnx_file.HELD
+    monkeypatch.setattr(onnx_file, "HELD", held - {"box_head_units", "nms_iou"})
     with pytest.raises(ConfigError, match=r"`model.box_head_units` .* to ONNX. Received: 32"):
         check_held(predictor.model)  # and `nms_iou` has its default
+    ratios = {**predictor.model.config, "nms_iou": 0.5, "anchor_ratios": [0.5, 1.0, 2.0]}
+    monkeypatch.setattr(onnx_file, "HELD", held - {"anchor_ratios", "nms_iou"})
+    from_file = {"config": ratios, "backbone": predictor.model.backbone}
+    check_held(type("Model", (), from_file))  # a list, where the default is a tuple
     np.savez(tmp_path / "weights.npz", a=np.zeros(1))
     source = find_model(tmp_path / "weights.npz")
     with pytest.raises(ConfigError, match="--output must be given"):

@@ -27,6 +27,7 @@ from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.section import as_lists
 from tf_panoptic_fpn.version import __version__
 
 # The arguments that the graph is built by, and those that matter in training alone. Another one
@@ -154,7 +155,8 @@ def _check_known(
 ) -> None:
     defaults = inspect.signature(layer).parameters
     for name in sorted(set(config) - set(held)):
-        if name not in defaults or config[name] != defaults[name].default:
+        # Of a model from a file, a tuple has become a list.
+        if name not in defaults or as_lists(config[name]) != as_lists(defaults[name].default):
             raise ConfigError(
                 f"`model.{name}` cannot be exported to ONNX. Received: {config[name]!r}"
             )
