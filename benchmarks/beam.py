@@ -3,7 +3,8 @@
 python benchmarks/beam.py --model=MODEL [--images=2000 --size=128x160] [--workers=1,2]
 
 Each process has one thread for TensorFlow. `images_per_second` counts from the first shard that is
-written to the last, when all processes have loaded the model; `seconds` is the whole command.
+written to the last, so it leaves out most of what it takes to load the model; `seconds` is the
+whole command. On a machine that does other work the ratios say nothing.
 """
 
 import argparse
