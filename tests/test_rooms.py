@@ -33,6 +33,7 @@ ROOMS = (
     "models",
     "weights",
     "metrics",
+    "results",
     "large_images",
     "data",
     "datatools",
@@ -65,6 +66,7 @@ FILES_ALONE = {
     "config",
     "visualize",
     "metrics",
+    "results",
     "large_images",
 }
 FRAMEWORKS = {"tensorflow", "keras"}

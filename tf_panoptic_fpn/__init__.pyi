@@ -1,9 +1,9 @@
 from .config import Config, load_config
 from .errors import ConfigError, DataError, PanopticError
 from .inference.load_predictor import load_predictor
-from .inference.result import Result
 from .models.build_model import build_model, load_model
 from .models.panoptic_fpn import PanopticFPN
+from .results.result import Result
 from .weights.zoo import from_pretrained
 
 __version__: str

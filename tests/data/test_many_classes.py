@@ -20,8 +20,8 @@ from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
 from tf_panoptic_fpn.formats.label_maps import LabelMapsSplit
 from tf_panoptic_fpn.inference.merge import Merger
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.models.losses import semantic_loss
+from tf_panoptic_fpn.results.result import Result
 
 SIZE = (64, 96)
 

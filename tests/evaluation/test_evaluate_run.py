@@ -23,7 +23,7 @@ from tf_panoptic_fpn.evaluation.result_files import ResultFiles
 from tf_panoptic_fpn.inference import load_predictor as load_predictor_module
 from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.model_source import find_model
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.workdir import Workdir
 
 NUM_IMAGES = 8

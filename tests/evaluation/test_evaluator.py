@@ -17,9 +17,9 @@ from tf_panoptic_fpn.evaluation.evaluator import evaluate
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.formats.records import Instance
-from tf_panoptic_fpn.inference.result import Result, segments_info
 from tf_panoptic_fpn.metrics.coco_ap import coco_ap
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
+from tf_panoptic_fpn.results.result import Result, segments_info
 
 SKY, CAT, ROAD, DOG = 3, 17, 40, 90
 TABLE = CategoryTable(

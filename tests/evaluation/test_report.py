@@ -14,9 +14,9 @@ from tf_panoptic_fpn.errors import PanopticError
 from tf_panoptic_fpn.evaluation import report
 from tf_panoptic_fpn.evaluation.plots import line_chart
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, format_table, write_report
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.coco_ap import METRICS
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
+from tf_panoptic_fpn.results.result import Result
 
 RESULTS = {
     "panoptic": {

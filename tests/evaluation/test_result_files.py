@@ -13,7 +13,7 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.evaluation.cityscapes_results import read_instance_results, write_cityscapes
 from tf_panoptic_fpn.evaluation.result_files import write_submission
 from tf_panoptic_fpn.evaluation.threshold_sweep import sweep_overrides
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 
 ROAD, SKY, PERSON, CAR = 7, 23, 24, 26
 TABLE = CategoryTable(

@@ -25,7 +25,7 @@ from tf_panoptic_fpn.export.saved_model import export_saved_model
 from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.export.warm_up import WARM_UP
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))

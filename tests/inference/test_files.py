@@ -21,9 +21,9 @@ from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.inference import files as result_files
 from tf_panoptic_fpn.inference.files import predict_files
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.result import segments_info
 from tf_panoptic_fpn.inference.sources import find_inputs
 from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
+from tf_panoptic_fpn.results.result import segments_info
 from tf_panoptic_fpn.visualize import draw_panoptic
 
 CATEGORIES = CategoryTable((Category(7, "bright", True), Category(9, "dark", False)))

@@ -13,9 +13,9 @@ from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.formats.images import read_image, resized_size
 from tf_panoptic_fpn.inference.merge import Merger, balance_classes
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.inference.semantic_map import resized_logits
 from tf_panoptic_fpn.ops.masks import paste_masks
+from tf_panoptic_fpn.results.result import Result
 
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))

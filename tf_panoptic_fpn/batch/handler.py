@@ -18,8 +18,8 @@ from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.messages import one_line
+from tf_panoptic_fpn.results.result import Result
 
 READERS = 4  # threads: what lies in a bucket takes long to answer
 WAITING_BATCHES = 4  # of images that wait for others of their size

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.masks.outlines import Polygon, outlines, simplify
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.visualize.colors import RGB, segment_colors, text_color
 from tf_panoptic_fpn.visualize.labels import label_text
 

@@ -16,7 +16,7 @@ from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.merge import Merger
 from tf_panoptic_fpn.inference.model_source import ModelSource
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 
 KINDS = ("things", "stuff")
 NUM_EXAMPLES = 3

@@ -12,7 +12,7 @@ from pycocotools import mask as mask_api
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import open_map
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 
 IMAGE_SUFFIX = "_leftImg8bit"
 

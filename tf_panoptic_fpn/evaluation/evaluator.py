@@ -21,7 +21,7 @@ from tf_panoptic_fpn.evaluation.result_files import ResultFiles
 from tf_panoptic_fpn.evaluation.running_metrics import RunningMetrics, coco_segments
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
 from tf_panoptic_fpn.formats.records import ImageRecord
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.visualize import draw_panoptic, side_by_side
 
 SCORING_THREADS = 4

@@ -16,8 +16,8 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import PanopticError
 from tf_panoptic_fpn.evaluation.metric_tables import number_of
 from tf_panoptic_fpn.evaluation.plots import line_chart
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.coco_ap import METRICS
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.visualize import DIFFERENCES, draw_difference, draw_panoptic
 
 GALLERY_BYTES = 3_300_000  # of all pictures; base64 adds a third

@@ -17,7 +17,7 @@ from tf_panoptic_fpn.atomic_write import replacing, write_text
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
 from tf_panoptic_fpn.formats.records import ImageRecord
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 
 FOLDERS = ("panoptic", "semantic", "detections", "overlays", "cityscapes")
 

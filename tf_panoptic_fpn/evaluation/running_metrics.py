@@ -10,10 +10,10 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep
 from tf_panoptic_fpn.formats.records import ImageRecord
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.metrics.instance_ap import InstanceAP
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 from tf_panoptic_fpn.metrics.semantic_iou import SemanticIoU
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.schema import IGNORED
 
 

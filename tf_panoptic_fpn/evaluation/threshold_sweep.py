@@ -11,8 +11,8 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.merge import Merger
-from tf_panoptic_fpn.inference.result import Result, segments_info
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
+from tf_panoptic_fpn.results.result import Result, segments_info
 
 
 class ThresholdSweep:

@@ -29,12 +29,12 @@ from tf_panoptic_fpn.inference.model_source import (
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
 from tf_panoptic_fpn.inference.openvino_runtime import OpenvinoPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.inference.saved_model import SavedModelPredictor
 from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
 from tf_panoptic_fpn.known_categories import categories_of_model
 from tf_panoptic_fpn.models.build_model import load_model
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.weights.convert import open_source
 from tf_panoptic_fpn.weights.infer_model import infer_model
 from tf_panoptic_fpn.weights.set_weights import set_weights

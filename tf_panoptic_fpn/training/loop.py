@@ -11,6 +11,7 @@ from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
+from tf_panoptic_fpn.distribution.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.distribution.replicas import build_strategy, distribute, plain_seeds
 from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.errors import DataError, TrainingError
@@ -20,7 +21,6 @@ from tf_panoptic_fpn.training.before_training import load_checked_index, read_st
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
 from tf_panoptic_fpn.training.class_weights import class_weights
 from tf_panoptic_fpn.training.first_lines import first_lines
-from tf_panoptic_fpn.training.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.out_of_memory import explaining_memory

@@ -18,8 +18,8 @@ from tf_panoptic_fpn.errors import ConfigError, StoppedBySignalError
 from tf_panoptic_fpn.evaluation.evaluator import Sample, draw_beside_truth, evaluate
 from tf_panoptic_fpn.evaluation.running_metrics import check_occurring, occurring_categories
 from tf_panoptic_fpn.inference.predictor import Predictor
-from tf_panoptic_fpn.inference.result import Result
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.weight_average import average_in_use

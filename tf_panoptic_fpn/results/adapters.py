@@ -16,7 +16,7 @@ from tf_panoptic_fpn.masks.outlines import outlines, simplify
 if TYPE_CHECKING:
     from supervision import Detections
 
-    from tf_panoptic_fpn.inference.result import Result
+    from tf_panoptic_fpn.results.result import Result
 
 LABELME_VERSION = "5.5.0"
 

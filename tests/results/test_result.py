@@ -11,7 +11,7 @@ from test_files import CATEGORIES, Threshold, picture
 
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
-from tf_panoptic_fpn.inference.result import Result
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.visualize import draw_panoptic
 
 

@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from tf_panoptic_fpn.training.graph_rewrites import OFF, without_rewrites
+from tf_panoptic_fpn.distribution.graph_rewrites import OFF, without_rewrites
 
 
 def is_off():

@@ -16,8 +16,8 @@ from tf_panoptic_fpn.atomic_write import replacing, write_text
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
-from tf_panoptic_fpn.inference import adapters
 from tf_panoptic_fpn.metrics.instance_ap import instance_results
+from tf_panoptic_fpn.results import adapters
 from tf_panoptic_fpn.visualize import draw_panoptic
 
 if TYPE_CHECKING:
