@@ -1,9 +1,12 @@
 """A grouped convolution is a dense one whose kernel is 0 between groups, by every way there is."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
+from tf_panoptic_fpn.backbones.conv_norm import Conv2D, make_norm
 from tf_panoptic_fpn.ops import grouped_conv as module
 from tf_panoptic_fpn.ops.grouped_conv import grouped_conv, split_conv
 
@@ -96,3 +99,19 @@ def test_xla_compiles_it(tf, compiled):
 
     for value, plain in zip(compiled(run)(x, kernel), run(x, kernel), strict=True):
         np.testing.assert_allclose(value, plain, rtol=0, atol=1e-12 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("norm", [None, "frozen_affine", "sync_batch_norm", "group_norm"])
+def test_grouped_convolution_runs_as_grappler_rewrites_it(norm):
+    """Fused with its bias or norm, a convolution of groups has no kernel for processors."""
+    x = np.random.default_rng(0).normal(size=(1, 6, 8, 8)).astype("float32")
+    conv = Conv2D(8, 3, groups=2, padding="same", bias_initializer="ones", use_bias=norm is None)
+    layers = [conv] if norm is None else [conv, make_norm(norm, "norm", groups=4)]
+    model = keras.Sequential([keras.Input((None, None, 8)), *layers, keras.layers.ReLU()])
+    expected = model(x)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    try:
+        received = tf.function(lambda x: tf.nn.softmax(model(x)), autograph=False)(x)
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    np.testing.assert_allclose(received, tf.nn.softmax(expected), rtol=1e-5)

@@ -93,7 +93,9 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs: Tensor) -> Tensor:
         x = self.convolution_op(inputs, self.kernel)
         if self.use_bias:
-            x = add_bias(x, self.bias)
+            # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks
+            # for groups.
+            x = add_bias(x, self.bias) if self.groups == 1 else x + self.bias
         return self.activation(x)
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
