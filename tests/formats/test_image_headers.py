@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -99,8 +102,15 @@ def test_other_images_are_no_label_maps(tmp_path, mode, form, options):
 
 
 def test_a_grey_map_of_4_bits_is_refused(tmp_path):
-    """Pillow would stretch its values from 0..15 to 0..255."""
-    _save(tmp_path / "map.png", "L", "PNG", bits=4)
+    """Pillow would stretch its values from 0..15 to 0..255; by itself it writes 8 bits."""
+    header = struct.pack(">IIBBBBB", 2, 2, 4, 0, 0, 0, 0)  # width, height, bits, grey
+    rows = zlib.compress(bytes([0, 0x01, 0, 0x23]))  # a filter byte, and two pixels
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    packed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    (tmp_path / "map.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     with pytest.raises(DataError, match=r"Received: PNG, mode L, stored as L;4"):
         read_label_png(tmp_path / "map.png")
     with pytest.raises(DataError, match=r"Received: mode L, stored as L;4"):
