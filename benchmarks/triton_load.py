@@ -75,7 +75,7 @@ def memory_mib(pid):
     parents = {}
     for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
             parents[int(path.parent.name)] = int(fields[1]), int(fields[21])
         except OSError:  # it has ended
             continue

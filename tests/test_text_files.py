@@ -14,7 +14,7 @@ FILES = [
     ROOT / "train.py",
 ]
 # Whose `open` is not of text: images, videos, archives.
-OTHERS = {"Image", "_av", "archive", "os", "zarr"}
+OTHERS = {"FileSystems", "Image", "_av", "archive", "os", "zarr"}
 # Of methods of a path: how many arguments come before the encoding, by position.
 BEFORE = {"read_text": 0, "write_text": 1}
 

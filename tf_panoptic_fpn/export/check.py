@@ -49,7 +49,12 @@ def check_export(folder: pathlib.Path, predictor: Predictor, max_pixels: int) ->
         command = [sys.executable, "-c", PROGRAM, folder, scratch / "served.npz", *files]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
         done = subprocess.run(
-            [*map(str, command)], env=environment, capture_output=True, text=True, check=False
+            [*map(str, command)],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
