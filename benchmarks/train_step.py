@@ -21,6 +21,7 @@ import tensorflow as tf
 from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import load_index, resolve_data
+from tf_panoptic_fpn.distribution.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.distribution.replicas import build_strategy
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.training.gradients import MODEL_INPUTS
@@ -63,18 +64,19 @@ def measure(arguments, folder):
     times = {"wait": [], "forward": [], "step": []}
     processor = []
     batches = iter(dataset)
-    for _ in range(arguments.steps + warm_up):
-        marks = [time.perf_counter()]
-        batch = next(batches)
-        marks.append(time.perf_counter())
-        float(forward(batch))
-        marks.append(time.perf_counter())
-        before = time.process_time()
-        float(train_step(batch)["total"])
-        processor.append(time.process_time() - before)
-        marks.append(time.perf_counter())
-        for name, (start, end) in zip(times, itertools.pairwise(marks), strict=True):
-            times[name].append(end - start)
+    with without_rewrites(strategy.extended.worker_devices):  # as `train` does
+        for _ in range(arguments.steps + warm_up):
+            marks = [time.perf_counter()]
+            batch = next(batches)
+            marks.append(time.perf_counter())
+            float(forward(batch))
+            marks.append(time.perf_counter())
+            before = time.process_time()
+            float(train_step(batch)["total"])
+            processor.append(time.process_time() - before)
+            marks.append(time.perf_counter())
+            for name, (start, end) in zip(times, itertools.pairwise(marks), strict=True):
+                times[name].append(end - start)
     medians = {name: statistics.median(values[warm_up:]) for name, values in times.items()}
     return {
         "benchmark": "train_step",

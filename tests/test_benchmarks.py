@@ -83,6 +83,15 @@ def test_evaluate(samples):
     assert 0 < line["model_busy_share"] <= 1
 
 
+def test_exported(samples, tmp_path):
+    """Of a model that needs no training, against itself."""
+    write_color_model(tmp_path)
+    arguments = [f"--model={tmp_path}", f"--samples={samples}", "--images=3", str(tmp_path)]
+    (line,) = lines_of("exported", *arguments)
+    assert line["images"] == 8
+    assert line["exported"] == {str(tmp_path): {"score": 0, "pixels": 0}}
+
+
 def test_input_pipeline(samples):
     lines = lines_of("input_pipeline", f"--samples={samples}", "--images=10")
     assert [line["samples"] for line in lines] == ["coco_instances", "camvid", "nuclei"]

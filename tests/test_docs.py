@@ -61,6 +61,7 @@ TESTED_BY = {
     "benchmarks/beam.py": "tests/test_benchmarks.py",
     "benchmarks/evaluation.py": "tests/test_benchmarks.py",
     "benchmarks/evaluate.py": "tests/test_benchmarks.py",
+    "benchmarks/exported.py": "tests/test_benchmarks.py",
     "benchmarks/fine_tuning.py": "tests/test_benchmarks.py",
     "benchmarks/index.py": "tests/test_benchmarks.py",
     "benchmarks/inference.py": "tests/test_benchmarks.py",

@@ -25,6 +25,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from tf_panoptic_fpn.export import onnx_file  # noqa: E402
 from tf_panoptic_fpn.export.onnx_file import check_held, export_onnx, write_onnx  # noqa: E402
 from tf_panoptic_fpn.export.onnx_model import build_graph  # noqa: E402
+from tf_panoptic_fpn.export.saved_model import weights_hash  # noqa: E402
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor, open_session  # noqa: E402
 
 
@@ -196,6 +197,7 @@ def test_the_file_tells_of_itself(predictor, file, exported):
     assert json.loads(metadata["config"])["model"]["num_stuff_classes"] == 4
     assert json.loads(metadata["config"])["short_side"] == SPLIT.short_sides[0]
     assert len(metadata["weights_sha256"]) == 64
+    assert metadata["weights_sha256"] == weights_hash(predictor.model)  # as a SavedModel's
 
 
 PREDICT = """

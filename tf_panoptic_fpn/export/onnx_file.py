@@ -1,6 +1,5 @@
 """A model as one ONNX file that needs nothing but a runtime."""
 
-import hashlib
 import inspect
 import json
 import os
@@ -21,6 +20,7 @@ from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
 from tf_panoptic_fpn.export.onnx_model import build_graph
 from tf_panoptic_fpn.export.output_path import output_file
 from tf_panoptic_fpn.export.same_results import check_same_results
+from tf_panoptic_fpn.export.saved_model import weights_hash
 from tf_panoptic_fpn.inference import exported_metadata
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
 from tf_panoptic_fpn.inference.model_source import ModelSource
@@ -177,9 +177,6 @@ def in_float32(predictor: Predictor) -> Predictor:
 
 def metadata_of(predictor: Predictor) -> dict[str, str]:
     """Returns what the file says of itself, see `inference.exported_metadata`."""
-    digest = hashlib.sha256()
-    for weight in predictor.model.weights:
-        digest.update(weight.numpy().tobytes())
     settings = {
         "merge": predictor.merge.model_dump(),
         "semantic_things": predictor.categories.semantic_things,
@@ -195,5 +192,5 @@ def metadata_of(predictor: Predictor) -> dict[str, str]:
         exported_metadata.SETTINGS: json.dumps(settings),
         exported_metadata.CONFIG: json.dumps(config, default=str),
         exported_metadata.VERSION: __version__,
-        exported_metadata.WEIGHTS: digest.hexdigest(),
+        exported_metadata.WEIGHTS: weights_hash(predictor.model),
     }

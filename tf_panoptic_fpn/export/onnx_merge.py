@@ -5,6 +5,7 @@ import numpy as np
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.pillow_resize import BLOCK, HALF
 from tf_panoptic_fpn.export.onnx_graph import Graph, Value
+from tf_panoptic_fpn.inference.served_outputs import MERGED
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.ops.panoptic_merge import MASK_THRESHOLD
 
@@ -138,19 +139,10 @@ class Merge:
         def merge_image(i: Value) -> tuple[list[Value], list[Value]]:
             row = {name: g.op("Gather", value, i) for name, value in instances.items()}
             merged = self._image(row, g.op("Gather", stuff, i))
-            return [], [merged[name] for name in names]
+            return [], [merged[name] for name in MERGED]
 
-        names = (
-            schema.PANOPTIC_MAP,
-            schema.CATEGORY_IDS,
-            schema.IS_THING,
-            schema.SCORES,
-            schema.AREAS,
-            schema.BOXES,
-            schema.NUM_SEGMENTS,
-        )
         count = g.op("Squeeze", g.size(stuff, 0), [0])
-        return dict(zip(names, g.loop(count, merge_image, scans=len(names)), strict=True))
+        return dict(zip(MERGED, g.loop(count, merge_image, scans=len(MERGED)), strict=True))
 
     def _image(self, row: dict[str, Value], stuff: Value) -> dict[str, Value]:
         g, classes, scores = self.g, row[schema.CLASSES], row[schema.SCORES]

@@ -2,10 +2,28 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.inference.model_source import GRAPHS, ModelSource
 from tf_panoptic_fpn.workdir import Workdir
+
+
+def output_path(
+    source: ModelSource,
+    output: str | os.PathLike | None,
+    of_run: Callable[[Workdir], pathlib.Path],
+) -> pathlib.Path:
+    """Returns the path that was given, or else the one `of_run` says.
+
+    Raises:
+        ConfigError: if none was given and the model is no run.
+    """
+    if output:
+        return pathlib.Path(output)
+    if source.workdir:
+        return of_run(source.workdir)
+    raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
 
 
 def output_file(source: ModelSource, output: str | os.PathLike | None, suffix: str) -> pathlib.Path:
@@ -22,12 +40,7 @@ def output_file(source: ModelSource, output: str | os.PathLike | None, suffix: s
     """
     if source.kind in GRAPHS:
         raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
-    if output:
-        path = pathlib.Path(output)
-    elif source.workdir:
-        path = source.workdir.path / f"model{suffix}"
-    else:
-        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
+    path = output_path(source, output, lambda run: run.path / f"model{suffix}")
     if path.suffix != suffix or path.is_dir():
         raise ConfigError(f"--output must be a file whose name ends in {suffix}. Received: {path}")
     Workdir(path.parent).create()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.export.check import check_export
+from tf_panoptic_fpn.export.output_path import output_path
 from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.export.warm_up import write_warm_up
 from tf_panoptic_fpn.formats.images import FULL_RANGE
@@ -49,12 +50,7 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
         raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
     if source.kind == EXPORTED:
         raise ConfigError(f"{source.name}: is a SavedModel already")
-    if output:
-        folder = pathlib.Path(output)
-    elif source.workdir:
-        folder = source.workdir.saved_model
-    else:
-        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
+    folder = output_path(source, output, lambda run: run.saved_model)
     check_replaceable(folder)
     Workdir(folder.parent).create()
     predictor = typing.cast(Predictor, predictor_of(source))

@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.export.output_path import output_path
 from tf_panoptic_fpn.export.saved_model import export_saved_model
 from tf_panoptic_fpn.export.served_graph import ERROR
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
@@ -93,12 +94,7 @@ def export_triton(source: ModelSource, output: str | os.PathLike | None = None) 
     """
     if source.kind in GRAPHS and source.kind != EXPORTED:
         raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
-    if output:
-        folder = pathlib.Path(output)
-    elif source.workdir:
-        folder = source.workdir.path / "triton"
-    else:
-        raise ConfigError(f"--output must be given: {source.name} is not the folder of a run")
+    folder = output_path(source, output, lambda run: run.path / "triton")
     _check_replaceable(folder)
     Workdir(folder.parent).create()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export_") as beside:

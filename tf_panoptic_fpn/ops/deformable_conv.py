@@ -88,9 +88,10 @@ def _convolve(
     offsets: Tensor,
     kernel: Tensor,
     mask: Tensor | None = None,
-    strides: int = 1,
-    dilation: int = 1,
-    deform_groups: int = 1,
+    *,
+    strides: int,
+    dilation: int,
+    deform_groups: int,
 ) -> tuple[Tensor, Callable]:
     """The output and the function of its gradient."""
     batch, height, width = ops.shape(offsets)[:3]
