@@ -32,8 +32,8 @@ class Stages:
             seconds = [cpu for _, cpu in rounds]
             spread = (max(seconds) - min(seconds)) / cpu if cpu else 0.0
             figures[name] = {
-                "wall": round(wall, 3),
-                "cpu": round(cpu, 3),
+                "wall": round(wall, 6),
+                "cpu": round(cpu, 6),
                 "cpu_spread": round(spread, 3),
             }
         return figures
@@ -41,7 +41,7 @@ class Stages:
 
 def processor_seconds():
     """Of this process and of the workers that have ended."""
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def machine(*packages):

@@ -133,14 +133,14 @@ def large(arguments, files, folder):
         "tile": tile,
         "tiles": tiles,
         "segments": len(document["segments_info"]),
-        "seconds": round(seconds, 2),
+        "seconds": round(seconds, 4),
         "seconds_per_tile": round(seconds / tiles, 4),
         "processor_seconds": round(time.process_time() - processor, 2),
         "peak_mib_before": peak_before,
         "peak_mib": peak_mib(),
     }
     if not arguments.model:
-        line["predictor_seconds"] = round(predictor.seconds, 2)
+        line["predictor_seconds"] = round(predictor.seconds, 6)
     return line
 
 

@@ -85,8 +85,8 @@ def measure(arguments, folder):
         "seconds": round(medians["step"], 3),
         "processor_seconds": round(statistics.median(processor[warm_up:]), 3),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "forward_share": round(medians["forward"] / medians["step"], 3),
-        "wait_share": round(medians["wait"] / medians["step"], 3),
+        "forward_share": round(medians["forward"] / medians["step"], 6),
+        "wait_share": round(medians["wait"] / medians["step"], 6),
     }
 
 
