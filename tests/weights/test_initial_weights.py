@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import restore, snapshot
+from float64 import float64
 from foreign_checkpoints import to_mmdet, to_torchvision
 from keras import ops
 from small_model import make_small_model, make_tiny_model
@@ -13,7 +14,12 @@ from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import TrainConfig
 from tf_panoptic_fpn.known_categories import coco_categories
-from tf_panoptic_fpn.weights import WeightsError, load_initial_weights, zoo
+from tf_panoptic_fpn.weights import (
+    WeightsError,
+    load_detectron2,
+    load_initial_weights,
+    zoo,
+)
 from tf_panoptic_fpn.weights import initial_weights as module
 from tf_panoptic_fpn.weights.detectron2_layout import detectron2_arrays
 from tf_panoptic_fpn.weights.initial_weights import read_initial_weights, set_initial_weights
@@ -56,23 +62,33 @@ def outputs(model):
     return {name: ops.convert_to_numpy(value)[0] for name, value in model(image).items()}
 
 
-def test_permuted_classes_give_permuted_outputs(model, checkpoint, expected):
-    restore(model, expected)
-    before = outputs(model)
+@pytest.fixture
+def model_64(golden):
+    """The small model in float64, with detectron2's weights."""
+    with float64():
+        model = make_small_model()
+        load_detectron2(model, golden)
+        yield model
+
+
+def test_permuted_classes_give_permuted_outputs(model_64, checkpoint):
+    """In float64, where only the order of sums over the classes tells them apart."""
+    before = outputs(model_64)
     things, stuff = (3, 0, 4, 2, 1), (2, 3, 0, 1)
     own = table([THINGS[k] for k in things], [STUFF[s] for s in stuff])
-    load_initial_weights(model, settings(checkpoint, match_classes="by_name"), own)
-    after = outputs(model)
+    load_initial_weights(model_64, settings(checkpoint, match_classes="by_name"), own)
+    after = outputs(model_64)
     count = before["num_detections"]
     assert count == after["num_detections"] > 5
     np.testing.assert_array_equal(
         np.array(things)[after["classes"][:count]], before["classes"][:count]
     )
     for name in ("boxes", "scores", "mask_probs"):
-        np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-4, err_msg=name)
+        assert after[name].dtype == np.float64
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-12, atol=1e-12, err_msg=name)
     rows = [0, *(1 + s for s in stuff)]
     np.testing.assert_allclose(
-        after["semantic_logits"], before["semantic_logits"][..., rows], rtol=1e-4, atol=1e-4
+        after["semantic_logits"], before["semantic_logits"][..., rows], rtol=1e-12, atol=1e-12
     )
 
 
