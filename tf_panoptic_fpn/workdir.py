@@ -29,6 +29,7 @@ class Workdir:
         self.results = self.path / "results.json"
         self.report = self.path / "report.html"
         self.predictions = self.path / "predictions"
+        self.shares = self.path / "shares"  # of an evaluation that several workers do
         self.saved_model = self.path / "saved_model" / "1"
 
     def create(self) -> None:

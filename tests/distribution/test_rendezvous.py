@@ -14,7 +14,6 @@ from docs_commands import ROOT
 
 from tf_panoptic_fpn.distribution.rendezvous import (
     find_cluster,
-    is_first_worker,
     wait_for_all,
     worker_addresses,
     worker_index,
@@ -41,7 +40,6 @@ def test_one_machine(monkeypatch):
     assert find_cluster() is None
     tf_config(monkeypatch, {"worker": ["a:1"]}, type="worker", index=0)
     assert find_cluster() is None
-    assert is_first_worker()
 
 
 @pytest.mark.parametrize(("kind", "index", "position"), [("chief", 0, 0), ("worker", 1, 2)])
@@ -50,7 +48,6 @@ def test_the_chief_is_the_first_worker(monkeypatch, kind, index, position):
     tf_config(monkeypatch, cluster, type=kind, index=index)
     assert worker_addresses(find_cluster()) == ["a:1", "b:1", "c:1"]
     assert worker_index(find_cluster()) == position
-    assert is_first_worker() == (position == 0)
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,21 @@ def ends(process, timeout=900):
 
 @pytest.mark.slow
 def test_two_workers_of_two_devices_train_as_one_device(tmp_path):
-    """The workers' images differ in size, so that their shares have different canvases."""
-    steps = ["train.steps=3"]
+    """The workers' images differ in size, so that their shares have different canvases.
+
+    They share a validation, whose figures are those of one.
+    """
+    steps = ["train.steps=3", "evaluate.every=3"]
     workers = start_two(tmp_path / "two", 2, [steps, steps])
     assert [ends(worker)[0] for worker in workers] == [0, 0]
     assert ends(start(tmp_path / "one", 1, steps))[0] == 0
-    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+    *losses, validation = zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True)
+    assert validation[0]["validation"].keys() == validation[1]["validation"].keys()
+    for name, value in validation[0]["validation"].items():
+        if name != "seconds_per_image":
+            np.testing.assert_allclose(value, validation[1]["validation"][name], rtol=1e-9)
+    assert not (tmp_path / "two" / "shares").exists()
+    for one, two in losses:
         for name, value in one["loss"].items():
             np.testing.assert_allclose(value, two["loss"][name], rtol=1e-12, err_msg=name)
     with float64():

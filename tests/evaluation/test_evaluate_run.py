@@ -1,10 +1,12 @@
 """The command `evaluate` on a small data set, with predictors that know the answer."""
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.evaluation import evaluate_run, evaluator
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles
+from tf_panoptic_fpn.evaluation.shares import predict_shares, share_of
 from tf_panoptic_fpn.inference import load_predictor as load_predictor_module
 from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.model_source import find_model
@@ -133,6 +136,63 @@ def test_killed_at_an_image_the_same_command_goes_on(workdir, model, tmp_path, c
     run_command(*command, "--set", "merge.stuff_area=1")
     assert model.calls == list(range(NUM_IMAGES))
     assert "deleted the results of another merge, evaluating anew" in capsys.readouterr().err
+
+
+@dataclasses.dataclass
+class Machine:
+    """One of several, each of which is a thread here."""
+
+    index: int
+    count: int
+    barrier: threading.Barrier
+
+    def wait(self):
+        self.barrier.wait(timeout=60)
+
+
+def test_machines_share_the_predictions(workdir, model, tmp_path, capsys):
+    """Each image is predicted once, by whose turn it is; the first counts all."""
+    source = find_model(workdir)
+    expected = evaluate_run.evaluate_run(source, tmp_path / "alone")
+    model.calls.clear()
+    output, barrier = tmp_path / "shared", threading.Barrier(3)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        machines = [Machine(index, 3, barrier) for index in range(3)]
+        runs = [
+            pool.submit(evaluate_run.evaluate_run, source, output, machines=m) for m in machines
+        ]
+        first, *others = [run.result() for run in runs]
+    assert sorted(model.calls) == list(range(NUM_IMAGES))
+    assert others == [{}, {}]
+    for results in (first, expected):
+        del results["seconds_per_image"]
+    assert first == expected
+    assert not (output / "shares").exists()
+    assert model.report[0] == output / "report.html"
+    for name in ("panoptic.json", "instances.json"):
+        files = [folder / "predictions" / name for folder in (output, tmp_path / "alone")]
+        assert files[0].read_text(encoding="utf-8") == files[1].read_text(encoding="utf-8")
+
+
+def test_a_share_goes_on_where_it_was_killed(workdir, model, split, tmp_path):
+    """Others wait for a machine that fails, and the image times of another do not matter."""
+    machine = Machine(1, 2, threading.Barrier(1))
+    assert [record.image_id for record in share_of(split, machine).images] == [1, 3, 5, 7]
+    arguments = (machine, model.predict, split, tmp_path / "shares", {"run": 1})
+    model.fails_at = 5
+    with pytest.raises(RuntimeError, match="killed"):
+        predict_shares(*arguments)
+    model.fails_at = None
+    model.calls.clear()
+    folders = predict_shares(*arguments)
+    assert model.calls == [5, 7]
+    for record in share_of(split, machine).images:
+        os.utime(record.image_path, ns=(1, 1))
+    results = evaluator.evaluate(
+        model.predict, evaluation_samples(split), split.categories, shares=folders
+    )
+    assert model.calls == [5, 7, 0, 2, 4, 6]
+    assert results["images"] == NUM_IMAGES
 
 
 def test_an_image_that_has_changed_or_lost_a_file_is_predicted_again(

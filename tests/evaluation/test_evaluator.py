@@ -316,7 +316,7 @@ def test_few_images_are_read_ahead():
     scored = 0
     furthest = 0
 
-    def count(quality):
+    def count(*_):
         nonlocal scored
         scored += 1
 

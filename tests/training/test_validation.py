@@ -2,10 +2,13 @@
 
 import types
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from command_line import TINY, metrics
 
 from tf_panoptic_fpn import load_config
+from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.errors import ConfigError, StoppedBySignalError
 from tf_panoptic_fpn.formats.records import ImageRecord, Segment
 from tf_panoptic_fpn.training import validation
@@ -34,6 +37,7 @@ def make(tmp_path, monkeypatch):
         images=[ImageRecord(1, "1.jpg", "1.jpg", "1.png", 2, 2, (Segment(1, 3),))], categories=None
     )
     monkeypatch.setattr(validation, "load_split", lambda *_: split)
+    monkeypatch.setattr(validation, "draw_beside_truth", lambda *_: np.zeros((2, 2, 3), np.uint8))
     monkeypatch.setattr(validation, "Predictor", lambda *_: types.SimpleNamespace())
 
     def build(qualities, has_panoptic=True):
@@ -42,13 +46,15 @@ def make(tmp_path, monkeypatch):
 
         def evaluate(*_, on_image, **__):
             quality = next(left)
-            on_image(quality)
+            on_image((split.images[0], None, None), None, quality)
             return {"panoptic": {"All": {"PQ": quality}}, "images": 1}
 
         monkeypatch.setattr(validation, "evaluate", evaluate)
         workdir = Workdir(tmp_path)
         log = MetricsLog(workdir, 0, lambda step: 0.1)
-        return Validation(load_config(TINY, SETTINGS), FakeModel(), RunState(), workdir, log)
+        alone = Workers(tf.distribute.get_strategy())
+        config = load_config(TINY, SETTINGS)
+        return Validation(config, FakeModel(), RunState(), workdir, log, alone)
 
     return build
 

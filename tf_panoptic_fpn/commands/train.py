@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from tf_panoptic_fpn.config import load_config
     from tf_panoptic_fpn.config.recipes import find_config
-    from tf_panoptic_fpn.distribution.rendezvous import is_first_worker
+    from tf_panoptic_fpn.distribution.workers import start_workers
     from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
     from tf_panoptic_fpn.evaluation.report import format_table
     from tf_panoptic_fpn.export.saved_model import export_model
@@ -36,11 +36,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or pathlib.Path("runs") / find_config(arguments.config).stem
-    train(config, workdir)
-    if not is_first_worker():
-        return  # the first one evaluates and exports
-    model = find_model(workdir)
-    results = evaluate_run(model)
+    workers = start_workers(config.train)
+    with workers.ending_together():
+        config = train(config, workdir, workers)
+        # Another worker may have the data elsewhere than the first, who wrote its configuration.
+        own_data = [] if workers.is_first else [f"data.root={config.data.root}"]
+        model = find_model(workdir, overrides=own_data)
+        results = evaluate_run(model, machines=workers)
+    if not workers.is_first:
+        return
     export_model(model)
 
     files = Workdir(workdir)

@@ -84,12 +84,6 @@ def worker_index(resolver: Resolver) -> int:
     return resolver.task_id + (len(before) if resolver.task_type == "worker" else 0)
 
 
-def is_first_worker() -> bool:
-    """Says if this is the machine that writes, evaluates and exports."""
-    cluster = find_cluster()
-    return cluster is None or worker_index(cluster) == 0
-
-
 def wait_for_all(addresses: Sequence[str], index: int, seconds: float = WAIT_SECONDS) -> None:
     """Returns when every worker listens at its address, as this one does until then.
 

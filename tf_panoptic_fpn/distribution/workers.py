@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_panoptic_fpn.config import Config
+from tf_panoptic_fpn.config import Config, TrainConfig
 from tf_panoptic_fpn.distribution.rendezvous import worker_addresses, worker_index
+from tf_panoptic_fpn.distribution.replicas import build_strategy
 from tf_panoptic_fpn.errors import ConfigError, TrainingError
+from tf_panoptic_fpn.inference.devices import limit_gpu_memory
 from tf_panoptic_fpn.version import __version__
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -136,6 +138,19 @@ class Workers:
                 f"worker {self.index} of {self.count} stops: {what}. Start all again: they go on "
                 "from the last checkpoint"
             ) from None
+
+
+def start_workers(settings: TrainConfig) -> Workers:
+    """Finds the other workers of a run and its devices; before TensorFlow computes anything.
+
+    Args:
+        settings: `TrainConfig`.
+
+    Raises:
+        ConfigError: see `build_strategy`.
+    """
+    limit_gpu_memory(settings.gpu_memory)
+    return Workers(build_strategy(settings.replicas))
 
 
 def _digest(name: str, value: object) -> int:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split, resolve_data
 from tf_panoptic_fpn.data.tfrecords import records_folder
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.evaluation.evaluator import evaluate
+from tf_panoptic_fpn.evaluation.evaluator import Predict, Sample, evaluate
 from tf_panoptic_fpn.evaluation.report import GalleryEntry, write_report
 from tf_panoptic_fpn.evaluation.result_files import ResultFiles, write_submission
 from tf_panoptic_fpn.evaluation.running_metrics import (
@@ -25,11 +27,13 @@ from tf_panoptic_fpn.evaluation.running_metrics import (
     coco_segments,
     occurring_categories,
 )
+from tf_panoptic_fpn.evaluation.shares import Machines, predict_shares, share_of
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
 from tf_panoptic_fpn.formats.records import PanopticSplit
 from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.merge import Merger
 from tf_panoptic_fpn.inference.model_source import ModelSource
+from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.workdir import Workdir
 
 GALLERY_IMAGES = 3  # of each kind
@@ -43,6 +47,7 @@ def evaluate_run(
     balance_classes: bool = False,
     sweep: Sequence[str] = (),
     submission: str | None = None,
+    machines: Machines | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on the validation split of its configuration.
 
@@ -57,9 +62,10 @@ def evaluate_run(
             shares in the training data.
         sweep: strings `merge.KEY=VALUE,VALUE...`, see `sweep_overrides`.
         submission: name, see `write_submission`, or None.
+        machines: those that share the predictions, all of which call this; by default this alone.
 
     Returns:
-        The results, see `evaluation.evaluator.evaluate`.
+        The results, see `evaluation.evaluator.evaluate`; {} on all machines but the first.
 
     Raises:
         ConfigError: if the model cannot be loaded or does not fit, or a setting breaks a rule.
@@ -87,10 +93,15 @@ def evaluate_run(
         shares = _class_shares(config).tolist()
     predictors = load_predictors(source, config, split.categories, tta, shares)
     identity = _identity(source, config, split, tta, shares)
+    folders = []
+    if machines and machines.count > 1:
+        folders = _predict_shares(machines, predictors, split, files, identity, bool(settings))
+        if machines.index:
+            return {}
     qualities: list[float | None] = []
     with tqdm(desc="evaluate", total=len(split.images), unit="image") as progress:
 
-        def count(quality: float | None) -> None:
+        def count(sample: Sample, result: Result, quality: float | None) -> None:
             qualities.append(quality)
             progress.update()
 
@@ -103,14 +114,38 @@ def evaluate_run(
             sweep=_sweep(settings, split.categories),
             identity=identity,
             cityscapes=config.data.validation.format == "cityscapes",
+            shares=folders,
             on_image=count,
         )
+    shutil.rmtree(files.shares, ignore_errors=True)
     write_text(files.results, json.dumps(results, indent=1))
     gallery = _gallery(split, qualities, files.predictions, identity)
     write_report(files.report, results, gallery, format_config(config), split.categories)
     if submission:
         write_submission(files.predictions, submission)
     return results
+
+
+def _predict_shares(
+    machines: Machines,
+    predictors: Sequence[Predict],
+    split: PanopticSplit,
+    files: Workdir,
+    identity: dict[str, Any],
+    keeps_detections: bool,
+) -> list[pathlib.Path]:
+    """`predict_shares` with a bar."""
+    images = len(share_of(split, machines).images)
+    with tqdm(desc="predict", total=images, unit="image") as progress:
+        return predict_shares(
+            machines,
+            predictors,
+            split,
+            files.shares,
+            identity,
+            keeps_detections,
+            on_image=lambda *_: progress.update(),
+        )
 
 
 def _sweep(settings: Sequence[MergeConfig], categories: CategoryTable) -> ThresholdSweep | None:

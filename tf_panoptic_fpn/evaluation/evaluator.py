@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pathlib
 import statistics
@@ -28,6 +29,7 @@ SCORING_THREADS = 4
 IMAGES_AHEAD = 2  # that wait for each predictor
 Predict = Callable[[np.ndarray], Result]
 Sample = tuple[ImageRecord, np.ndarray, np.ndarray]  # see `evaluate`
+OnImage = Callable[[Sample, Result, float | None], None]
 
 
 def evaluate(
@@ -41,7 +43,8 @@ def evaluate(
     sweep: ThresholdSweep | None = None,
     identity: dict[str, Any] | None = None,
     cityscapes: bool = False,
-    on_image: Callable[[float | None], None] | None = None,
+    shares: Sequence[str | os.PathLike] = (),
+    on_image: OnImage | None = None,
 ) -> dict[str, Any]:
     """Scores a predictor at the size of the images.
 
@@ -68,7 +71,10 @@ def evaluate(
             `output_dir` holds with the same identity, finished by an evaluation that was killed,
             are not predicted again. None: all are.
         cityscapes: bool, whether to write Cityscapes' result files to `output_dir/cityscapes`.
-        on_image: function, called with the PQ of each image, or None, when it is done.
+        shares: folders to which `predict_files` has just written some of the images; these are
+            not predicted again.
+        on_image: function, called when an image is done with its sample, its `Result` and its PQ,
+            or None.
 
     Returns:
         dict: `panoptic` (see `PanopticQuality.result`), `box_ap` and `mask_ap` (see `coco_ap`),
@@ -84,23 +90,26 @@ def evaluate(
     scores = RunningMetrics(categories, has_panoptic, sweep)
     seconds = []
     with contextlib.ExitStack() as stack:
-        files = None
-        if output_dir is not None:
-            files = stack.enter_context(
-                ResultFiles(output_dir, categories, identity, scores.needs_detections)
-            )
-        prepare = _Preparation(files, scores, categories, cityscapes)
+
+        def opened(folder: str | os.PathLike, is_elsewhere: bool = False) -> ResultFiles:
+            keeps_detections = scores.needs_detections
+            files = ResultFiles(folder, categories, identity, keeps_detections, is_elsewhere)
+            return stack.enter_context(files)
+
+        files = None if output_dir is None else opened(output_dir)
+        elsewhere = [opened(folder, is_elsewhere=True) for folder in shares]
+        prepare = _Preparation(files, scores, categories, cityscapes, elsewhere)
         images = _predicted_images(samples, predictors, prepare, num_overlays)
-        for image in stack.enter_context(contextlib.closing(images)):
+        for sample, image in stack.enter_context(contextlib.closing(images)):
             result, spent, swept = image.prepared.result()
-            quality = scores.update(image.record, image.ids, result, swept)
+            quality = scores.update(sample[0], sample[2], result, swept)
             if files and image.line:
                 files.keep(image.line)
             elif files:
-                files.append(image.record, image.stem, result, spent)
+                files.append(sample[0], image.stem, result, spent)
             seconds.append(spent)
             if on_image:
-                on_image(quality)
+                on_image(sample, result, quality)
         if not seconds:
             raise DataError("Evaluation needs at least one image. Received: none")
         results = scores.result()
@@ -110,11 +119,40 @@ def evaluate(
     return {**results, **timing}
 
 
+def predict_files(
+    predictor: Predict | Sequence[Predict],
+    samples: Iterable[Sample],
+    categories: CategoryTable,
+    output_dir: str | os.PathLike,
+    identity: dict[str, Any],
+    keeps_detections: bool = False,
+    on_image: OnImage | None = None,
+) -> None:
+    """Predicts images for an `evaluate` elsewhere, which counts them.
+
+    Args:
+        predictor, samples, categories, identity, on_image: see `evaluate`; the PQ is None.
+        output_dir: folder to write to; what it holds with the same identity is kept.
+        keeps_detections: bool, whether that evaluation has a `ThresholdSweep`.
+
+    Raises:
+        DataError: if a sample and its prediction differ in size.
+    """
+    predictors: Sequence[Predict] = [predictor] if callable(predictor) else predictor
+    with ResultFiles(output_dir, categories, identity, keeps_detections) as files:
+        prepare = _Preparation(files, RunningMetrics(categories), categories)
+        with contextlib.closing(_predicted_images(samples, predictors, prepare, 0)) as images:
+            for sample, image in images:
+                result, spent, _ = image.prepared.result()
+                if image.line is None:
+                    files.append(sample[0], image.stem, result, spent)
+                if on_image:
+                    on_image(sample, result, None)
+
+
 class _Image(typing.NamedTuple):
     """One image under way."""
 
-    record: ImageRecord
-    ids: np.ndarray
     stem: str  # of its files; "" where none are written
     line: dict | None  # in the files, if it was finished before
     prepared: concurrent.futures.Future  # of what `_Preparation` returns
@@ -125,9 +163,9 @@ def _predicted_images(
     predictors: Sequence[Predict],
     prepare: "_Preparation",
     num_overlays: int,
-) -> Generator[_Image, None, None]:
-    """Yields an `_Image` for each sample, in order, while threads work on some of the next."""
-    pending: collections.deque[_Image] = collections.deque()
+) -> Generator[tuple[Sample, _Image], None, None]:
+    """Yields each sample, in order, with its `_Image`, while threads work on some of the next."""
+    pending: collections.deque[tuple[Sample, _Image]] = collections.deque()
     num_predicted = 0
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(_threads(1)) for _ in predictors]
@@ -137,11 +175,13 @@ def _predicted_images(
             predicted = None
             if line is None:
                 turn = num_predicted % len(predictors)
-                predicted = models[turn].submit(_timed, predictors[turn], image)
+                shared = prepare.shared(record)
+                predict = _timed(predictors[turn], image) if shared is None else shared
+                predicted = models[turn].submit(predict)
                 num_predicted += 1
             drawn = image if number < num_overlays else None
             prepared = pool.submit(prepare, record, ids, stem, line, predicted, drawn)
-            pending.append(_Image(record, ids, stem, line, prepared))
+            pending.append(((record, image, ids), _Image(stem, line, prepared)))
             if len(pending) > SCORING_THREADS + IMAGES_AHEAD * len(predictors):
                 yield pending.popleft()
         yield from pending
@@ -155,9 +195,11 @@ class _Preparation:
         files: ResultFiles | None,
         scores: RunningMetrics,
         categories: CategoryTable,
-        cityscapes: bool,
+        cityscapes: bool = False,
+        shares: Sequence[ResultFiles] = (),
     ) -> None:
         self._files = files
+        self._shares = shares
         self._scores = scores
         self._categories = categories
         self._cityscapes = cityscapes
@@ -167,6 +209,14 @@ class _Preparation:
         if not self._files:
             return "", None
         return self._files.unique_stem(record), self._files.finished(record)
+
+    def shared(self, record: ImageRecord) -> Callable[[], tuple[Result, float]] | None:
+        """Returns what reads an image that another has predicted, and its seconds, or None."""
+        for files in self._shares:
+            line = files.finished(record)
+            if line is not None:
+                return functools.partial(_read, files, line)
+        return None
 
     def __call__(
         self,
@@ -183,7 +233,7 @@ class _Preparation:
             record, ids: the image's and its ground truth.
             stem: name of its files, or "".
             line: its line in the files, or None if a predictor was asked.
-            predicted: future of what `_timed` returns, or None.
+            predicted: future of a result and its seconds, or None.
             drawn: the image, to write its overlay, or None.
         """
         if self._files and line:
@@ -256,8 +306,16 @@ def _threads(count: int) -> Iterator[concurrent.futures.Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _timed(predictor: Predict, image: np.ndarray) -> tuple[Result, float]:
-    """Returns what the predictor returns, and the seconds that it took."""
-    start = time.perf_counter()
-    result = predictor(image)
-    return result, time.perf_counter() - start
+def _timed(predictor: Predict, image: np.ndarray) -> Callable[[], tuple[Result, float]]:
+    """What returns the predictor's `Result`, and the seconds that it took."""
+
+    def predict() -> tuple[Result, float]:
+        start = time.perf_counter()
+        result = predictor(image)
+        return result, time.perf_counter() - start
+
+    return predict
+
+
+def _read(files: ResultFiles, line: dict[str, Any]) -> tuple[Result, float]:
+    return files.read(line), line["seconds"]

@@ -35,6 +35,8 @@ class ResultFiles:
         identity: dict for JSON, what the predictions depend on beside the images: the model and
             its settings. None: whatever the folder holds is deleted.
         keeps_detections: bool, whether the detections are to be merged again.
+        is_elsewhere: bool, whether the folder is another machine's, just written: it is read as it
+            is. The times of its image files are its own.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class ResultFiles:
         categories: CategoryTable,
         identity: dict[str, Any] | None = None,
         keeps_detections: bool = False,
+        is_elsewhere: bool = False,
     ) -> None:
         self.folder = pathlib.Path(folder)
         self._categories = categories
         self._keeps_detections = keeps_detections
         self._path = self.folder / "records.jsonl"
-        self._keep_or_delete(identity)
+        self._is_elsewhere = is_elsewhere
+        if not is_elsewhere:
+            self._keep_or_delete(identity)
         for name in ("panoptic", "semantic", "detections", "overlays"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._offsets: dict[int | str, int] = {}  # image id -> where its line starts
@@ -102,7 +107,7 @@ class ResultFiles:
             return None
         line = self._line(record.image_id)
         lacks_detections = line["results"] is not None and not line["has_detections"]
-        if line["image_file"] != _stamp(record.image_path):
+        if not self._is_elsewhere and line["image_file"] != _stamp(record.image_path):
             return None
         if self._keeps_detections and lacks_detections:
             return None

@@ -12,10 +12,9 @@ from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.distribution.graph_rewrites import without_rewrites
-from tf_panoptic_fpn.distribution.replicas import build_strategy, distribute, plain_seeds
-from tf_panoptic_fpn.distribution.workers import Workers
+from tf_panoptic_fpn.distribution.replicas import distribute, plain_seeds
+from tf_panoptic_fpn.distribution.workers import Workers, start_workers
 from tf_panoptic_fpn.errors import DataError, TrainingError
-from tf_panoptic_fpn.inference.devices import limit_gpu_memory
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
@@ -40,7 +39,7 @@ from tf_panoptic_fpn.weights.initial_weights import InitialWeights, set_initial_
 from tf_panoptic_fpn.workdir import Workdir
 
 
-def train(config: Config, workdir: str | os.PathLike) -> Config:
+def train(config: Config, workdir: str | os.PathLike, workers: Workers | None = None) -> Config:
     """Trains a model from a configuration, or goes on where an earlier run of it stopped.
 
     Writes in `workdir`: `config.yaml`, `categories.json`, `metrics.jsonl`, `tensorboard/`,
@@ -52,6 +51,8 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
     Args:
         config: `Config`.
         workdir: folder; made if absent.
+        workers: the `Workers` of `start_workers`, where something comes after the training; by
+            default they are started.
 
     Returns:
         The resolved `Config` (see `resolve_data`).
@@ -67,9 +68,7 @@ def train(config: Config, workdir: str | os.PathLike) -> Config:
         StoppedBySignalError: after SIGTERM or SIGUSR1; what is done is saved.
     """
     workdir = Workdir(workdir)
-    limit_gpu_memory(config.train.gpu_memory)
-    strategy = build_strategy(config.train.replicas)
-    workers = Workers(strategy)
+    workers = workers or start_workers(config.train)
     with workers.ending_together(), contextlib.ExitStack() as stack:
         workers.agree_on_start(config)
         with workers.first_ahead():
@@ -121,8 +120,7 @@ def _train(
     devices = strategy.extended.worker_devices
     if workers.is_first:
         print(first_lines(settings, model, devices, len(index), start), flush=True)
-    own_workdir = workers.own_workdir(workdir)
-    watch = Watch(config, model, optimizer, state, checkpoints, own_workdir, start, workers)
+    watch = Watch(config, model, optimizer, state, checkpoints, workdir, start, workers)
     dataset = training_dataset(
         index,
         config.data,

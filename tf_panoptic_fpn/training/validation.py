@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import math
+import pathlib
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
 from tf_panoptic_fpn.data.splits import load_split
+from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.errors import ConfigError, StoppedBySignalError
 from tf_panoptic_fpn.evaluation.evaluator import Sample, draw_beside_truth, evaluate
 from tf_panoptic_fpn.evaluation.running_metrics import check_occurring, occurring_categories
+from tf_panoptic_fpn.evaluation.shares import predict_shares
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.results.result import Result
@@ -33,8 +37,9 @@ class Validation:
         config: `Config`, resolved.
         model: the `PanopticFPN` that is trained.
         state: `RunState`, which holds the best figure.
-        workdir: `Workdir`.
+        workdir: `Workdir`, of all workers.
         log: `MetricsLog`.
+        workers: `Workers`, each of which predicts a share of the images; the first counts.
         check_signals: called after each image; raises StoppedBySignalError to end the validation,
             which is done again when the run goes on.
 
@@ -50,10 +55,12 @@ class Validation:
         state: RunState,
         workdir: Workdir,
         log: MetricsLog,
+        workers: Workers,
         check_signals: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = config.evaluate
         self.model, self.state, self.workdir, self.log = model, state, workdir, log
+        self.workers, self.shares = workers, workdir.shares
         self.check_signals = check_signals
         if not self.settings.every:
             return
@@ -67,6 +74,7 @@ class Validation:
             count = min(self.settings.images, len(split.images))
             split = dataclasses.replace(split, images=[split.images[i] for i in range(count)])
         check_occurring(any(map(occurring_categories, split.images)))
+        self.started = workers.largest([time.time_ns()])[0]  # as all know it
         self.split = split
         self.predictor = Predictor(model, split.categories, config.merge, config.data.validation)
         self.predictor.pixel_range = config.data.pixel_range
@@ -88,45 +96,43 @@ class Validation:
                 self._run(step)
 
     def _run(self, step: int) -> None:
-        """Evaluates, logs, draws, and keeps the model if it is the best so far."""
+        """Evaluates; the first worker logs, draws, and keeps the model if it is the best so far."""
         start = time.perf_counter()
-        samples: list[Sample] = []
-        results: list[Result] = []
-        measured = evaluate(
-            self._kept(self.predictor, results),
-            self._first(evaluation_samples(self.split), samples),
-            self.split.categories,
-            has_panoptic=self.split.has_panoptic,
-            on_image=lambda quality: self.check_signals(),
-        )
-        figures = flat_figures(measured)
-        pictures = {
-            sample[0].file_name: draw_beside_truth(*sample, result, self.split.categories)
-            for sample, result in zip(samples, results, strict=True)
-        }
-        self.log.write_validation(step, figures, pictures, time.perf_counter() - start)
-        self._compare(step, figures)
+        drawn: dict[str, np.ndarray] = {}
+        identity = {"run": self.started, "step": step}
+        shares = []
+        if self.workers.count > 1:
+            run = (self.workers, self.predictor, self.split, self.shares, identity)
+            shares = predict_shares(*run, on_image=lambda *_: self.check_signals())
+        if self.workers.is_first:
+            figures = self._figures(identity, shares, drawn)
+            self.log.write_validation(step, figures, drawn, time.perf_counter() - start)
+            self._compare(step, figures)
+            shutil.rmtree(self.shares, ignore_errors=True)
         self.state.validated_step.assign(step)
 
-    def _first(self, samples: Iterator[Sample], kept: list[Sample]) -> Iterator[Sample]:
-        """Passes samples on and keeps those to draw."""
-        for number, sample in enumerate(samples):
-            if number < self.settings.pictures:
-                kept.append(sample)
-            yield sample
+    def _figures(
+        self, identity: dict[str, Any], shares: list[pathlib.Path], drawn: dict[str, np.ndarray]
+    ) -> dict[str, float]:
+        """The figures of the whole split; draws its first images."""
 
-    def _kept(
-        self, predictor: Callable[[np.ndarray], Result], kept: list[Result]
-    ) -> Callable[[np.ndarray], Result]:
-        """A predictor that keeps the results to draw; it is asked in the order of the samples."""
+        def look(sample: Sample, result: Result, quality: float | None) -> None:
+            self.check_signals()
+            if len(drawn) < self.settings.pictures:
+                picture = draw_beside_truth(*sample, result, self.split.categories)
+                drawn[sample[0].file_name] = picture
 
-        def predict(image: np.ndarray) -> Result:
-            result = predictor(image)
-            if len(kept) < self.settings.pictures:
-                kept.append(result)
-            return result
-
-        return predict
+        return flat_figures(
+            evaluate(
+                self.predictor,
+                evaluation_samples(self.split),
+                self.split.categories,
+                has_panoptic=self.split.has_panoptic,
+                identity=identity,
+                shares=shares,
+                on_image=look,
+            )
+        )
 
     def _compare(self, step: int, figures: Mapping[str, float]) -> None:
         """Keeps the model if its figure is the best so far."""

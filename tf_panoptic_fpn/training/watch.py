@@ -29,9 +29,9 @@ class Watch:
         optimizer: of `build_optimizer`.
         state: `RunState`.
         checkpoints: `Checkpoints`.
-        workdir: `Workdir`.
+        workdir: `Workdir`, to which the first worker writes.
         start: int, steps done.
-        workers: `Workers`, of which the first evaluates while the others wait.
+        workers: `Workers`.
     """
 
     def __init__(
@@ -45,21 +45,20 @@ class Watch:
         start: int,
         workers: Workers,
     ) -> None:
-        if not workers.is_first:
-            config = config.model_copy(
-                update={"evaluate": config.evaluate.model_copy(update={"every": 0})}
-            )
+        own_workdir = workers.own_workdir(workdir)
         self.workers, self.state = workers, state
         self.model = model
         self.problems = DataProblems()
         self.checkpoints = checkpoints
         self.signals = StopSignals()
-        self.profile = StepProfile(config.train.profile, workdir)
-        self.skipped = SkippedSteps(state, config.train.max_skipped, workdir)
+        self.profile = StepProfile(config.train.profile, own_workdir)
+        self.skipped = SkippedSteps(state, config.train.max_skipped, own_workdir)
         self.log = MetricsLog(
-            workdir, start, lambda step: last_rate(optimizer), model.trainable_variables
+            own_workdir, start, lambda step: last_rate(optimizer), model.trainable_variables
         )
-        self.validation = Validation(config, model, state, workdir, self.log, self.signals.check)
+        self.validation = Validation(
+            config, model, state, workdir, self.log, workers, self.signals.check
+        )
 
     def share(self) -> None:
         """What one worker has learnt since the last step, a signal or a figure, all learn."""
