@@ -157,9 +157,11 @@ class Predictor(ImagePredictor):
         if "instance" not in self.tasks:
             return no_instances(self.model.config["max_detections"])
         scale = tf.cast(original, tf.float32) / tf.cast(size, tf.float32)
-        boxes = clip_boxes(scale_boxes(outputs[schema.BOXES], scale), original)
-        names = (schema.SCORES, schema.CLASSES, schema.MASK_PROBS, schema.NUM_DETECTIONS)
-        return {schema.BOXES: boxes, **{name: outputs[name] for name in names}}
+        names = (schema.BOXES, schema.SCORES, schema.MASK_PROBS)
+        real = {name: tf.cast(outputs[name], tf.float32) for name in names}  # of float64, too
+        boxes = clip_boxes(scale_boxes(real[schema.BOXES], scale), original)
+        counted = {name: outputs[name] for name in (schema.CLASSES, schema.NUM_DETECTIONS)}
+        return {**real, **counted, schema.BOXES: boxes}
 
     def merged_signature(self) -> dict[str, Any]:
         detections = self.model.config["max_detections"]
