@@ -44,8 +44,8 @@ ROOMS = (
     "batch",
     "demo",
     "distribution",
-    "training",
     "analysis",
+    "training",
     "commands",
 )
 FILES_ALONE = {

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from tf_panoptic_fpn.analysis.costs import Costs, count_costs
+from tf_panoptic_fpn.analysis.costs import Costs, count_costs, count_training
 from tf_panoptic_fpn.analysis.feature_resolution import dilated_network, symmetric_decoder
 from tf_panoptic_fpn.backbones.resnet import make_backbone
 from tf_panoptic_fpn.errors import ConfigError
@@ -72,6 +72,19 @@ def test_heads_by_hand():
     assert stages["rpn_head"].activations == cells * 32 + 5 * anchors
     assert list(stages)[:6] == ["stem", "res2", "res3", "res4", "res5", "fpn"]
     assert stages["total"].parameters == model.count_params()
+
+    # In training, 512 rois and 128 with a mask; the stem and res2 are frozen, the rest costs three
+    # forward passes.
+    of_pixel, of_image = count_training(model)
+    mask = 14 * 14 * 9 * (32 * 8 + 3 * 8 * 8) + 14 * 14 * 8 * 8 * 4
+    mask += 28 * 28 * 8 + 2 * (8 + 1)  # the predictor of one class, which a product picks
+    assert of_image == 3 * (512 * layers + 128 * mask)
+    frozen = sum(stages[name].multiply_adds for name in ("stem", "res2"))
+    names = ("res3", "res4", "res5", "fpn", "rpn_head", "semantic_head")
+    # The coarsest level has a cell more than its share of so small an image.
+    coarsest = 32 * (32 * 9 + 3 + 12)
+    trained = sum(stages[name].multiply_adds for name in names) - coarsest + coarsest / 4
+    assert of_pixel == pytest.approx((frozen + 3 * trained) / 64**2, rel=1e-3)
 
 
 def test_resolution_by_hand():

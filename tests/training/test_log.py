@@ -7,6 +7,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from tf_panoptic_fpn.training import log as log_module
 from tf_panoptic_fpn.training.log import MetricsLog
 from tf_panoptic_fpn.training.schedule import WarmupStepDecay
 from tf_panoptic_fpn.workdir import Workdir
@@ -51,6 +52,24 @@ def test_a_line_has_the_means_and_the_rate_of_its_own_step(workdir):
     assert first["damaged_images"] == 3
     # The rate drops after two steps: the second step still has the first rate.
     assert [first["learning_rate"], second["learning_rate"]] == pytest.approx([0.1, 0.01])
+
+
+def test_multiply_adds_are_counted_once_a_run_has_lasted(workdir, monkeypatch):
+    """Half a second a line by the clock: the second comes after `COUNT_AFTER`."""
+    monkeypatch.setattr(log_module, "COUNT_AFTER", 1)
+    counts = []
+
+    def count():
+        counts.append(1)
+        return 3.0, 100.0
+
+    log = MetricsLog(workdir, 0, lambda step: 0.1, count_costs=count)
+    for step in (2, 4, 6):
+        log.write(step, [{**row(1.0), "canvas_pixels": 20.0}] * 2, 8, 0)
+    log.close()
+    rate = 2 / 0.5 * (20 * 3 + 8 * 100)
+    assert [line["multiply_adds_per_second"] for line in read_lines(workdir)] == [None, rate, rate]
+    assert len(counts) == 1
 
 
 def test_tensorboard_has_every_scalar(workdir):

@@ -17,7 +17,7 @@ from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND, LOSS_NAMES
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.step import alternate_steps, make_train_step
 
-ALWAYS = {"total", "gradient_norm", "is_finite"}
+ALWAYS = {"total", "gradient_norm", "is_finite", "canvas_pixels"}
 
 
 def make_model(norm="frozen_affine", tasks=TASKS):

@@ -1,6 +1,7 @@
 """The devices that a model runs on."""
 
 import contextlib
+import sys
 
 import tensorflow as tf
 
@@ -51,6 +52,20 @@ def limit_gpu_memory(limit: str | int) -> None:
             else:
                 device = tf.config.LogicalDeviceConfiguration(memory_limit=int(limit))
                 tf.config.set_logical_device_configuration(gpu, [device])
+
+
+def peak_memory() -> int | None:
+    """Returns the most bytes taken so far, of the fullest GPU or of this process, or None."""
+    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
+    if gpus:
+        names = [gpu.name.removeprefix("/device:") for gpu in gpus]
+        return max(tf.config.experimental.get_memory_info(name)["peak"] for name in names)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _local_devices(kind: str) -> list[tf.config.LogicalDevice]:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import io
 import json
 import pathlib
@@ -16,8 +17,9 @@ from absl import logging
 from PIL import Image
 
 from tf_panoptic_fpn.atomic_write import replacing, write_text
+from tf_panoptic_fpn.inference.devices import peak_memory
 from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND
-from tf_panoptic_fpn.training.peak_memory import peak_memory
+from tf_panoptic_fpn.training.step import PIXELS
 from tf_panoptic_fpn.training.tensorboard_events import TensorBoardEvents
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -26,11 +28,13 @@ SCALARS = (
     "weight_norm",
     "learning_rate",
     "images_per_second",
+    "multiply_adds_per_second",
     "peak_memory_bytes",
     *FOREGROUND,
 )
+COUNT_AFTER = 600  # seconds: counting a model's multiply-adds takes some
 # What a train step returns beside its losses.
-STATISTICS = ("gradient_norm", "is_finite", *FOREGROUND)
+STATISTICS = ("gradient_norm", "is_finite", PIXELS, *FOREGROUND)
 
 
 class MetricsLog:
@@ -43,6 +47,8 @@ class MetricsLog:
         start: steps done; what an interrupted run logged after it is dropped.
         schedule: function of the number of steps done that returns the next step's learning rate.
         weights: those of the model that are trained, of which the norm is logged.
+        count_costs: returns the multiply-adds for each pixel of a canvas and for each image; called
+            once, after `COUNT_AFTER`.
     """
 
     def __init__(
@@ -51,7 +57,9 @@ class MetricsLog:
         start: int,
         schedule: Callable[[int], Any],
         weights: Sequence[keras.Variable] = (),
+        count_costs: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
     ) -> None:
+        self.count_costs = functools.cache(count_costs)
         self.path, self.pictures = workdir.metrics, workdir.pictures
         self.schedule = schedule
         self.weights = weights
@@ -60,7 +68,7 @@ class MetricsLog:
             kept = [line for line in lines if _is_step_up_to(line, start)]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.events = TensorBoardEvents(str(workdir.tensorboard), start)
-        self.last_time = time.perf_counter()
+        self.start_time = self.last_time = time.perf_counter()
         self.seconds: dict[str, float] = collections.defaultdict(float)  # since the last line
         self.warned: set[str] = set()
 
@@ -88,6 +96,7 @@ class MetricsLog:
             means[name] = float(np.mean([float(row[name]) for row in finite_rows if name in row]))
         now = time.perf_counter()
         elapsed, self.last_time = now - self.last_time, now
+        rate = len(window) / elapsed
         line: dict[str, Any] = {
             "step": step,
             "loss": {name: value for name, value in means.items() if name not in STATISTICS},
@@ -95,7 +104,8 @@ class MetricsLog:
             "weight_norm": self._weight_norm(),
             **{name: means[name] for name in FOREGROUND if name in means},
             "learning_rate": float(self.schedule(step - 1)),  # of the step itself
-            "images_per_second": len(window) * batch_size / elapsed,
+            "images_per_second": batch_size * rate,
+            "multiply_adds_per_second": self._multiply_adds(means, batch_size, rate),
             "shares": {name: seconds / elapsed for name, seconds in self.seconds.items()},
             "peak_memory_bytes": peak_memory(),
             "skipped_steps": int((~is_finite).sum()),
@@ -159,6 +169,12 @@ class MetricsLog:
             if what not in self.warned:
                 logging.warning("the %s cannot be written; training goes on: %s", what, error)
             self.warned.add(what)
+
+    def _multiply_adds(self, means: Mapping[str, float], images: int, rate: float) -> float | None:
+        if PIXELS not in means or self.last_time - self.start_time < COUNT_AFTER:
+            return None
+        of_pixel, of_image = self.count_costs()
+        return (of_pixel * means[PIXELS] + of_image * images) * rate
 
     def _weight_norm(self) -> float | None:
         if not self.weights:

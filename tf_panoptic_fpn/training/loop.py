@@ -23,11 +23,7 @@ from tf_panoptic_fpn.training.first_lines import first_lines
 from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.training.optimizer import build_optimizer
 from tf_panoptic_fpn.training.out_of_memory import explaining_memory
-from tf_panoptic_fpn.training.precision import (
-    build_loss_scale,
-    layer_dtype,
-    rematerialization,
-)
+from tf_panoptic_fpn.training.precision import build_loss_scale, layer_dtype, rematerialization
 from tf_panoptic_fpn.training.progress import expected_end, progress_bar
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.training.run_state import RunState

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.backbones.conv_norm import batch_statistics
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.distribution.replicas import pad_alike
@@ -21,6 +22,7 @@ from tf_panoptic_fpn.training.loss_scale import LossScale
 from tf_panoptic_fpn.training.weight_average import WeightAverage
 
 TrainStep = Callable[[Any], dict[str, tf.Tensor]]
+PIXELS = "canvas_pixels"
 
 
 def make_train_step(
@@ -57,7 +59,8 @@ def make_train_step(
 
     Returns:
         A function: distributed batch (`schema`) -> dict of float32 scalars: each loss by name,
-        weighted; `total`, their sum; the counts `FOREGROUND`; `gradient_norm`; `is_finite`, 0 or 1.
+        weighted; `total`, their sum; the counts `FOREGROUND`; `gradient_norm`; `is_finite`, 0 or 1;
+        `canvas_pixels` of the batch.
     """
     num_replicas = strategy.num_replicas_in_sync
     differentiate = losses_and_gradients(
@@ -70,6 +73,7 @@ def make_train_step(
             batch = pad_alike(batch)
         before = [tf.identity(variable.value) for variable in statistics]
         losses, gradients = differentiate(batch)
+        losses[PIXELS] = tf.cast(tf.size(batch[schema.IMAGES]) // 3, losses["total"].dtype)
         losses, gradients = sum_over_replicas(losses), sum_over_replicas(gradients)
         norm = tf.linalg.global_norm(gradients)
         factors = []

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
+from tf_panoptic_fpn.analysis.costs import count_training
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.distribution.workers import Workers
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
@@ -54,7 +55,11 @@ class Watch:
         self.profile = StepProfile(config.train.profile, own_workdir)
         self.skipped = SkippedSteps(state, config.train.max_skipped, own_workdir)
         self.log = MetricsLog(
-            own_workdir, start, lambda step: last_rate(optimizer), model.trainable_variables
+            own_workdir,
+            start,
+            lambda step: last_rate(optimizer),
+            model.trainable_variables,
+            lambda: count_training(model),
         )
         self.validation = Validation(
             config, model, state, workdir, self.log, workers, self.signals.check
