@@ -92,11 +92,13 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Tensor) -> Tensor:
         x = self.convolution_op(inputs, self.kernel)
-        if self.use_bias:
-            # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks
-            # for groups.
-            x = add_bias(x, self.bias) if self.groups == 1 else x + self.bias
-        return self.activation(x)
+        return self.activation(self.add_bias(x, self.bias) if self.use_bias else x)
+
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Adds `[filters]` to what was convolved."""
+        # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks for
+        # groups.
+        return add_bias(x, bias) if self.groups == 1 else x + bias
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         if self.groups == 1 or keras.backend.backend() != "tensorflow":
@@ -174,7 +176,12 @@ class ConvNorm(keras.layers.Layer):
             x = x[:, :: self.strides, :: self.strides]
         if self.pads:
             x = ops.pad(x, ((0, 0), (self.pads, self.pads), (self.pads, self.pads), (0, 0)))
-        x = self.norm(self.conv(x))
+        if isinstance(self.norm, ChannelAffine) and isinstance(self.conv, Conv2D):
+            # In the kernel: so no map is scaled, nor its gradient.
+            x = self.conv.convolution_op(x, self.conv.kernel * self.norm.scale)
+            x = self.conv.add_bias(x, self.norm.shift)
+        else:
+            x = self.norm(self.conv(x))
         return ops.relu(x) if self.relu else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
