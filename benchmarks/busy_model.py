@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_panoptic_fpn import build_model
+from tf_panoptic_fpn import build_model, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.assembly import ROI_LEVELS
@@ -48,9 +48,7 @@ def merged_score(scores):
 
 def numbered_categories(config):
     things, stuff = config.num_thing_classes, config.num_stuff_classes
-    return CategoryTable(
-        tuple(Category(i + 1, str(i), i < things) for i in range(things + stuff))
-    )
+    return CategoryTable(tuple(Category(i + 1, str(i), i < things) for i in range(things + stuff)))
 
 
 def make_image(height, width):
@@ -66,3 +64,41 @@ def make_image(height, width):
     image = tf.image.resize(coarse, (height, width))[0]
     noise = rng.integers(-12, 12, (height, width, 1), np.int8)
     return tf.cast(tf.clip_by_value(image + tf.cast(noise, tf.float32), 0, 255), tf.uint8)
+
+
+def busy_batch(model, image, config, num_instances=20):
+    """A batch of the image with ground truth where an untrained model looks for it.
+
+    Args:
+        model: of `build_busy_model`.
+        image: uint8 `[H, W, 3]`.
+        config: `Config`.
+        num_instances: int, boxes of ground truth, some of the model's own proposals.
+
+    Returns:
+        Dict of `schema`, as of the training pipeline, padded to `data.max_instances`.
+    """
+    rng = np.random.default_rng(0)
+    size = np.array([image.shape[:2]], np.int32)
+    dense = model.dense_outputs(image[None], training=True)
+    outputs = dense["features"], dense["rpn_logits"], dense["rpn_deltas"], dense["image_sizes"]
+    rois, scores, _ = model.proposals(*outputs, training=True)
+    found = rois[0][scores[0] > float("-inf")].numpy()
+    length = config.data.max_instances
+    boxes = rng.permutation(found)[: min(num_instances, length)]
+    padding = length - len(boxes)
+    classes = rng.integers(0, config.model.num_thing_classes, len(boxes), np.int32)
+    masks = rng.integers(0, 2, (len(boxes), 7, 7), np.uint8)
+    masks = masks.repeat(schema.GT_MASK_SIZE // 7, 1).repeat(schema.GT_MASK_SIZE // 7, 2)
+    semantic = rng.integers(0, config.model.num_stuff_classes + 1, (8, 8), np.int32)
+    rows, columns = (np.arange(side) * 8 // side for side in image.shape[:2])
+    return {
+        schema.IMAGES: tf.cast(image[None], tf.float32),
+        schema.IMAGE_SIZES: tf.constant(size),
+        schema.IMAGE_SEEDS: tf.zeros([1], tf.int32),
+        schema.GT_BOXES: tf.constant(np.pad(boxes, [[0, padding], [0, 0]])[None]),
+        schema.GT_CLASSES: tf.constant(np.pad(classes, [0, padding], constant_values=-1)[None]),
+        schema.GT_IS_CROWD: tf.zeros([1, length], tf.bool),
+        schema.GT_MASKS: tf.constant(np.pad(masks, [[0, padding], [0, 0], [0, 0]])[None]),
+        schema.SEMANTIC: tf.constant(semantic[rows][:, columns][None]),
+    }

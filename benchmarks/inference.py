@@ -150,9 +150,11 @@ def torchvision_peer(image):
     try:
         import torch
         from torchvision.models.detection import maskrcnn_resnet50_fpn
-    except ImportError:
+    except (ImportError, RuntimeError):  # the second, of a build for another PyTorch
         command = PEERS["torchvision"]
-        raise ConfigError(f"--peer=torchvision is not installed: {command}") from None
+        raise ConfigError(
+            f"--peer=torchvision is not installed, or not for this PyTorch: {command}"
+        ) from None
     height, width = image.shape[:2]
     # Every class of every proposal is above 0: as many detections as it may have.
     model = maskrcnn_resnet50_fpn(

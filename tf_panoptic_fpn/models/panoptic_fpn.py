@@ -340,6 +340,7 @@ class PanopticFPN(FitModel):
             # Background has no mask; its class, K, stands for any.
             ops.where(is_foreground, classes[:, :slots], 0),
             ops.sum(ops.cast(is_foreground, "int32"), axis=1),
+            training=True,
         )
         return {
             **self._box_loss_terms(features, targets),
