@@ -66,7 +66,7 @@ def make_image(height, width):
     return tf.cast(tf.clip_by_value(image + tf.cast(noise, tf.float32), 0, 255), tf.uint8)
 
 
-def busy_batch(model, image, config, num_instances=20):
+def busy_batch(model, image, config, num_instances):
     """A batch of the image with ground truth where an untrained model looks for it.
 
     Args:
@@ -85,7 +85,7 @@ def busy_batch(model, image, config, num_instances=20):
     rois, scores, _ = model.proposals(*outputs, training=True)
     found = rois[0][scores[0] > float("-inf")].numpy()
     length = config.data.max_instances
-    boxes = rng.permutation(found)[: min(num_instances, length)]
+    boxes = rng.permutation(found)[: min(num_instances, length)]  # may be fewer
     padding = length - len(boxes)
     classes = rng.integers(0, config.model.num_thing_classes, len(boxes), np.int32)
     masks = rng.integers(0, 2, (len(boxes), 7, 7), np.uint8)

@@ -2,8 +2,8 @@
 
 A line is one JSON object: `benchmark`, what `machine` says, what was measured, and `stages`, the
 median wall and processor seconds of each stage with the spread of its rounds. Where a stage has
-multiply-adds, `multiply_adds` has them, and `peak_share` how many of those that the machine does in
-a large matrix product in the same processor seconds.
+multiply-adds, `multiply_adds` has them, and `of_the_peak` their share of those that the machine
+does in a large matrix product in as many processor seconds.
 """
 
 import contextlib
@@ -29,9 +29,12 @@ class Stages:
         start = time.perf_counter(), processor_seconds()
         result = function(*arguments)
         end = time.perf_counter(), processor_seconds()
-        taken = tuple(after - before for before, after in zip(start, end, strict=True))
-        self._seconds.setdefault(name, []).append(taken)
+        self.add(name, *(after - before for before, after in zip(start, end, strict=True)))
         return result
+
+    def add(self, name, wall, cpu):
+        """Adds a round of a stage."""
+        self._seconds.setdefault(name, []).append((wall, cpu))
 
     def least(self, name):
         """The fewest processor seconds of a stage in a round."""
@@ -125,7 +128,7 @@ def report(line, stages, multiply_adds=None):
         peak = matrix_peak()
         line["matrix_peak"] = peak
         line["multiply_adds"] = multiply_adds
-        line["peak_share"] = {
+        line["of_the_peak"] = {
             name: round(count / figures[name]["cpu"] / peak, 3)
             for name, count in multiply_adds.items()
             if figures[name]["cpu"]

@@ -5,8 +5,8 @@ python benchmarks/train_step.py --config=coco_r50_1x --image-size=800,1216 [--ro
 
 The first takes batches of the configuration's data; one with drawn shapes draws them to a temporary
 folder. The second takes one batch of one image, with ground truth where the untrained model looks
-for it: no data is needed. "gradients" is the forward and the backward pass, "step" these and the
-optimizer.
+for it, so that all masks are trained that may be: no data is needed. "gradients" is the forward and
+the backward pass, "step" these and the optimizer.
 """
 
 import argparse
@@ -42,6 +42,7 @@ def main():
     parser.add_argument("--rounds", "--steps", type=int, default=20)
     parser.add_argument("--image-size", metavar="H,W", help="one image, and no data")
     parser.add_argument("--only-steps", action="store_true", help="whole steps, no stages")
+    parser.add_argument("--instances", type=int, default=128, help="of the image, if it is one")
     arguments = parser.parse_args()
     line = {"benchmark": "train_step", **measure.machine("tensorflow", "keras")}
     with tempfile.TemporaryDirectory() as folder:  # for drawn shapes
@@ -69,8 +70,13 @@ def run(arguments, folder):
         batches, spec = iter(dataset), dataset.element_spec
     else:
         image = make_image(*image_size(arguments.image_size))
+        data = {"max_instances": max(arguments.instances, config.data.max_instances)}
+        config = config.model_copy(update={"data": config.data.model_copy(update=data)})
         model = make_model(config, strategy, image)
-        batches, spec = itertools.repeat(busy_batch(model, image, config)), BATCH_SPEC
+        batches, spec = (
+            itertools.repeat(busy_batch(model, image, config, arguments.instances)),
+            BATCH_SPEC,
+        )
     stages, figures = time_steps(model, batches, spec, strategy, config, arguments)
     return stages, count_costs(model, figures["canvas"]), figures
 

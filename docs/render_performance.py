@@ -51,7 +51,7 @@ to 1.5 times the time of the plain ones for 256 channels, 1.6 to 2.9 times for 1
 without AVX-512.
 """
 KNOWN = ("benchmark", "date", "device", "cores", "threads", "load", "loaded", "versions", "stages")
-OWN_COLUMN = ("multiply_adds", "peak_share")
+OWN_COLUMN = ("multiply_adds", "of_the_peak")
 
 
 def page(results: pathlib.Path = RESULTS) -> str:
