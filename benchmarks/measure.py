@@ -1,9 +1,18 @@
-"""What the benchmarks share: clocks for stages, and what a line says of the machine."""
+"""What the benchmarks share: clocks for stages, and the line that each prints.
 
+A line is one JSON object: `benchmark`, what `machine` says, what was measured, and `stages`, the
+median wall and processor seconds of each stage with the spread of its rounds. Where a stage has
+multiply-adds, `multiply_adds` has them, and `of_the_peak` their share of those that the machine
+does in a large matrix product in as many processor seconds.
+"""
+
+import contextlib
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import sys
 import time
@@ -20,9 +29,16 @@ class Stages:
         start = time.perf_counter(), processor_seconds()
         result = function(*arguments)
         end = time.perf_counter(), processor_seconds()
-        taken = tuple(after - before for before, after in zip(start, end, strict=True))
-        self._seconds.setdefault(name, []).append(taken)
+        self.add(name, *(after - before for before, after in zip(start, end, strict=True)))
         return result
+
+    def add(self, name, wall, cpu):
+        """Adds a round of a stage."""
+        self._seconds.setdefault(name, []).append((wall, cpu))
+
+    def least(self, name):
+        """The fewest processor seconds of a stage in a round."""
+        return min(cpu for _, cpu in self._seconds[name])
 
     def medians(self):
         """dict stage -> `wall`, `cpu` and, of the rounds, `cpu_spread`, (most - least) / median."""
@@ -52,6 +68,7 @@ def machine(*packages):
         "date": time.strftime("%Y-%m-%d"),
         "device": _processor(),
         "cores": cores,
+        "threads": cores,  # TensorFlow's and PyTorch's, unless told otherwise
         "load": None if load is None else round(load, 1),
         "versions": {
             "python": platform.python_version(),
@@ -70,6 +87,54 @@ def _processor():
         return platform.processor() or platform.machine()
     names = [line for line in text.splitlines() if line.startswith("model name")]
     return names[0].partition(":")[2].strip() if names else platform.machine()
+
+
+def matrix_peak(size=2048, rounds=5):
+    """Multiply-adds a processor second of TensorFlow's product of two square matrices, the most."""
+    import tensorflow as tf
+
+    matrix = tf.random.stateless_normal([size, size], [0, 0])
+    stages = Stages()
+    for _ in range(rounds):
+        stages.run("product", tf.linalg.matmul, matrix, matrix)
+    return round(size**3 / stages.least("product"))
+
+
+def forget_peak_memory():
+    """Has `peak_memory` count from here on, where the system can."""
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory():
+    """The most that this process has held, in MB."""
+    try:
+        status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+
+
+def report(line, stages, multiply_adds=None):
+    """Prints the table of `Stages` to stderr and the line to stdout.
+
+    Args:
+        line: dict, `benchmark`, `machine()` and what was measured beside the stages.
+        stages: `Stages`.
+        multiply_adds: dict stage -> those of one round; None leaves the peak out.
+    """
+    figures = stages.medians()
+    if multiply_adds is not None:
+        peak = matrix_peak()
+        line["matrix_peak"] = peak
+        line["multiply_adds"] = multiply_adds
+        line["of_the_peak"] = {
+            name: round(count / figures[name]["cpu"] / peak, 3)
+            for name, count in multiply_adds.items()
+            if figures[name]["cpu"]
+        }
+    print_table(figures)
+    print(json.dumps({**line, "stages": figures}))
 
 
 def print_table(stages):

@@ -27,11 +27,37 @@ def test_train_step():
     assert min(shares(line)) > 0
 
 
+def test_train_step_without_data():
+    options = ["--image-size=64,96", "--rounds=1", "--instances=12", "--only-steps"]
+    (line,) = lines_of("train_step", f"--config={TINY}", *options)
+    assert (line["batch_size"], line["canvas"]) == (1, [64, 96])
+    assert line["foreground_rois"] == 4  # of 16 rois
+    assert set(line["stages"]) == {"wait", "step"}
+
+
 def test_inference():
-    (line,) = lines_of("inference", f"--config={TINY}", "--height=64", "--width=96")
+    options = ["--height=64", "--width=96", "--rounds=1"]
+    (line,) = lines_of("inference", f"--config={TINY}", *options)
     assert line["image"] == [64, 96]
     assert line["seconds"] > 0
     assert min(shares(line)) > 0
+    assert (line["detections"], line["proposals"]) == (10, 20)
+    assert line["multiply_adds"].keys() == line["of_the_peak"].keys() <= line["stages"].keys()
+    assert {"whole", "panoptic only", "class map", "merge"} <= line["stages"].keys()
+
+
+def test_a_size_that_is_none():
+    done = run("benchmarks/inference.py", "--height=0", check=False)
+    expected = "error: --height and --width must be positive. Received: 0, 1216"
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == expected
+
+
+def test_startup():
+    (line,) = lines_of("startup", f"--config={TINY}", "--of", "step")
+    parts = ("start", "imports", "data", "model", "tracing", "first run")
+    assert list(line["stages"]) == [*(f"step: {part}" for part in parts), "step: all"]
+    assert line["stages"]["step: tracing"]["cpu"] > 0
 
 
 def test_serving():

@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "tf_panoptic_fpn"
 # From the ground up: a room imports from rooms further up in this list and from nothing below.
 ROOMS = (
     "version",
+    "cpu_memory",
     "errors",
     "messages",
     "schema",
@@ -50,6 +51,7 @@ ROOMS = (
 )
 FILES_ALONE = {
     "version",
+    "cpu_memory",
     "errors",
     "messages",
     "schema",

@@ -6,6 +6,9 @@ command on files starts without TensorFlow and Keras.
 
 import lazy_loader
 
+from tf_panoptic_fpn.cpu_memory import keep_memory
 from tf_panoptic_fpn.version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+keep_memory()

@@ -176,3 +176,56 @@ def test_merging_again_equals_another_predictor(model):
         MergeConfig(score_threshold=0.0, overlap_threshold=0.9, stuff_area=0),
     )
     assert things[schema.IS_THING][: things[schema.NUM_SEGMENTS]].all()
+
+
+def test_panoptic_only_computes_the_masks_alone_that_a_merge_can_use(model):
+    image = np.random.default_rng(0).uniform(0, 255, (1, 48, 80, 3)).astype(np.float32)
+    inputs = {schema.IMAGES: image, schema.IMAGE_SIZES: np.array([[48, 80]], np.int32)}
+    expected = tf.nest.map_structure(np.asarray, model(inputs))
+    scores = np.unique(expected[schema.SCORES][0])  # ascending
+    threshold = float(scores[-2])
+    received = tf.nest.map_structure(
+        np.asarray, model.panoptic_outputs(*inputs.values(), threshold)
+    )
+    used = int(np.sum(received[schema.SCORES][0] >= threshold))
+    assert 0 < used < received[schema.NUM_DETECTIONS][0]
+    masks = received.pop(schema.MASK_PROBS)[0], expected.pop(schema.MASK_PROBS)[0]
+    np.testing.assert_allclose(masks[0][:used], masks[1][:used], atol=1e-5)
+    np.testing.assert_array_equal(masks[0][used:], 0.5)  # not computed
+    assert set(received) == set(expected)
+    for name, value in received.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+class StoredModel:
+    """Returns one detection of the whole image and a semantic map of class 2."""
+
+    def __init__(self):
+        tasks = ("instance", "semantic")
+        self.config = {"semantic_things": "other", "max_detections": 1, "tasks": tasks}
+
+    def panoptic_outputs(self, images, image_sizes, score_threshold):
+        self.score_threshold = float(score_threshold)
+        size = [float(side) for side in image_sizes[0]]
+        return {
+            schema.BOXES: tf.constant([[[0.0, 0.0, size[0] / 2, size[1]]]]),
+            schema.SCORES: tf.constant([[0.8]]),
+            schema.CLASSES: tf.constant([[3]]),
+            schema.NUM_DETECTIONS: tf.constant([1]),
+            schema.MASK_PROBS: tf.ones([1, 1, 28, 28]),
+            schema.SEMANTIC_LOGITS: tf.tile(
+                tf.constant([[[[0.0, 1.0, 2.0, 0.0, 0.0]]]]), [1, 8, 8, 1]
+            ),
+        }
+
+
+def test_panoptic_only_returns_no_instances():
+    split = SplitConfig(short_sides=(32,))
+    stored, merge = StoredModel(), MergeConfig(score_threshold=0.7, stuff_area=0)
+    predictor = Predictor(stored, CATEGORIES, merge, split, panoptic_only=True)
+    outputs = predictor.predict_images(tf.zeros([1, 32, 32, 3], tf.uint8))
+    assert stored.score_threshold == pytest.approx(0.7)
+    assert schema.INSTANCES not in outputs
+    assert schema.INSTANCES not in predictor.merged_signature()
+    assert outputs[schema.CATEGORY_IDS][0, :3].numpy().tolist() == [4, 51, -1]
+    assert outputs[schema.AREAS][0, :2].numpy().tolist() == [16 * 32, 16 * 32]

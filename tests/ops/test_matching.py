@@ -87,3 +87,29 @@ def test_compiled_equals_eager(units, compiled):
     expected_index, expected_labels = match(gt_boxes, valid, boxes, (0.3, 0.7), True)
     np.testing.assert_array_equal(ops.convert_to_numpy(index), expected_index)
     np.testing.assert_array_equal(ops.convert_to_numpy(labels), expected_labels)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+@pytest.mark.parametrize("traced", [False, True])
+def test_some_at_a_time_is_as_all_at_once(monkeypatch, count, traced):
+    """Ties among them: coordinates are few whole numbers."""
+    rng = np.random.default_rng(count)
+    corners = [np.sort(rng.integers(0, 6, (2, n, 2, 2)), axis=2) for n in (count, 40)]
+    gt_boxes, boxes = (c.reshape(2, -1, 4).astype("float32") for c in corners)
+    arguments = gt_boxes, rng.random((2, count)) < 0.8, boxes, (0.3, 0.7), True
+    expected = match(*arguments)
+    assert len(set(expected[0].flat)) >= min(count, 2)
+    monkeypatch.setattr("tf_panoptic_fpn.ops.matching.GT_AT_A_TIME", 3)
+    if traced:
+        tf = pytest.importorskip("tensorflow")
+        specs = [tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None], tf.bool)]
+        function = tf.function(
+            lambda gt_boxes, valid: match_boxes(gt_boxes, valid, boxes, *arguments[3:]),
+            input_signature=specs,
+            autograph=False,
+        )
+        received = [value.numpy() for value in function(*arguments[:2])]
+    else:
+        received = match(*arguments)
+    for value, other in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(value, other)

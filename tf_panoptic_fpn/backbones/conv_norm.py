@@ -8,6 +8,7 @@ from keras import ops
 
 from tf_panoptic_fpn.ops.group_norm import group_norm
 from tf_panoptic_fpn.ops.grouped_conv import grouped_conv
+from tf_panoptic_fpn.ops.same_conv import has_slow_gradient, same_conv
 from tf_panoptic_fpn.schema import Shape, Tensor
 
 NORMS = ("frozen_affine", "group_norm", "sync_batch_norm")
@@ -90,18 +91,28 @@ class Conv2D(keras.layers.Conv2D):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"data_format": "channels_last", **kwargs})
 
-    def call(self, inputs: Tensor) -> Tensor:
-        x = self.convolution_op(inputs, self.kernel)
-        if self.use_bias:
-            # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks
-            # for groups.
-            x = add_bias(x, self.bias) if self.groups == 1 else x + self.bias
-        return self.activation(x)
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = self.convolve(inputs, self.kernel, training)
+        return self.activation(self.add_bias(x, self.bias) if self.use_bias else x)
+
+    def convolve(self, inputs: Tensor, kernel: Tensor, training: bool | None) -> Tensor:
+        """The convolution alone, with any kernel; in training with a gradient that is fast too."""
+        plain = self.padding == "same" and {self.groups, *self.strides, *self.dilation_rate} == {1}
+        is_3x3 = plain and self.kernel_size == (3, 3)
+        if training and is_3x3 and has_slow_gradient(inputs.dtype):
+            return same_conv(inputs, kernel)
+        return self.convolution_op(inputs, kernel)
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         if self.groups == 1 or keras.backend.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
         return grouped_conv(inputs, kernel, self.strides, self.padding)
+
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Adds `[filters]` to what was convolved."""
+        # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks for
+        # groups.
+        return add_bias(x, bias) if self.groups == 1 else x + bias
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -166,7 +177,7 @@ class ConvNorm(keras.layers.Layer):
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.filters))
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         if self.kernel_size == 1 and self.strides > 1:
             # Not left to the convolution: with 8 channels or fewer, the gradient of TensorFlow's
@@ -174,7 +185,12 @@ class ConvNorm(keras.layers.Layer):
             x = x[:, :: self.strides, :: self.strides]
         if self.pads:
             x = ops.pad(x, ((0, 0), (self.pads, self.pads), (self.pads, self.pads), (0, 0)))
-        x = self.norm(self.conv(x))
+        if isinstance(self.norm, ChannelAffine) and isinstance(self.conv, Conv2D):
+            # In the kernel: so no map is scaled, nor its gradient.
+            x = self.conv.convolve(x, self.conv.kernel * self.norm.scale, training)
+            x = self.conv.add_bias(x, self.norm.shift)
+        else:
+            x = self.norm(self.conv(x))
         return ops.relu(x) if self.relu else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

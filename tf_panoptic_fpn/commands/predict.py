@@ -54,11 +54,14 @@ def run(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from tf_panoptic_fpn.inference.files import predict_files
     from tf_panoptic_fpn.inference.load_predictor import predictor_of
+    from tf_panoptic_fpn.inference.predictor import Predictor
     from tf_panoptic_fpn.inference.sources import find_inputs
     from tf_panoptic_fpn.inference.tiles import predict_large_files
 
     inputs = find_inputs(arguments.inputs, arguments.output, SLIDE_SUFFIXES if is_tiled else ())
     predictor = predictor_of(model_source(arguments), arguments.tta)
+    if isinstance(predictor, Predictor) and "coco" not in write:
+        predictor.panoptic_only = True  # nothing else that is written has the instances
     output, batch_size = arguments.output, arguments.batch_size
     if is_tiled:
         predict_large_files(

@@ -34,6 +34,8 @@ class Predictor(ImagePredictor):
         class_shares: float `[S]`, the share of each semantic class in the training data, or None.
             Given, a pixel's semantic class is the most probable one in relation to its share, see
             `balance_classes`.
+        panoptic_only: bool, whether INSTANCES are left out, and the masks that the merge has no use
+            for not computed.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Predictor(ImagePredictor):
         merge: MergeConfig,
         split: SplitConfig,
         class_shares: Sequence[float] | None = None,
+        panoptic_only: bool = False,
     ) -> None:
         self.model = model
+        self.panoptic_only = panoptic_only
         self.categories = categories.with_semantic_things(model.config["semantic_things"])
         self.merge = merge
         self.class_shares = class_shares
@@ -90,7 +94,11 @@ class Predictor(ImagePredictor):
         size = self.network_size(original)
         x = self.resize(images, size)
         sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
-        outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
+        if self.panoptic_only:
+            score = (thresholds or self.thresholds).score_threshold
+            outputs = self.model.panoptic_outputs(x, sizes, score)
+        else:
+            outputs = self.model({schema.IMAGES: x, schema.IMAGE_SIZES: sizes}, training=False)
         return self.merge_images(outputs, size, original, thresholds)
 
     def merge_images(
@@ -133,13 +141,18 @@ class Predictor(ImagePredictor):
         merged = merge_outputs(instances, semantic, self.categories, thresholds)
         if "semantic" in self.tasks:
             merged[schema.SEMANTIC_MAP] = semantic
-        if "instance" in self.tasks:
+        if self.has_instances:
             merged[schema.INSTANCES] = instances
         return merged
 
     @property
     def tasks(self) -> Sequence[str]:
         return self.model.config["tasks"]
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether INSTANCES are returned."""
+        return "instance" in self.tasks and not self.panoptic_only
 
     def _semantic_map(
         self, outputs: Mapping[str, tf.Tensor], size: tf.Tensor, original: tf.Tensor
@@ -177,7 +190,7 @@ class Predictor(ImagePredictor):
         }
         if "semantic" in self.tasks:
             signature[schema.SEMANTIC_MAP] = tf.TensorSpec([None, None], tf.int32)
-        if "instance" in self.tasks:
+        if self.has_instances:
             mask_shape = [detections, MASK_SIZE, MASK_SIZE]
             signature[schema.INSTANCES] = {
                 schema.BOXES: tf.TensorSpec([detections, 4], tf.float32),

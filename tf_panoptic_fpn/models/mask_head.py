@@ -104,7 +104,14 @@ class MaskHead(keras.layers.Layer):
         self.deconv.build((None, 14, 14, channels))
         self.predictor.build((None, MASK_SIZE, MASK_SIZE, channels))
 
-    def call(self, features: Tensors, rois: Tensor, classes: Tensor, num_rois: Tensor) -> Tensor:
+    def call(
+        self,
+        features: Tensors,
+        rois: Tensor,
+        classes: Tensor,
+        num_rois: Tensor,
+        training: bool | None = None,  # for the convolutions
+    ) -> Tensor:
         count = ops.shape(rois)[1]
         if use_tensorflow_kernels():  # shapes may depend on data: leave most of the padding out
             used = ops.maximum(ops.max(num_rois), 1)
@@ -122,7 +129,12 @@ class MaskHead(keras.layers.Layer):
         return ops.reshape(x, (batch, count, MASK_SIZE, MASK_SIZE))
 
     def compute_output_spec(
-        self, features: Tensors, rois: Tensor, classes: Tensor, num_rois: Tensor
+        self,
+        features: Tensors,
+        rois: Tensor,
+        classes: Tensor,
+        num_rois: Tensor,
+        training: bool | None = None,
     ) -> keras.KerasTensor:
         shape = (*rois.shape[:2], MASK_SIZE, MASK_SIZE)
         return keras.KerasTensor(shape, dtype=full_dtype(self.compute_dtype))

@@ -218,6 +218,34 @@ class PanopticFPN(FitModel):
             dense["semantic_logits"] = self.semantic_head(semantic_features)
         return dense
 
+    def panoptic_outputs(
+        self, images: Tensor, image_sizes: Tensor, score_threshold: Tensor
+    ) -> Tensors:
+        """What `call` returns at inference, with the masks alone that a merge can use.
+
+        Args:
+            images: `[B, H, W, 3]`, RGB 0-255.
+            image_sizes: int32 `[B, 2]`.
+            score_threshold: float; of detections below it `mask_probs` mean nothing.
+        """
+        if self.mask_head is None:
+            return self({schema.IMAGES: images, schema.IMAGE_SIZES: image_sizes}, training=False)
+        dense = self.dense_outputs(images, image_sizes, training=False)
+        features = dense["features"]
+        logits, deltas = dense["rpn_logits"], dense["rpn_deltas"]
+        rois, roi_scores, _ = self.proposals(features, logits, deltas, dense["image_sizes"])
+        detections = self.detect(features, rois, roi_scores, dense["image_sizes"])
+        boxes, scores, classes, count = detections
+        usable = ops.sum(ops.cast(scores >= score_threshold, "int32"), axis=1)
+        features = {name: features[name] for name in ROI_LEVELS}
+        masks = self.mask_head(features, boxes, classes, ops.minimum(usable, count))
+        names = (schema.BOXES, schema.SCORES, schema.CLASSES, schema.NUM_DETECTIONS)
+        outputs = dict(zip(names, detections, strict=True))
+        outputs[schema.MASK_PROBS] = ops.sigmoid(masks)
+        if self.semantic_head is not None:
+            outputs[schema.SEMANTIC_LOGITS] = dense["semantic_logits"]
+        return outputs
+
     def detect(
         self, features: Tensors, rois: Tensor, roi_scores: Tensor, image_sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -312,6 +340,7 @@ class PanopticFPN(FitModel):
             # Background has no mask; its class, K, stands for any.
             ops.where(is_foreground, classes[:, :slots], 0),
             ops.sum(ops.cast(is_foreground, "int32"), axis=1),
+            training=True,
         )
         return {
             **self._box_loss_terms(features, targets),

@@ -5,6 +5,8 @@ from keras import ops
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
 from tf_panoptic_fpn.schema import Tensor
 
+GT_AT_A_TIME = 32  # to bound the memory of the IoUs
+
 
 def match_boxes(
     gt_boxes: Tensor,
@@ -30,15 +32,37 @@ def match_boxes(
     Reference: Faster R-CNN, arXiv:1506.01497, section 3.1.2.
     """
     low, high = thresholds
-    valid = ops.expand_dims(gt_valid, -1)
-    iou = ops.where(valid, pairwise_iou(gt_boxes, boxes), -1)  # [B, N, A]
-    best = ops.max(iou, axis=1)
-    # Not of `iou` itself: of floats, Keras makes copies first, for a zero with a sign.
-    matched_index = ops.argmax(iou == best[:, None], axis=1)
-    positive = best >= high
-    if allow_low_quality:
-        best_of_gt = ops.max(iou, axis=2, keepdims=True)
-        is_best = ops.logical_and(iou == best_of_gt, best_of_gt > 0)
-        positive = ops.logical_or(positive, ops.any(is_best, axis=1))
+    num_gt = ops.shape(gt_boxes)[1]
+    shape = (ops.shape(gt_boxes)[0], ops.shape(boxes)[-2])
+    best = ops.full(shape, -1, dtype=boxes.dtype)
+    state = (best, ops.zeros(shape, dtype="int32"), ops.zeros(shape, dtype="bool"))
+
+    def match_more(first: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Matches the next ground truth too; of equal IoUs the earlier one stays."""
+        best, matched_index, is_best = state
+        rows = slice(first, first + GT_AT_A_TIME)
+        valid = gt_valid[:, rows, None]
+        iou = ops.where(valid, pairwise_iou(gt_boxes[:, rows], boxes), -1)  # [B, rows, A]
+        best_here = ops.max(iou, axis=1)
+        # Not of `iou` itself: of floats, Keras makes copies first, for a zero with a sign.
+        index_here = first + ops.cast(ops.argmax(iou == best_here[:, None], axis=1), "int32")
+        matched_index = ops.where(best_here > best, index_here, matched_index)
+        if allow_low_quality:
+            best_of_gt = ops.max(iou, axis=2, keepdims=True)
+            is_best_here = ops.logical_and(iou == best_of_gt, best_of_gt > 0)
+            is_best = ops.logical_or(is_best, ops.any(is_best_here, axis=1))
+        return ops.maximum(best, best_here), matched_index, is_best
+
+    if isinstance(num_gt, int):
+        for first in range(0, num_gt, GT_AT_A_TIME):
+            state = match_more(first, *state)
+    else:
+        _, *state = ops.while_loop(
+            lambda first, *_: first < num_gt,
+            lambda first, *state: (first + GT_AT_A_TIME, *match_more(first, *state)),
+            (ops.convert_to_tensor(0, dtype="int32"), *state),
+        )
+    best, matched_index, is_best = state
+    positive = ops.logical_or(best >= high, is_best)
     labels = ops.where(positive, 1, ops.where(best < low, 0, -1))
-    return ops.cast(matched_index, "int32"), ops.cast(labels, "int32")
+    return matched_index, ops.cast(labels, "int32")

@@ -1,0 +1,106 @@
+"""Writes `performance.md` from the results of the benchmarks.
+
+python docs/render_performance.py
+"""
+
+import json
+import pathlib
+
+DOCS = pathlib.Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+HEADER = """\
+# Performance
+What the package takes, stage by stage, on the machines where it was measured. Each benchmark is a
+script that prints a table, and a JSON line which is kept as a dated file in `benchmarks/results/`;
+the tables below are those lines.
+
+```sh
+python benchmarks/inference.py --config=coco_r50_1x --height=800 --width=1216
+python benchmarks/inference.py --peer=torchvision
+python benchmarks/train_step.py --config=coco_r50_1x --image-size=800,1216 --rounds=3
+python benchmarks/startup.py
+python benchmarks/evaluation.py --metrics bbox segm boundary pq
+python docs/render_performance.py
+```
+
+The last writes this page. Seconds are medians of the rounds, with the spread of the processor
+seconds, (most - least) / median. On a machine that does other work too, wall seconds say nothing;
+processor seconds do, and so do ratios of what took turns in one run. "Of the peak" is the share of
+the multiply-adds that the machine does in a product of two 2048 x 2048 matrices in as many
+processor seconds.
+
+The untrained model of `inference` and `train_step` finds as much as it may, 1,000 proposals and 100
+detections; the merge uses half of these.
+
+## What makes it fast on a processor
+- TensorFlow keeps the memory of a step for the next one. The package sets
+  `TF_CPU_ALLOCATOR_USE_BFC=1` when it is imported, unless the environment has it already, and
+  `TF_CPU_BFC_MEM_LIMIT_IN_MB` to the memory of the machine. Without it, the system empties each
+  feature map page by page. Set it too where an exported model is served.
+- A frozen batch norm is part of the kernel before it, in training as well.
+- The gradient of a 3x3 convolution to its input is a convolution, where TensorFlow lacks oneDNN's
+  kernels.
+- Group norm is one scale and shift a channel; RoIAlign one sparse product for all levels; the class
+  map is made tile by tile, of the classes alone that can win there; masks are pasted in their
+  boxes, and computed for detections alone, not for padding.
+- `Predictor(..., panoptic_only=True)` computes no masks but those that the merge can use, and
+  returns no instances. The command `predict` does so where no instances are written.
+
+Tried, and not worth it on two AVX2 cores: Winograd's convolutions in TensorFlow's operations (1.1
+to 1.5 times the time of the plain ones for 256 channels, 1.6 to 2.9 times for 128), and oneDNN
+without AVX-512.
+"""
+KNOWN = ("benchmark", "date", "device", "cores", "threads", "load", "loaded", "versions", "stages")
+OWN_COLUMN = ("multiply_adds", "of_the_peak")
+
+
+def page(results: pathlib.Path = RESULTS) -> str:
+    """Returns the page; of each file of results, sorted by name, every line."""
+    parts = [HEADER]
+    for path in sorted(results.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            parts += _section(json.loads(line))
+    return "\n".join(parts)
+
+
+def _section(line):
+    machine = f"{line['date']}, {line['device']}, {line['cores']} cores, load {line['load']}"
+    versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
+    title = " ".join([line["benchmark"], *(str(line[k]) for k in ("config", "model") if k in line)])
+    facts = [f"{key}: {_value(line[key])}" for key in line if key not in (*KNOWN, *OWN_COLUMN)]
+    return [
+        f"## {title}\n",
+        f"{machine}; {versions}.\n",
+        *([f"{'; '.join(facts)}.\n"] if facts else []),
+        *_table(line),
+    ]
+
+
+def _table(line):
+    counts, shares = (line.get(name, {}) for name in OWN_COLUMN)
+    names = ["stage", "processor s", "wall s", "spread"]
+    names += ["G multiply-adds", "of the peak"] if counts else []
+    rows = [names, ["---"] + ["---:"] * (len(names) - 1)]
+    for stage, row in line["stages"].items():
+        cells = [stage, f"{row['cpu']:.3g}", f"{row['wall']:.3g}", f"{row['cpu_spread']:.0%}"]
+        if counts:
+            cells += [f"{counts[stage] / 1e9:.3g}" if stage in counts else ""]
+            cells += [f"{shares[stage]:.2f}" if stage in shares else ""]
+        rows.append(cells)
+    return [*(f"| {' | '.join(cells)} |" for cells in rows), ""]
+
+
+def _value(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " x ".join(map(str, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main():
+    (DOCS / "performance.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
