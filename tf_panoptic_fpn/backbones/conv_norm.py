@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_panoptic_fpn.ops.group_norm import group_norm
@@ -144,6 +145,7 @@ class ConvNorm(keras.layers.Layer):
         self.norm_groups = norm_groups
         self.initializer = dict(initializer)
         self.pads = 0
+        self.is_folded = False  # set while the weights are those of `folded_norm`
         self.conv = self._make_conv()
         self.norm = make_norm(norm, "norm", self.dtype_policy, norm_groups)
 
@@ -174,7 +176,13 @@ class ConvNorm(keras.layers.Layer):
             x = x[:, :: self.strides, :: self.strides]
         if self.pads:
             x = ops.pad(x, ((0, 0), (self.pads, self.pads), (self.pads, self.pads), (0, 0)))
-        x = self.norm(self.conv(x))
+        x = self.conv(x)
+        if not self.is_folded:
+            x = self.norm(x)
+        elif self.groups == 1:
+            x = add_bias(x, shift_of(self.norm))
+        else:  # as in `Conv2D`
+            x = x + shift_of(self.norm)
         return ops.relu(x) if self.relu else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -194,6 +202,30 @@ class ConvNorm(keras.layers.Layer):
             initializer=self.initializer,
         )
         return config
+
+
+def folded_norm(norm: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | None:
+    """The scale and shift, float32 `[C]`, of a norm whose statistics are fixed at test, or None.
+
+    A convolution whose kernel is multiplied by the scale needs the shift alone.
+    """
+    if isinstance(norm, ChannelAffine):
+        scale, shift = norm.scale.numpy(), norm.shift.numpy()
+    elif isinstance(norm, keras.layers.BatchNormalization):
+        gamma, beta, mean, variance = (
+            v.numpy().astype(np.float64)
+            for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        )
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        shift = beta - mean * scale
+    else:
+        return None
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def shift_of(norm: keras.layers.Layer) -> keras.Variable:
+    """The weight of a norm that `folded_norm` knows which is added to each channel."""
+    return norm.shift if isinstance(norm, ChannelAffine) else norm.beta
 
 
 def conv_relu(

@@ -15,6 +15,7 @@ from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.export.check import check_export
 from tf_panoptic_fpn.export.output_path import output_path
 from tf_panoptic_fpn.export.served_graph import ServedGraph
+from tf_panoptic_fpn.export.stored_model import StoredModel
 from tf_panoptic_fpn.export.warm_up import write_warm_up
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
@@ -29,6 +30,8 @@ from tf_panoptic_fpn.workdir import Workdir
 
 # Nobody trains what is served, and a gradient with a sparse matrix of its own cannot be saved.
 WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+
+TAKE_BYTES = ("serving_default", "instances", "semantic")  # the signatures of image bytes alone
 
 
 def export_model(source: ModelSource, output: str | os.PathLike | None = None) -> pathlib.Path:
@@ -98,10 +101,11 @@ def export_saved_model(
     output = pathlib.Path(output)
     check_replaceable(output)
     config = config or Config()
-    signatures = ServedGraph(predictor, config.serve).signatures()
     # Not Keras' ExportArchive: it traces each endpoint again and stores the weights twice.
     module = tf.Module()
-    module.weights = [weight.value for weight in predictor.model.weights]
+    model = StoredModel(predictor.model, config.serve.weights)
+    module.weights = model.weights
+    signatures = ServedGraph(predictor.with_model(model), config.serve).signatures()
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as beside:
         written = pathlib.Path(beside) / "new"
         tf.saved_model.save(module, str(written), signatures, WITHOUT_GRADIENTS)
@@ -111,7 +115,7 @@ def export_saved_model(
         if predictor.pixel_range != FULL_RANGE:
             text = json.dumps(predictor.pixel_range)
             (written / PIXEL_RANGE).write_text(text, encoding="utf-8")
-        takes_bytes = [name for name in signatures if name not in ("tensor", "with_thresholds")]
+        takes_bytes = [name for name in TAKE_BYTES if name in signatures]
         write_warm_up(written, output.parent.name, takes_bytes)
         if check:
             try:

@@ -13,6 +13,7 @@ from tf_panoptic_fpn.inference.served_outputs import by_image
 from tf_panoptic_fpn.messages import one_line
 
 SECTION = "tf_panoptic_fpn"  # of the model's runtime information
+COMPILED = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would compute in bfloat16
 
 
 class OpenvinoPredictor(ImagePredictor):
@@ -38,8 +39,7 @@ class OpenvinoPredictor(ImagePredictor):
         apply_settings(self, _metadata(model), path, categories)
         self._thing_class = self.categories.thing_class
         try:
-            # Some processors would compute in bfloat16 unless told.
-            self._compiled = core.compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"})
+            self._compiled = core.compile_model(model, device, COMPILED)
         except RuntimeError as error:
             raise ConfigError(f"{path}: cannot be compiled: {one_line(error)}") from None
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.ops.canvas import RUN, RunCanvas, Window
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
 TILE = 3 * RUN  # pixels, the side of a tile
@@ -78,8 +79,12 @@ def semantic_map(
     Returns:
         int32 `[H0, W0]`.
     """
-    canvas = RunCanvas((original[0], original[1]))
     offsets = None if class_shares is None else log_shares(class_shares)
+    if not use_tensorflow_kernels():  # XLA wants static shapes
+        values = resized_logits(logits, size, original)
+        values = values if offsets is None else values - offsets
+        return tf.argmax(values, axis=-1, output_type=tf.int32)
+    canvas = RunCanvas((original[0], original[1]))
     can_win = _can_win(logits if offsets is None else logits - offsets)
     extents = tf.shape(logits)
     rows = Axis.of(extents[0], size[0], original[0], original[0])
