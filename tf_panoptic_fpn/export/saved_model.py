@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import typing
 from typing import Any
 
@@ -13,7 +12,7 @@ import tensorflow as tf
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.export.check import check_export
-from tf_panoptic_fpn.export.output_path import output_path
+from tf_panoptic_fpn.export.output_path import check_folder, output_path, replacing_folder
 from tf_panoptic_fpn.export.served_graph import ServedGraph
 from tf_panoptic_fpn.export.stored_model import StoredModel
 from tf_panoptic_fpn.export.warm_up import write_warm_up
@@ -63,14 +62,11 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
 
 def check_replaceable(folder: str | os.PathLike) -> None:
     """Raises ConfigError if a folder is there and was not written by `export_saved_model`."""
-    folder = pathlib.Path(folder)
-    if not os.path.lexists(folder):
-        return
-    is_export = (folder / SAVED_MODEL).is_file() and (folder / CATEGORIES).is_file()
-    if folder.is_symlink() or not folder.is_dir() or (any(folder.iterdir()) and not is_export):
-        raise ConfigError(
-            f"{folder}: is there and holds something else than an export; it is not replaced"
-        )
+    check_folder(pathlib.Path(folder), _is_export)
+
+
+def _is_export(folder: pathlib.Path) -> bool:
+    return (folder / SAVED_MODEL).is_file() and (folder / CATEGORIES).is_file()
 
 
 def export_saved_model(
@@ -106,8 +102,7 @@ def export_saved_model(
     model = StoredModel(predictor.model, config.serve.weights)
     module.weights = model.weights
     signatures = ServedGraph(predictor.with_model(model), config.serve).signatures()
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as beside:
-        written = pathlib.Path(beside) / "new"
+    with replacing_folder(output, _is_export) as written:
         tf.saved_model.save(module, str(written), signatures, WITHOUT_GRADIENTS)
         predictor.categories.save(written / CATEGORIES)
         text = json.dumps(_settings(predictor, config), indent=1)
@@ -122,9 +117,6 @@ def export_saved_model(
                 check_export(written, predictor, config.serve.max_pixels)
             except PanopticError as error:
                 raise PanopticError(f"{output}: not written: {error}") from None
-        if output.exists():
-            output.rename(pathlib.Path(beside) / "old")
-        written.rename(output)
 
 
 def _settings(predictor: Predictor, config: Config) -> dict[str, Any]:
