@@ -1,16 +1,22 @@
 """The OpenVINO model does what the predictor does."""
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from small_predictor import TABLE, make_images, make_predictor
 from test_onnx import assert_same, run_eagerly
 
 pytest.importorskip("openvino")
 
+from tf_panoptic_fpn.data.pillow_resize import resize_images
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.export.onnx_graph import Graph
+from tf_panoptic_fpn.export.onnx_merge import network_size, resize_image
 from tf_panoptic_fpn.export.openvino_model import write_openvino
+from tf_panoptic_fpn.formats.images import resized_size
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.inference.model_source import OPENVINO, find_model
-from tf_panoptic_fpn.inference.openvino_runtime import OpenvinoPredictor
+from tf_panoptic_fpn.inference.openvino_runtime import COMPILED, OpenvinoPredictor
 
 
 @pytest.mark.slow
@@ -34,6 +40,25 @@ def test_equals_the_predictor(tmp_path, monkeypatch):
             assert_same(*pair)
     with pytest.raises(ConfigError, match="an OpenVINO model takes no --config"):
         load_predictor(path, config="some.yaml")
+
+
+def test_images_are_resized_to_the_same_levels(tmp_path):
+    """Without float64, which OpenVINO has not; and to the same sizes."""
+    import openvino
+
+    g = Graph()
+    images, size = g.input("images", "uint8", [None] * 4), g.input("size", "int64", [2])
+    original = g.op("Shape", images, start=1, end=3)
+    g.output(resize_image(g, images, size), "resized", "float32", [None] * 4)
+    g.output(network_size(g, original, 800, 1333), "network_size", "int64", [2])
+    (tmp_path / "resize.onnx").write_bytes(g.model("test", {}).SerializeToString())
+    compiled = openvino.Core().compile_model(tmp_path / "resize.onnx", "CPU", COMPILED)
+    for sides, new in (((97, 131), (64, 86)), ((427, 64), (800, 120)), ((1500, 11), (333, 3))):
+        pixels = np.random.default_rng(0).integers(0, 256, (1, *sides, 3)).astype(np.uint8)
+        resized, chosen = compiled([pixels, np.int64(new)]).values()
+        expected = resize_images(tf.constant(pixels), tf.constant(new)).numpy()
+        np.testing.assert_array_equal(resized.transpose(0, 2, 3, 1), expected)
+        assert tuple(chosen) == resized_size(*sides, 800, 1333)
 
 
 def test_files_that_are_none(tmp_path):

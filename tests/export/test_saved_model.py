@@ -18,6 +18,7 @@ class CountingModel:
         self.config = {"tasks": ("semantic",), "semantic_things": "other", "max_detections": 3}
         self.calls = 0
         self.weights = []
+        self._flatten_layers = list  # none
 
     def __call__(self, inputs, training):
         self.calls += 1

@@ -194,7 +194,9 @@ def test_semantic_map_as_png(serve, predictor):
 def test_assets(folder, predictor):
     settings = json.loads((folder / "assets/settings.json").read_text(encoding="utf-8"))
     assert settings["version"] == __version__
-    assert settings["serve"] == {"max_pixels": 9000}
+    assert settings["serve"] == {
+        "max_pixels": 9000, "weights": "float32", "canvases": [], "batch": 1
+    }  # fmt: skip
     assert Config(**settings["config"]) == CONFIG
     assert set(settings["colors"]) == {str(c.id) for c in CATEGORIES.categories}
     digest = hashlib.sha256()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_panoptic_fpn.ops.group_norm import group_norm
@@ -93,7 +94,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = self.convolve(inputs, self.kernel, training)
-        return self.activation(self.add_bias(x, self.bias) if self.use_bias else x)
+        return self.activation(add_channels(x, self.bias, self.groups) if self.use_bias else x)
 
     def convolve(self, inputs: Tensor, kernel: Tensor, training: bool | None) -> Tensor:
         """The convolution alone, with any kernel; in training with a gradient that is fast too."""
@@ -108,11 +109,12 @@ class Conv2D(keras.layers.Conv2D):
             return super().convolution_op(inputs, kernel)
         return grouped_conv(inputs, kernel, self.strides, self.padding)
 
-    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Adds `[filters]` to what was convolved."""
-        # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks for
-        # groups.
-        return add_bias(x, bias) if self.groups == 1 else x + bias
+
+def add_channels(x: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """Adds a bias `[C]` to what was convolved in groups."""
+    # Grappler would make one kernel of a `BiasAdd` and its convolution, which a CPU lacks for
+    # groups.
+    return add_bias(x, bias) if groups == 1 else x + bias
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -155,6 +157,7 @@ class ConvNorm(keras.layers.Layer):
         self.norm_groups = norm_groups
         self.initializer = dict(initializer)
         self.pads = 0
+        self.is_folded = False  # set while the weights are those of `folded_norm`
         self.conv = self._make_conv()
         self.norm = make_norm(norm, "norm", self.dtype_policy, norm_groups)
 
@@ -185,10 +188,12 @@ class ConvNorm(keras.layers.Layer):
             x = x[:, :: self.strides, :: self.strides]
         if self.pads:
             x = ops.pad(x, ((0, 0), (self.pads, self.pads), (self.pads, self.pads), (0, 0)))
-        if isinstance(self.norm, ChannelAffine) and isinstance(self.conv, Conv2D):
+        if self.is_folded:
+            x = add_channels(self.conv(x), shift_of(self.norm), self.groups)
+        elif isinstance(self.norm, ChannelAffine) and isinstance(self.conv, Conv2D):
             # In the kernel: so no map is scaled, nor its gradient.
             x = self.conv.convolve(x, self.conv.kernel * self.norm.scale, training)
-            x = self.conv.add_bias(x, self.norm.shift)
+            x = add_channels(x, self.norm.shift, self.groups)
         else:
             x = self.norm(self.conv(x))
         return ops.relu(x) if self.relu else x
@@ -210,6 +215,30 @@ class ConvNorm(keras.layers.Layer):
             initializer=self.initializer,
         )
         return config
+
+
+def folded_norm(norm: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | None:
+    """The scale and shift, float32 `[C]`, of a norm whose statistics are fixed at test, or None.
+
+    A convolution whose kernel is multiplied by the scale needs the shift alone.
+    """
+    if isinstance(norm, ChannelAffine):
+        scale, shift = norm.scale.numpy(), norm.shift.numpy()
+    elif isinstance(norm, keras.layers.BatchNormalization):
+        gamma, beta, mean, variance = (
+            v.numpy().astype(np.float64)
+            for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        )
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        shift = beta - mean * scale
+    else:
+        return None
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def shift_of(norm: keras.layers.Layer) -> keras.Variable:
+    """The weight of a norm that `folded_norm` knows which is added to each channel."""
+    return norm.shift if isinstance(norm, ChannelAffine) else norm.beta
 
 
 def conv_relu(

@@ -63,42 +63,29 @@ class Demo:
 
     # What the page calls; Gradio puts the `Request` in by its type.
 
-    def on_picture(
+    def on_change(
         self,
-        path: str | None,
+        given: str | Result | None,
         kinds: list[str],
         score: float,
         overlap: float,
         area: float,
         request: gr.Request,
     ) -> list[Any]:
-        if path is None:
+        """Of a new picture, or of a result whose thresholds have changed."""
+        if given is None:
             return _nothing()
         with _one_line():
-            result = self.predict(path, _merge_config(score, overlap, area))
-            return self._answer(result, kinds, request)
-
-    def on_thresholds(
-        self,
-        result: Result | None,
-        kinds: list[str],
-        score: float,
-        overlap: float,
-        area: float,
-        request: gr.Request,
-    ) -> list[Any]:
-        if result is None:
-            return _nothing()
-        with _one_line():
-            again = self.merge(result, _merge_config(score, overlap, area))
-            return self._answer(again, kinds, request)
+            merge = MergeConfig(
+                score_threshold=float(score), overlap_threshold=float(overlap), stuff_area=int(area)
+            )
+            run = self.merge if isinstance(given, Result) else self.predict
+            result = run(given, merge)
+            files = self.files(result, request.session_hash or "session")
+            return [result, overlay(result, tuple(kinds)), *_buttons(*files)]
 
     def on_kinds(self, result: Result | None, kinds: list[str]) -> str:
         return "" if result is None else overlay(result, tuple(kinds))
-
-    def _answer(self, result: Result, kinds: list[str], request: gr.Request) -> list[Any]:
-        files = self.files(result, request.session_hash or "session")
-        return [result, overlay(result, tuple(kinds)), *_buttons(*files)]
 
 
 def build_page(demo: Demo, examples: Sequence[str] = ()) -> gr.Blocks:
@@ -145,11 +132,11 @@ def build_page(demo: Demo, examples: Sequence[str] = ()) -> gr.Blocks:
             ]
         outputs = [state, shown, png, json]
 
-        image.change(demo.on_picture, [image, kinds, *sliders], outputs)
+        image.change(demo.on_change, [image, kinds, *sliders], outputs)
         for slider in sliders:
             # While it is dragged, what comes meanwhile is left out but for the last.
             slider.change(
-                demo.on_thresholds, [state, kinds, *sliders], outputs, trigger_mode="always_last"
+                demo.on_change, [state, kinds, *sliders], outputs, trigger_mode="always_last"
             )
         kinds.change(demo.on_kinds, [state, kinds], shown)
     return page
@@ -162,12 +149,6 @@ def _nothing() -> list[Any]:
 def _buttons(png: str | None = None, json: str | None = None) -> tuple[Any, Any]:
     return tuple(
         gr.DownloadButton(value=path, interactive=path is not None) for path in (png, json)
-    )
-
-
-def _merge_config(score: float, overlap: float, area: float) -> MergeConfig:
-    return MergeConfig(
-        score_threshold=float(score), overlap_threshold=float(overlap), stuff_area=int(area)
     )
 
 

@@ -14,7 +14,6 @@ import onnx
 
 from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.backbones.resnet import ResNet
-from tf_panoptic_fpn.config import SplitConfig
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
 from tf_panoptic_fpn.export.onnx_model import build_graph
@@ -169,10 +168,7 @@ def in_float32(predictor: Predictor) -> Predictor:
         return predictor
     copy = PanopticFPN.from_config({**model.get_config(), "dtype": "float32"})
     copy.set_weights(model.get_weights())
-    split = SplitConfig(short_sides=(predictor.short_side,), max_long_side=predictor.max_long_side)
-    same = Predictor(copy, predictor.categories, predictor.merge, split, predictor.class_shares)
-    same.pixel_range = predictor.pixel_range
-    return same
+    return predictor.with_model(copy)
 
 
 def metadata_of(predictor: Predictor) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_panoptic_fpn.backbones.conv_norm import ChannelAffine, ConvNorm, GroupNorm
+from tf_panoptic_fpn.backbones.conv_norm import ConvNorm, GroupNorm, folded_norm
 from tf_panoptic_fpn.backbones.resnet import ResidualBlock, ResNet
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_graph import Graph, Value
@@ -63,25 +63,16 @@ def keras_conv(g: Graph, x: Value, layer: keras.layers.Conv2D) -> Value:
 def conv_norm(g: Graph, x: Value, layer: ConvNorm) -> Value:
     """A `ConvNorm`; what its norm does at test to each channel is folded into the convolution."""
     kernel, norm = array(layer.conv.kernel), layer.norm
-    if isinstance(norm, GroupNorm):
+    folded = folded_norm(norm)
+    if folded is not None:
+        scale, shift = folded
+        x = conv(g, x, kernel * scale, shift, layer.strides, layer.groups)
+    elif isinstance(norm, GroupNorm):
         x = conv(g, x, kernel, None, layer.strides, layer.groups)
         x = group_norm(g, x, array(norm.gamma), array(norm.beta), norm.groups, norm.epsilon)
     else:
-        scale, shift = _folded(norm)
-        x = conv(g, x, kernel * scale, shift, layer.strides, layer.groups)
+        raise ConfigError(f"ONNX export knows no norm of type {type(norm).__name__}")
     return g.op("Relu", x) if layer.relu else x
-
-
-def _folded(norm: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
-    """The scale and shift `[C]` of a norm whose statistics are fixed."""
-    if isinstance(norm, ChannelAffine):
-        return array(norm.scale), array(norm.shift)
-    if isinstance(norm, keras.layers.BatchNormalization):
-        variance = array(norm.moving_variance).astype(np.float64)
-        scale = array(norm.gamma) / np.sqrt(variance + norm.epsilon)
-        shift = array(norm.beta) - array(norm.moving_mean) * scale
-        return scale.astype(np.float32), shift.astype(np.float32)
-    raise ConfigError(f"ONNX export knows no norm of type {type(norm).__name__}")
 
 
 def group_norm(

@@ -50,24 +50,22 @@ def _resize_first_axis(g: Graph, x: Value, size: Value) -> Value:
 
 
 def _bands(g: Graph, n: Value, size: Value) -> tuple[Value, Value]:
-    """`data.pillow_resize._bands`: int64 `[blocks, K]` and float32 `[blocks, BLOCK, K]`."""
-    zero, half, one = (np.float64(v) for v in (0, 0.5, 1))
-    scale = n.cast("float64") / size.cast("float64")
-    reach = g.op("Max", scale, one)
+    """`data.pillow_resize._bands`: int64 `[blocks, K]` and float32 `[blocks, BLOCK, K]`.
+
+    In whole numbers, of which a row is 2 `size`: OpenVINO has no float64 on a processor.
+    """
+    reach = g.op("Max", n, size) * 2
     blocks = (size + (BLOCK - 1)) // BLOCK
-    centers = (g.range(blocks * BLOCK, "float64") + half) * scale
-    centers = g.op("Reshape", centers, [-1, BLOCK, 1])
-    first = g.op("Relu", g.op("Gather", centers, [0], axis=1) - reach)
-    first = g.op("Squeeze", first, [2]).cast("int64")
-    count = (scale * np.float64(BLOCK - 1) + reach * np.float64(2)).cast("int64") + 2
-    sources = first + g.range(count)
-    offsets = g.op("Unsqueeze", sources.cast("float64"), [1]) + half - centers
-    weights = g.op("Relu", g.op("Sub", one, g.op("Abs", offsets) / reach))
+    centers = g.op("Reshape", (g.range(blocks * BLOCK) * 2 + 1) * n, [-1, BLOCK, 1])
+    first = g.op("Max", g.op("Gather", centers, [0], axis=1) - reach, 0) // (size * 2)
+    count = (n * (BLOCK - 1) + reach) // size + 2
+    sources = g.op("Squeeze", first, [2]) + g.range(count)
+    offsets = (g.op("Unsqueeze", sources, [1]) * 2 + 1) * size - centers
+    weights = g.op("Max", reach - g.op("Abs", offsets), 0)
     is_there = g.op("Less", g.op("Unsqueeze", sources, [1]), n)
-    weights = g.where(is_there, weights, zero)
-    total = g.op("ReduceSum", weights, [2], keepdims=1)
-    weights = weights / g.where(total > zero, total, one)
-    return g.op("Min", sources, n - 1), weights.cast("float32")
+    weights = g.where(is_there, weights, 0)
+    total = g.op("Max", g.op("ReduceSum", weights, [2], keepdims=1), 1)
+    return g.op("Min", sources, n - 1), weights.cast("float32") / total.cast("float32")
 
 
 def semantic_map(g: Graph, logits: Value, classes: int, size: Value, original: Value) -> Value:

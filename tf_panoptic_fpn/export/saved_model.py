@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import typing
 from typing import Any
 
@@ -13,8 +12,9 @@ import tensorflow as tf
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.export.check import check_export
-from tf_panoptic_fpn.export.output_path import output_path
+from tf_panoptic_fpn.export.output_path import check_folder, output_path, replacing_folder
 from tf_panoptic_fpn.export.served_graph import ServedGraph
+from tf_panoptic_fpn.export.stored_model import StoredModel
 from tf_panoptic_fpn.export.warm_up import write_warm_up
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
@@ -29,6 +29,8 @@ from tf_panoptic_fpn.workdir import Workdir
 
 # Nobody trains what is served, and a gradient with a sparse matrix of its own cannot be saved.
 WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+
+TAKE_BYTES = ("serving_default", "instances", "semantic")  # the signatures of image bytes alone
 
 
 def export_model(source: ModelSource, output: str | os.PathLike | None = None) -> pathlib.Path:
@@ -60,14 +62,11 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
 
 def check_replaceable(folder: str | os.PathLike) -> None:
     """Raises ConfigError if a folder is there and was not written by `export_saved_model`."""
-    folder = pathlib.Path(folder)
-    if not os.path.lexists(folder):
-        return
-    is_export = (folder / SAVED_MODEL).is_file() and (folder / CATEGORIES).is_file()
-    if folder.is_symlink() or not folder.is_dir() or (any(folder.iterdir()) and not is_export):
-        raise ConfigError(
-            f"{folder}: is there and holds something else than an export; it is not replaced"
-        )
+    check_folder(pathlib.Path(folder), _is_export)
+
+
+def _is_export(folder: pathlib.Path) -> bool:
+    return (folder / SAVED_MODEL).is_file() and (folder / CATEGORIES).is_file()
 
 
 def export_saved_model(
@@ -98,12 +97,13 @@ def export_saved_model(
     output = pathlib.Path(output)
     check_replaceable(output)
     config = config or Config()
-    signatures = ServedGraph(predictor, config.serve).signatures()
     # Not Keras' ExportArchive: it traces each endpoint again and stores the weights twice.
     module = tf.Module()
-    module.weights = [weight.value for weight in predictor.model.weights]
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as beside:
-        written = pathlib.Path(beside) / "new"
+    model = StoredModel(predictor.model, config.serve.weights)
+    module.weights = model.weights
+    served = predictor.with_model(model)
+    signatures = ServedGraph(served, config.serve).signatures()
+    with replacing_folder(output, _is_export) as written:
         tf.saved_model.save(module, str(written), signatures, WITHOUT_GRADIENTS)
         predictor.categories.save(written / CATEGORIES)
         text = json.dumps(_settings(predictor, config), indent=1)
@@ -111,16 +111,15 @@ def export_saved_model(
         if predictor.pixel_range != FULL_RANGE:
             text = json.dumps(predictor.pixel_range)
             (written / PIXEL_RANGE).write_text(text, encoding="utf-8")
-        takes_bytes = [name for name in signatures if name not in ("tensor", "with_thresholds")]
+        takes_bytes = [name for name in TAKE_BYTES if name in signatures]
         write_warm_up(written, output.parent.name, takes_bytes)
         if check:
             try:
-                check_export(written, predictor, config.serve.max_pixels)
+                # Of rounded weights the results are others than the model's.
+                expected = predictor if config.serve.weights == "float32" else served
+                check_export(written, expected, config.serve.max_pixels)
             except PanopticError as error:
                 raise PanopticError(f"{output}: not written: {error}") from None
-        if output.exists():
-            output.rename(pathlib.Path(beside) / "old")
-        written.rename(output)
 
 
 def _settings(predictor: Predictor, config: Config) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class ServedGraph:
 
     def __init__(self, predictor: Predictor, serve: ServeConfig | None = None) -> None:
         self.predictor = predictor
-        self.max_pixels = (serve or ServeConfig()).max_pixels
+        self.config = serve or ServeConfig()
+        self.max_pixels = self.config.max_pixels
         self._serve_all = tf.function(
             self._serve_each,
             [tf.TensorSpec([None], tf.string), Thresholds.specs([None])],
@@ -59,6 +60,10 @@ class ServedGraph:
             ),
             "tensor": _traced(self.serve_images, images),
         }
+        for height, width in self.config.canvases:
+            shape = [self.config.batch, height, width, 3]
+            static = tf.TensorSpec(shape, tf.uint8, name="images")
+            signatures[f"compiled_{height}x{width}"] = _traced(self.serve_compiled, static)
         if "instance" in self.predictor.tasks:
             signatures["instances"] = _traced(self.serve_instances, image_bytes)
         if "semantic" in self.predictor.tasks and self._semantic_ids() is not None:
@@ -69,6 +74,11 @@ class ServedGraph:
         """Endpoint `tensor`: uint8 `[B, H0, W0, 3]` -> flat dict of tensors with a leading B."""
         thresholds = Thresholds(*map(tf.constant, self.predictor.thresholds))
         return self._serve_pixels(images, thresholds)
+
+    def serve_compiled(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Endpoint `compiled_HxW`: as `serve_images`, of a static shape, by XLA but for PNGs."""
+        run = tf.function(self.predictor.predict_images, autograph=False, jit_compile=True)
+        return self._flat(run(images), tf.shape(images))
 
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Endpoint `serving_default`: encoded images, string `[B]` -> as `serve_images`, and ERROR.
@@ -134,8 +144,12 @@ class ServedGraph:
         return {**outputs, PANOPTIC_PNG: encoded}
 
     def _serve_pixels(self, images: tf.Tensor, thresholds: Thresholds) -> dict[str, tf.Tensor]:
-        outputs = self.with_png(self.predictor.traced(images, thresholds))
-        outputs[IMAGE_SIZE] = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
+        return self._flat(self.predictor.traced(images, thresholds), tf.shape(images))
+
+    def _flat(self, outputs: dict[str, Any], shape: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a predictor returns for images of a shape, as it is served."""
+        outputs = self.with_png(outputs)
+        outputs[IMAGE_SIZE] = tf.tile(shape[None, 1:3], [shape[0], 1])
         instances = outputs.pop(schema.INSTANCES, None)
         if instances is not None:
             thing_ids = tf.constant(self.predictor.categories.thing_ids, tf.int64)

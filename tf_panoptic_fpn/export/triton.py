@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 import struct
-import tempfile
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.export.output_path import output_path
+from tf_panoptic_fpn.export.output_path import check_folder, output_path, replacing_folder
 from tf_panoptic_fpn.export.saved_model import export_saved_model
 from tf_panoptic_fpn.export.served_graph import ERROR
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
@@ -27,7 +26,12 @@ MODEL = "panoptic_fpn"  # the name under which it is served
 SIGNATURE = "with_thresholds"
 IMAGES = "image_bytes"
 MAX_BATCH, INSTANCES = 8, 1
-QUEUE_SECONDS, QUEUE_SIZE = 10, 64  # a request waits no longer, and no more of them wait
+# Of what waits so many images are run together: they are run one by one, and the requests that
+# wait meanwhile should not wait long.
+PREFERRED_BATCH = 2
+# A request waits no longer than 8 s and is answered within 10: in front of it and with it are two
+# batches, which may take a second each. No more than 64 wait.
+QUEUE_SECONDS, QUEUE_SIZE = 8, 64
 WARM_UP_SIZE = (480, 640)
 _TYPES = {
     tf.string: "TYPE_STRING",
@@ -51,8 +55,10 @@ output [
 ]
 
 # What waits is run together. A request that would be one too many, or has waited too long, is
-# refused; it may ask for less time itself.
+# refused; it may ask for less time itself. It is answered after the timeout and two batches at the
+# latest.
 dynamic_batching {{
+  preferred_batch_size: [ {preferred} ]
   default_queue_policy {{
     timeout_action: REJECT
     default_timeout_microseconds: {timeout}
@@ -95,10 +101,9 @@ def export_triton(source: ModelSource, output: str | os.PathLike | None = None) 
     if source.kind in GRAPHS and source.kind != EXPORTED:
         raise ConfigError(f"{source.name}: is exported already; give the model it was made of")
     folder = output_path(source, output, lambda run: run.path / "triton")
-    _check_replaceable(folder)
+    check_folder(folder, _is_export)
     Workdir(folder.parent).create()
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export_") as beside:
-        written = pathlib.Path(beside) / "new"
+    with replacing_folder(folder, _is_export) as written:
         version = written / MODEL / "1"
         version.mkdir(parents=True)
         if source.kind == EXPORTED and source.path:
@@ -108,21 +113,12 @@ def export_triton(source: ModelSource, output: str | os.PathLike | None = None) 
             config = source.load_config()
             export_saved_model(predictor, version / "saved_model", config, check=True)
         _write_rest(written / MODEL)
-        if folder.exists():
-            folder.rename(pathlib.Path(beside) / "old")
-        written.rename(folder)
     return folder
 
 
-def _check_replaceable(folder: pathlib.Path) -> None:
-    if not os.path.lexists(folder):
-        return
-    is_export = (folder / MODEL / "config.pbtxt").is_file()
-    others = [entry for entry in folder.iterdir() if entry.name != MODEL] if is_export else []
-    if folder.is_symlink() or not is_export or others:
-        raise ConfigError(
-            f"{folder}: is there and holds something else than an export; it is not replaced"
-        )
+def _is_export(folder: pathlib.Path) -> bool:
+    is_alone = all(entry.name == MODEL for entry in folder.iterdir())
+    return is_alone and (folder / MODEL / "config.pbtxt").is_file()
 
 
 def _write_rest(folder: pathlib.Path) -> None:
@@ -153,6 +149,7 @@ def config_text(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
     return _CONFIG.format(
         model=MODEL,
         max_batch=MAX_BATCH,
+        preferred=PREFERRED_BATCH,
         inputs=",\n".join(
             _tensor(name, spec, "" if name == IMAGES else " optional: true")
             for name, spec in sorted(inputs.items())

@@ -7,9 +7,7 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.exported_metadata import apply_settings, read_categories
-from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.served_outputs import by_image
+from tf_panoptic_fpn.inference.exported_metadata import ExportedPredictor, read_categories
 from tf_panoptic_fpn.messages import one_line
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 WARNINGS, ERRORS_ONLY = 2, 3
 
 
-class OnnxPredictor(ImagePredictor):
+class OnnxPredictor(ExportedPredictor):
     """Runs an exported ONNX file with onnxruntime.
 
     Args:
@@ -37,16 +35,12 @@ class OnnxPredictor(ImagePredictor):
         categories: CategoryTable | None = None,
         threads: int | None = None,
     ) -> None:
-        self._path = path
         self._session = open_session(path, threads)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        apply_settings(self, metadata, path, categories)
-        self._thing_class = self.categories.thing_class
+        super().__init__(path, self._session.get_modelmeta().custom_metadata_map, categories)
 
-    def run(self, images: np.ndarray) -> list[dict]:
+    def outputs_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
         names = [output.name for output in self._session.get_outputs()]
-        outputs = self._session.run(names, {"images": np.ascontiguousarray(images)})
-        return by_image(dict(zip(names, outputs, strict=True)), self._thing_class, self._path)
+        return dict(zip(names, self._session.run(names, {"images": images}), strict=True))
 
 
 def open_session(

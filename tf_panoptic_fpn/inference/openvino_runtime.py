@@ -7,15 +7,14 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.inference.exported_metadata import KEYS, apply_settings, read_categories
-from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.served_outputs import by_image
+from tf_panoptic_fpn.inference.exported_metadata import KEYS, ExportedPredictor, read_categories
 from tf_panoptic_fpn.messages import one_line
 
 SECTION = "tf_panoptic_fpn"  # of the model's runtime information
+COMPILED = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would compute in bfloat16
 
 
-class OpenvinoPredictor(ImagePredictor):
+class OpenvinoPredictor(ExportedPredictor):
     """Runs an exported OpenVINO model.
 
     Args:
@@ -33,20 +32,16 @@ class OpenvinoPredictor(ImagePredictor):
         categories: CategoryTable | None = None,
         device: str = "CPU",
     ) -> None:
-        self._path = path
         core, model = _read(path)
-        apply_settings(self, _metadata(model), path, categories)
-        self._thing_class = self.categories.thing_class
+        super().__init__(path, _metadata(model), categories)
         try:
-            # Some processors would compute in bfloat16 unless told.
-            self._compiled = core.compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"})
+            self._compiled = core.compile_model(model, device, COMPILED)
         except RuntimeError as error:
             raise ConfigError(f"{path}: cannot be compiled: {one_line(error)}") from None
 
-    def run(self, images: np.ndarray) -> list[dict]:
-        outputs = self._compiled({"images": np.ascontiguousarray(images)})
-        named = {output.any_name: np.array(value) for output, value in outputs.items()}
-        return by_image(named, self._thing_class, self._path)
+    def outputs_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self._compiled({"images": images})
+        return {output.any_name: np.array(value) for output, value in outputs.items()}
 
 
 def openvino_categories(path: str | os.PathLike) -> CategoryTable:

@@ -1,5 +1,6 @@
 """Image in, panoptic segmentation out, as one TensorFlow graph."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.data.pillow_resize import resize_images
+from tf_panoptic_fpn.formats.images import resized_size
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.merge import (
     Thresholds,
@@ -60,6 +62,9 @@ class Predictor(ImagePredictor):
             merge.stuff_area,
             model.config["max_detections"],
         )
+        self._trace()
+
+    def _trace(self) -> None:
         # `predict_images`, traced once for all that calls it: prediction and all endpoints.
         self.traced = tf.function(
             self.predict_images,
@@ -69,6 +74,13 @@ class Predictor(ImagePredictor):
             ],
             autograph=False,
         )
+
+    def with_model(self, model: Any) -> "Predictor":
+        """The same predictor, of another model with the same outputs."""
+        same = copy.copy(self)
+        same.model = model
+        same._trace()
+        return same
 
     def run(self, images: np.ndarray) -> list[dict]:
         outputs = self.traced(images, self.thresholds)
@@ -91,8 +103,14 @@ class Predictor(ImagePredictor):
             Dict of tensors with a leading B: the keys of the merge, SEMANTIC_MAP and INSTANCES.
         """
         original = tf.shape(images)[1:3]
-        size = self.network_size(original)
-        x = self.resize(images, size)
+        if images.shape[1:3].is_fully_defined():  # XLA wants to know
+            height, width = images.shape[1:3]
+            new = resized_size(height, width, self.short_side, self.max_long_side)
+            size = tf.constant(new, tf.int32)
+            x = tf.ensure_shape(self.resize(images, size), [images.shape[0], *new, 3])
+        else:
+            size = self.network_size(original)
+            x = self.resize(images, size)
         sizes = tf.tile(size[None], [tf.shape(images)[0], 1])
         if self.panoptic_only:
             score = (thresholds or self.thresholds).score_threshold

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.ops.canvas import RUN, RunCanvas, Window
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 
 TILE = 3 * RUN  # pixels, the side of a tile
@@ -19,6 +20,42 @@ class Points(NamedTuple):
     lower: tf.Tensor
     upper: tf.Tensor
     share: tf.Tensor  # of the upper one
+
+    def part(self, first: tf.Tensor, count: tf.Tensor) -> "Part":
+        """What `count` pixels from `first` on read."""
+        lower = self.lower[first : first + count]
+        begin = lower[0]
+        extent = self.upper[first + count - 1] + 1 - begin
+        return Part(begin, extent, lower - begin, self.share[first : first + count])
+
+
+class Part(NamedTuple):
+    """Pixels that read `extent` others from `begin` on, from where their `lower` counts."""
+
+    begin: tf.Tensor
+    extent: tf.Tensor
+    lower: tf.Tensor
+    share: tf.Tensor
+
+
+class Axis(NamedTuple):
+    """The way of the logits to the image along an axis, for all its pixels."""
+
+    upsampled: Points
+    resized: Points
+
+    @classmethod
+    def of(
+        cls, extent: tf.Tensor, size: tf.Tensor, original: tf.Tensor, count: tf.Tensor
+    ) -> "Axis":
+        """Of `extent` logits; `size`, `original`: see `semantic_map`; of `count` pixels."""
+        upsampled = extent * UPSAMPLING
+        return cls(_sources(extent, upsampled, upsampled), _sources(size, original, count))
+
+    def part(self, first: tf.Tensor, count: tf.Tensor) -> tuple[Part, Part]:
+        """What pixels of the image read of the upsampled logits, and these of the logits."""
+        resized = self.resized.part(first, count)
+        return self.upsampled.part(resized.begin, resized.extent), resized
 
 
 def semantic_map(
@@ -42,9 +79,16 @@ def semantic_map(
     Returns:
         int32 `[H0, W0]`.
     """
-    canvas = RunCanvas((original[0], original[1]))
     offsets = None if class_shares is None else log_shares(class_shares)
+    if not use_tensorflow_kernels():  # XLA wants static shapes
+        values = resized_logits(logits, size, original)
+        values = values if offsets is None else values - offsets
+        return tf.argmax(values, axis=-1, output_type=tf.int32)
+    canvas = RunCanvas((original[0], original[1]))
     can_win = _can_win(logits if offsets is None else logits - offsets)
+    extents = tf.shape(logits)
+    rows = Axis.of(extents[0], size[0], original[0], original[0])
+    columns = Axis.of(extents[1], size[1], original[1], canvas.runs * RUN)
     tiles_across = -(-original[1] // TILE)
     count = -(-original[0] // TILE) * tiles_across
 
@@ -52,14 +96,9 @@ def semantic_map(
         top, left = index // tiles_across * TILE, index % tiles_across * TILE
         height = tf.minimum(TILE, original[0] - top)
         width = tf.minimum(TILE, canvas.runs * RUN - left)
-        rows = _sources(top, height, size[0], original[0])
-        columns = _sources(left, width, size[1], original[1])
-        labels = canvas.write(
-            labels,
-            Window(top, left, height, width),
-            _best_classes(logits, can_win, rows, columns, offsets),
-        )
-        return index + 1, labels
+        parts = rows.part(top, height), columns.part(left, width)
+        best = _best_classes(logits, can_win, *parts, offsets)
+        return index + 1, canvas.write(labels, Window(top, left, height, width), best)
 
     _, labels = tf.while_loop(
         lambda index, _: index < count,
@@ -89,22 +128,13 @@ def log_shares(class_shares: Sequence[float]) -> np.ndarray:
 def _best_classes(
     logits: tf.Tensor,
     can_win: tf.Tensor,
-    rows: Points,
-    columns: Points,
+    rows: tuple[Part, Part],
+    columns: tuple[Part, Part],
     offsets: np.ndarray | None,
 ) -> tf.Tensor:
-    """int32 `[height, width]`, the best classes at points of the upsampled logits."""
-    (top, rows), (left, columns) = _from_first(rows), _from_first(columns)
-    up_rows, up_columns = (
-        _sources(first, points.upper[-1] + 1, extent, extent * UPSAMPLING)
-        for first, points, extent in (
-            (top, rows, tf.shape(logits)[0]),
-            (left, columns, tf.shape(logits)[1]),
-        )
-    )
-    (top, up_rows), (left, up_columns) = _from_first(up_rows), _from_first(up_columns)
-    begin = [top, left, 0]
-    extent = [up_rows.upper[-1] + 1, up_columns.upper[-1] + 1, -1]
+    """int32 `[height, width]`, the best classes at pixels of the image."""
+    (up_rows, rows), (up_columns, columns) = rows, columns
+    begin, extent = [up_rows.begin, up_columns.begin, 0], [up_rows.extent, up_columns.extent, -1]
     classes = tf.where(tf.reduce_any(tf.slice(can_win, begin, extent), axis=[0, 1]))[:, 0]
     classes = tf.cast(classes, tf.int32)
 
@@ -133,39 +163,27 @@ def _can_win(logits: tf.Tensor) -> tf.Tensor:
     return ~(highest < bound)  # a NaN is not below
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.int32)] * 4, autograph=False)
-def _sources(
-    first: tf.Tensor, count: tf.Tensor, extent: tf.Tensor, new_extent: tf.Tensor
-) -> Points:
-    """The `Points` that `count` pixels from `first` on read when `extent` becomes `new_extent`.
+def _sources(extent: tf.Tensor, new_extent: tf.Tensor, count: tf.Tensor) -> Points:
+    """The `Points` that the first `count` pixels read when `extent` becomes `new_extent`.
 
     With the arithmetic of TensorFlow's kernel of bilinear resizing, half-pixel centres.
     """
     scale = tf.cast(extent, tf.float32) / tf.cast(new_extent, tf.float32)
-    points = (tf.cast(first + tf.range(count), tf.float32) + 0.5) * scale - 0.5
+    points = (tf.cast(tf.range(count), tf.float32) + 0.5) * scale - 0.5
     below = tf.floor(points)
     last = extent - 1
-    return Points(
-        tf.minimum(tf.cast(tf.nn.relu(below), tf.int32), last),
-        tf.minimum(tf.cast(tf.math.ceil(points), tf.int32), last),
-        points - below,
-    )
+    lower = tf.minimum(tf.cast(tf.nn.relu(below), tf.int32), last)
+    upper = tf.minimum(tf.cast(tf.math.ceil(points), tf.int32), last)
+    return Points(lower, upper, tf.where(lower == upper, 0.0, points - below))
 
 
-def _from_first(points: Points) -> tuple[tf.Tensor, Points]:
-    """The first pixel that is read, and the points counted from there."""
-    first = points.lower[0]
-    return first, Points(points.lower - first, points.upper - first, points.share)
-
-
-def _between(values: tf.Tensor, points: Points, axis: int) -> tf.Tensor:
+def _between(values: tf.Tensor, part: Part, axis: int) -> tf.Tensor:
     """Bilinear values along axis 0 or 1 of `[h, w, C]`."""
     if axis == 1:
         following = tf.concat([values[:, 1:], values[:, -1:]], axis=1)
     else:
         following = tf.concat([values[1:], values[-1:]], axis=0)
     # The differences before they are spread over many points: those of neighbours, or none.
-    share = tf.where(points.lower == points.upper, 0.0, points.share)
-    share = tf.cast(share[:, None] if axis == 1 else share[:, None, None], values.dtype)
-    steps = tf.gather(following - values, points.lower, axis=axis)
-    return tf.gather(values, points.lower, axis=axis) + steps * share
+    share = tf.cast(part.share[:, None] if axis == 1 else part.share[:, None, None], values.dtype)
+    steps = tf.gather(following - values, part.lower, axis=axis)
+    return tf.gather(values, part.lower, axis=axis) + steps * share

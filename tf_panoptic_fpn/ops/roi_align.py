@@ -112,17 +112,21 @@ def portable_roi_align(
 
     def pool(chunks: Tensor, *maps: Tensor) -> Tensor:
         features = dict(zip(STRIDES, maps, strict=True))
-        return ops.map(lambda rois: _pool_rois(features, rois, output_size, sampling_ratio), chunks)
+
+        def pool_chunk(rois: Tensor) -> Tensor:  # stacked, it has 4 axes: LiteRT slices 5 at most
+            pooled = _pool_rois(features, rois, output_size, sampling_ratio)
+            return ops.reshape(pooled, [batch, chunk, output_size**2 * pooled.shape[-1]])
+
+        return ops.map(pool_chunk, chunks)
 
     if keras.backend.backend() == "tensorflow" and not use_tensorflow_kernels():
         # Compiled by XLA, it keeps nothing for its gradient, which needs the weights alone: what a
         # loop keeps cannot leave a program, nor could the backward pass be another one.
         pool = keras.remat(pool)
     pooled = pool(chunks, *(features[name] for name in STRIDES))
-    channels = pooled.shape[-1]
     pooled = ops.reshape(
-        ops.transpose(pooled, [1, 0, 2, 3, 4, 5]),
-        [batch, num_chunks * chunk, output_size, output_size, channels],
+        ops.transpose(pooled, [1, 0, 2, 3]),
+        [batch, num_chunks * chunk, output_size, output_size, features["P2"].shape[-1]],
     )
     return pooled[:, :num_rois]
 
