@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.backbones.resnet import make_backbone
+from tf_panoptic_fpn.backbones.backbone import Backbone
+from tf_panoptic_fpn.backbones.make_backbone import make_backbone
 from tf_panoptic_fpn.models.box_head import BoxHead, Detections
 from tf_panoptic_fpn.models.cascade import CascadeBoxHead
 from tf_panoptic_fpn.models.fpn import FPN, branch_features
@@ -38,15 +39,10 @@ def make_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
         ValueError: if an argument that names a choice has another value, or two contradict.
     """
     check_choices(config)
-    backbone = config["backbone"]
-    if isinstance(backbone, str):
-        names = ("norm", "freeze_at", "stride_in_1x1", "norm_groups", "deformable_stages")
-        names += ("deformable_groups", "deformable_modulated")
-        backbone = make_backbone(backbone, dtype=dtype, **{name: config[name] for name in names})
+    backbone = make_backbone(config["backbone"], config, dtype)
+    pixels = [pixels_of(backbone, config, name) for name in ("pixel_mean", "pixel_std")]
     layers: Layers = {
-        "normalize": Normalize(
-            config["pixel_mean"], config["pixel_std"], dtype=dtype, name="normalize"
-        ),
+        "normalize": Normalize(*pixels, dtype=dtype, name="normalize"),
         "backbone": backbone,
         "fpn": FPN(
             config["fpn_channels"],
@@ -64,6 +60,14 @@ def make_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
     if "instance" in config["tasks"]:
         layers.update(_make_instance_layers(config, dtype))
     return layers
+
+
+def pixels_of(
+    backbone: keras.layers.Layer, config: Mapping[str, Any], name: str
+) -> Sequence[float]:
+    """`pixel_mean` or `pixel_std` of a model: as given, or the backbone's own."""
+    given = config[name]
+    return getattr(backbone, name, getattr(Backbone, name)) if given is None else given
 
 
 def connect(layers: Layers, config: Mapping[str, Any], dtype: Any) -> tuple[Tensors, Tensors]:
