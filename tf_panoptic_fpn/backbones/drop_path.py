@@ -23,7 +23,7 @@ class DropPath(keras.layers.Layer):
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = rate
-        self.seed_generator = keras.random.SeedGenerator()
+        self.seed_generator = keras.random.SeedGenerator() if rate else None
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or not self.rate:

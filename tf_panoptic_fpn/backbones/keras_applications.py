@@ -68,8 +68,7 @@ class KerasApplication(NetworkBackbone):
         mean, std = preprocessing_of(architecture)
         with building(kwargs.get("name", "backbone"), kwargs.get("dtype")):
             network = _make_network(architecture, weights)
-            if drop_path:
-                network = _with_drop_path(network, architecture, drop_path)
+            network = _with_drop_path(network, architecture, drop_path)
         super().__init__(
             network,
             norm=norm,
@@ -152,13 +151,15 @@ def _unavailable(architecture: str, weights: str | None, error: Exception) -> st
 
 
 def _with_drop_path(network: keras.Model, architecture: str, rate: float) -> keras.Model:
-    """The same network, its weights new, with a `DropPath` in each residual branch."""
+    """The network with a `DropPath` at the end of each residual branch, in place of its own."""
     places = [layer.name for layer in network.layers if _is_place(layer)]
-    if not places:
+    if rate and not places:
         raise ConfigError(
             f"`drop_path` must be 0 with {architecture}, which has no place for it. Received: "
             f"{rate}"
         )
+    if not rate and not architecture.startswith("EfficientNet"):
+        return network
     rates = dict(zip(places, drop_path_rates(rate, len(places)), strict=True))
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -92,6 +92,9 @@ class ModelConfig(Section):
     mask_head_channels: Count = setting(256, "width of the mask head")
     mask_head_convolutions: Count = setting(4, "3x3 convolutions of the mask head")
     mask_head_norm: HeadNorm = setting("none", "normalisation of the mask head")
+    separable_heads: bool = setting(
+        False, "3x3 of pyramid, RPN, semantic branch and mask head as depthwise ones and 1x1"
+    )
     anchor_sizes: Sizes = setting((32.0, 64.0, 128.0, 256.0, 512.0), "pixels, for P2 to P6")
     anchor_ratios: tuple[Positive, ...] = setting((0.5, 1.0, 2.0), "height / width", min_length=1)
     rpn_top_k_train: tuple[Count, Count] = setting((2000, 1000), "proposals before and after NMS")
@@ -163,6 +166,12 @@ class ModelConfig(Section):
     def groups_of_the_pyramid(self) -> Broken:
         if self.fpn_groups != 1 and not self.fpn_groups == len(self.tasks) == 2:
             return "fpn_groups", "1, or 2 with both tasks"
+        return None
+
+    @rule
+    def groups_of_separable_heads(self) -> Broken:
+        if self.separable_heads and self.fpn_groups > 1:
+            return "fpn_groups", "1 with separable_heads"
         return None
 
     @rule

@@ -49,6 +49,7 @@ def make_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
             config["fpn_groups"],
             config["fpn_norm"],
             config["norm_groups"],
+            config["separable_heads"],
             dtype=dtype,
             name="fpn",
         ),
@@ -125,6 +126,8 @@ def stage_delta_weights(config: Mapping[str, Any]) -> tuple[tuple[float, ...], .
 def check_choices(config: Mapping[str, Any]) -> None:
     """Raises `ValueError` for arguments that the layers do not check."""
     tasks, fpn_groups = config["tasks"], config["fpn_groups"]
+    if config["separable_heads"] and fpn_groups > 1:
+        raise ValueError("`separable_heads` takes `fpn_groups` of 1. Received: 2")
     if not tasks or sorted(tasks) != sorted(set(tasks) & set(TASKS)):
         raise ValueError(f"`tasks` must be one or both of {TASKS}. Received: {tasks}")
     if fpn_groups not in (1, 2) or fpn_groups > len(tasks):
@@ -157,6 +160,7 @@ def _make_semantic_head(config: Mapping[str, Any], dtype: Any) -> SemanticHead:
         config["semantic_design"],
         config["semantic_fuse"],
         config["norm_groups"],
+        config["separable_heads"],
         dtype=dtype,
         name="semantic_head",
     )
@@ -164,9 +168,9 @@ def _make_semantic_head(config: Mapping[str, Any], dtype: Any) -> SemanticHead:
 
 def _make_instance_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
     num_classes, sampling = config["num_thing_classes"], config["roi_sampling_ratio"]
-    delta_weights = stage_delta_weights(config)
+    delta_weights, separable = stage_delta_weights(config), config["separable_heads"]
     return {
-        "rpn_head": RPNHead(len(config["anchor_ratios"]), dtype=dtype, name="rpn_head"),
+        "rpn_head": RPNHead(len(config["anchor_ratios"]), separable, dtype=dtype, name="rpn_head"),
         "proposals": Proposals(
             config["anchor_sizes"],
             config["anchor_ratios"],
@@ -192,6 +196,7 @@ def _make_instance_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
             config["mask_head_convolutions"],
             config["mask_head_norm"],
             config["norm_groups"],
+            separable,
             dtype=dtype,
             name="mask_head",
         ),

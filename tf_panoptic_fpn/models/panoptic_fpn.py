@@ -90,6 +90,8 @@ class PanopticFPN(FitModel):
         mask_head_channels: int, width of the mask head.
         mask_head_convolutions: int, its 3x3 convolutions.
         mask_head_norm: "none" or "group_norm", of these.
+        separable_heads: bool, whether the 3x3 of pyramid, RPN, semantic branch and mask head are
+            depthwise ones and 1x1.
         anchor_sizes: 5 sizes in pixels, for P2..P6.
         anchor_ratios: heights / widths of the anchors.
         rpn_top_k_train: proposals (before NMS a level, after NMS an image) in training.
@@ -143,6 +145,7 @@ class PanopticFPN(FitModel):
         mask_head_channels: int = 256,
         mask_head_convolutions: int = 4,
         mask_head_norm: str = "none",
+        separable_heads: bool = False,
         anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rpn_top_k_train: Sequence[int] = (2000, 1000),

@@ -151,13 +151,21 @@ def _conv(layer: Any, name: str) -> Plan:
 
 
 def _layer(layer: Any, name: str, convert: Convert) -> Plan:
-    yield layer.kernel, [f"{name}.weight"], convert
+    yield from _kernels(layer, name, convert)
     swaps = name.endswith(("anchor_deltas", "bbox_pred"))
     yield layer.bias, [f"{name}.bias"], _swap_xy if swaps else np.asarray
 
 
+def _kernels(layer: Any, name: str, convert: Convert) -> Plan:
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        yield layer.depthwise_kernel, [f"{name}.depthwise.weight"], np.asarray
+        yield layer.pointwise_kernel, [f"{name}.pointwise.weight"], _kernel
+    else:
+        yield layer.kernel, [f"{name}.weight"], convert
+
+
 def _conv_norm(layer: Any, name: str, convert: Convert | None = None) -> Plan:
-    yield layer.conv.kernel, [f"{name}.weight"], convert or _kernel
+    yield from _kernels(layer.conv, name, convert or _kernel)
     norm = layer.norm
     keys = [f"{name}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")]
     if isinstance(norm, ChannelAffine):
