@@ -9,7 +9,13 @@ import pathlib
 from tf_panoptic_fpn.config import Config
 
 DOCS = pathlib.Path(__file__).parent
-TYPES = {"integer": "int", "number": "float", "boolean": "`true`, `false`", "string": "text"}
+TYPES = {
+    "integer": "int",
+    "number": "float",
+    "boolean": "`true`, `false`",
+    "string": "text",
+    "null": "`null`",
+}
 PATHS = ("images",)  # has another meaning in each format
 SPLITS = """\
 `format`, `coco_panoptic` by default, says which paths there are. Paths are taken from `data.root`.
@@ -125,6 +131,8 @@ def _value(field):
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "anyOf" in field:
         return ", or ".join(_value(choice) for choice in field["anyOf"])
+    if "pattern" in field:
+        return f"text that matches `{field['pattern'].replace('|', chr(92) + '|')}`"
     if "prefixItems" in field:
         items = [_value(item) for item in field["prefixItems"]]
         return f"{len(items)} of {items[0]}"
@@ -133,9 +141,13 @@ def _value(field):
     if field["type"] == "array":
         return f"list of {_value(field['items'])}{', not empty' if 'minItems' in field else ''}"
     low, above = field.get("minimum"), field.get("exclusiveMinimum")
-    bounds = f" in [{low}, {field['maximum']}]" if "maximum" in field else ""
-    bounds = bounds or ("" if low is None else f", {low} or above")
-    bounds += "" if above is None else f" above {above}"
+    start = f"[{low}" if above is None else f"({above}"
+    end = f"{field['maximum']}]" if "maximum" in field else f"{field.get('exclusiveMaximum')})"
+    if not end.startswith("None"):
+        bounds = f" in {start}, {end}"
+    else:
+        bounds = "" if low is None else f", {low} or above"
+        bounds += "" if above is None else f" above {above}"
     multiple = f", a multiple of {field['multipleOf']}" if "multipleOf" in field else ""
     return f"{TYPES[field['type']]}{bounds}{multiple}"
 

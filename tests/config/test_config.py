@@ -9,7 +9,8 @@ import pytest
 
 from tf_panoptic_fpn import PanopticFPN, config
 from tf_panoptic_fpn.backbones import conv_norm
-from tf_panoptic_fpn.backbones.resnet import make_backbone
+from tf_panoptic_fpn.backbones.resnet import ResNet, make_backbone
+from tf_panoptic_fpn.config.model import RESNET_PIXELS, RESNETS
 from tf_panoptic_fpn.config.train import WeightSource
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models import assembly, box_head, semantic_head
@@ -59,6 +60,16 @@ def test_saved_config_loads_equal(tmp_path):
         ("data: {train: {short_sides: 800}}", [], "must be a list"),
         ("model: {rpn_top_k_test: [1, 2, 3]}", [], "must have 2 values"),
         ("model: {backbone: vgg16}", [], "`model.backbone` must be one of"),
+        ("model: {backbone: keras_hub/}", [], "`model.backbone` must be one of"),
+        ("model: {backbone: resnet51}", [], "did you mean resnet"),
+        ("model: {drop_path: 0.1}", [], "`model.drop_path` must be 0 with resnet50. Received: 0.1"),
+        (
+            "model: {backbone: keras_hub/a, norm: group_norm}",
+            [],
+            "`model.norm` must be frozen_affine or sync_batch_norm",
+        ),
+        ("model: {backbone: keras_hub/a, deformable_stages: [3]}", [], "has no bottlenecks"),
+        ("", ["optimizer.layer_decay=0"], "`optimizer.layer_decay` must be in (0, 1]"),
         ("", ["model.norm=batch"], "`model.norm` must be one of"),
         ("", ["optimizer.momentum_style=x"], "`optimizer.momentum_style` must be one of"),
         ("model: {tasks: []}", [], "`model.tasks` must not be empty. Received: []"),
@@ -147,8 +158,9 @@ def test_the_choices_are_those_of_the_code():
     for name in ("fpn_norm", "box_head_norm", "mask_head_norm"):
         assert choices(name) == assembly.HEAD_NORMS
     assert set(typing.get_args(WeightSource)) == {"infer", *SOURCES}
-    for name in choices("backbone"):
+    for name in RESNETS:
         make_backbone(name, "frozen_affine", 2, True)
+    assert {"pixel_mean": ResNet.pixel_mean, "pixel_std": ResNet.pixel_std} == RESNET_PIXELS
 
 
 def test_neither_tensorflow_nor_keras_is_imported():

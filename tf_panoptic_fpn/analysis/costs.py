@@ -51,7 +51,7 @@ def count_costs(model: keras.Model, image_size: Sequence[int]) -> dict[str, Cost
 
     Returns:
         Dict stage -> `Costs`, in the order in which an image passes; `"total"` comes last. A stage
-        is a layer of the model ("fpn", "box_head"), of the backbone a stage of it ("res4").
+        is a layer of the model ("fpn", "box_head"), of a ResNet a stage of it ("res4").
 
     Raises:
         ConfigError: if a side is not positive, or the model does not take the size.
@@ -164,4 +164,6 @@ def _stage(path: str) -> str:
     """Stage of a weight's or an operation's path: "backbone_1/res4_3_1/conv1_1/..." -> "res4"."""
     first, _, rest = path.partition("/")
     first = re.sub(r"(_\d+)+$", "", first)
-    return _stage(rest) if first == "backbone" else first
+    if first == "backbone" and re.match(r"(stem|res\d)(_\d+)*(/|$)", rest):
+        return _stage(rest)
+    return first

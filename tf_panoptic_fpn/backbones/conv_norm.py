@@ -133,6 +133,7 @@ class ConvNorm(keras.layers.Layer):
         relu: bool.
         norm_groups: int, groups of a group norm.
         initializer: arguments of the kernel's `VarianceScaling`.
+        separable: bool, a depthwise convolution and a 1x1 in place of one; of stride 1.
     """
 
     def __init__(
@@ -145,9 +146,11 @@ class ConvNorm(keras.layers.Layer):
         relu: bool = True,
         norm_groups: int = 32,
         initializer: Mapping[str, Any] = MSRA,
+        separable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.separable = separable
         self.filters = filters
         self.kernel_size = kernel_size
         self.norm_name = norm
@@ -162,6 +165,15 @@ class ConvNorm(keras.layers.Layer):
         self.norm = make_norm(norm, "norm", self.dtype_policy, norm_groups)
 
     def _make_conv(self) -> keras.layers.Layer:
+        if self.separable:
+            return separable_conv(
+                self.filters,
+                self.kernel_size,
+                self.initializer,
+                self.dtype_policy,
+                "conv",
+                use_bias=False,
+            )
         strided = self.strides > 1
         self.pads = self.kernel_size // 2 if strided else 0
         return Conv2D(
@@ -179,6 +191,11 @@ class ConvNorm(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.filters))
+
+    @property
+    def last_kernel(self) -> keras.Variable:
+        """The kernel whose output channels the norm scales."""
+        return self.conv.pointwise_kernel if self.separable else self.conv.kernel
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
@@ -213,6 +230,7 @@ class ConvNorm(keras.layers.Layer):
             relu=self.relu,
             norm_groups=self.norm_groups,
             initializer=self.initializer,
+            separable=self.separable,
         )
         return config
 
@@ -241,12 +259,41 @@ def shift_of(norm: keras.layers.Layer) -> keras.Variable:
     return norm.shift if isinstance(norm, ChannelAffine) else norm.beta
 
 
+def separable_conv(
+    filters: int,
+    kernel_size: int,
+    initializer: Mapping[str, Any],
+    dtype: Any,
+    name: str,
+    **options: Any,
+) -> keras.layers.SeparableConv2D:
+    """Returns a depthwise convolution and a 1x1, each with the initializer, padded to the size.
+
+    Reference: MobileNets, arXiv:1704.04861, section 3.1.
+    """
+    return keras.layers.SeparableConv2D(
+        filters,
+        kernel_size,
+        padding="same",
+        data_format="channels_last",
+        # A channel's cells are its fan-in, which Keras does not see in the kernel's shape.
+        depthwise_initializer=keras.initializers.RandomNormal(stddev=1 / kernel_size),
+        pointwise_initializer=keras.initializers.VarianceScaling(**initializer),
+        dtype=dtype,
+        name=name,
+        **options,
+    )
+
+
 def conv_relu(
-    filters: int, norm: str, norm_groups: int, dtype: Any, name: str
-) -> Conv2D | ConvNorm:
+    filters: int, norm: str, norm_groups: int, dtype: Any, name: str, separable: bool = False
+) -> keras.layers.Layer:
     """Returns a 3x3 convolution of a head, with ReLU: with bias, or a norm that is not "none"."""
     if norm != "none":
-        return ConvNorm(filters, 3, norm, norm_groups=norm_groups, dtype=dtype, name=name)
+        options = {"norm_groups": norm_groups, "separable": separable, "dtype": dtype}
+        return ConvNorm(filters, 3, norm, **options, name=name)
+    if separable:
+        return separable_conv(filters, 3, MSRA, dtype, name, activation="relu")
     return Conv2D(
         filters,
         3,

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.backbones.backbone import LEVELS, Backbone, freeze
 from tf_panoptic_fpn.backbones.conv_norm import ConvNorm
 from tf_panoptic_fpn.backbones.deformable_conv import DeformableConvNorm
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
@@ -144,7 +145,7 @@ class BottleneckBlock(ResidualBlock):
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
-class ResNet(keras.layers.Layer):
+class ResNet(Backbone):
     """ResNet without its classifier: normalised image -> features of stride 4, 8, 16 and 32.
 
     Args:
@@ -228,10 +229,10 @@ class ResNet(keras.layers.Layer):
             stages.append(stage)
         self.res2, self.res3, self.res4, self.res5 = stages
         self.channels = [stage[-1].config["channels"] for stage in stages]
-        parts: list[Any] = [self.stem, *stages]
-        for frozen in parts[:freeze_at]:
-            for block in frozen if isinstance(frozen, list) else [frozen]:
-                block.trainable = False
+        freeze(self, freeze_at)
+
+    def depths(self) -> list[list[keras.layers.Layer]]:
+        return [[self.stem], self.res2, self.res3, self.res4, self.res5]
 
     def _make_stage(
         self, i: int, num_blocks: int, channels_in: int
@@ -280,20 +281,11 @@ class ResNet(keras.layers.Layer):
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = ops.max_pool(x, 3, strides=2, padding="valid", data_format="channels_last")
         features = {}
-        for level, stage in enumerate((self.res2, self.res3, self.res4, self.res5), start=2):
+        for level, stage in zip(LEVELS, self.depths()[1:], strict=True):
             for block in stage:
                 x = block(x)
-            features[f"C{level}"] = x
+            features[level] = x
         return features
-
-    def compute_output_shape(self, input_shape: Shape) -> dict[str, Shape]:
-        batch, height, width, _ = input_shape
-        shapes = {}
-        for level, channels in enumerate(self.channels, start=2):
-            stride = 2**level
-            sizes = [None if size is None else size // stride for size in (height, width)]
-            shapes[f"C{level}"] = (batch, *sizes, channels)
-        return shapes
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}

@@ -1,6 +1,9 @@
 """The section `model`: the network."""
 
-from typing import Literal
+import difflib
+from typing import Any, Literal, get_args
+
+import pydantic
 
 from tf_panoptic_fpn.section import (
     Broken,
@@ -16,6 +19,8 @@ from tf_panoptic_fpn.section import (
 
 ResNet = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 ResNeXt = Literal["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnext152_32x8d"]
+RESNETS = (*get_args(ResNet), *get_args(ResNeXt))
+FAMILIES = ("keras_applications/", "keras_hub/")
 Norm = Literal["frozen_affine", "group_norm", "sync_batch_norm"]
 HeadNorm = Literal["none", "group_norm"]
 Stage = Literal[2, 3, 4, 5]
@@ -24,6 +29,7 @@ DeltaWeights = tuple[Positive, Positive, Positive, Positive]
 Sizes = tuple[Positive, Positive, Positive, Positive, Positive]
 RGB = tuple[Float, Float, Float]
 Deviations = tuple[Positive, Positive, Positive]
+RESNET_PIXELS = {"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (1.0, 1.0, 1.0)}
 
 
 class ModelConfig(Section):
@@ -34,8 +40,16 @@ class ModelConfig(Section):
     tasks: tuple[Task, ...] = setting(
         ("instance", "semantic"), "one alone makes Mask R-CNN or Semantic FPN", min_length=1
     )
-    backbone: Literal[ResNet, ResNeXt] = setting(
-        "resnet50", "the residual network below the pyramid"
+    backbone: str = setting(
+        "resnet50",
+        "the network below the pyramid: a ResNet, keras_applications/NAME, or keras_hub/ and the "
+        "name or the folder of a preset",
+        json_schema_extra={
+            "anyOf": [
+                {"enum": list(RESNETS)},
+                {"type": "string", "pattern": f"^({'|'.join(FAMILIES)})."},
+            ]
+        },
     )
     norm: Norm = setting("frozen_affine", "normalisation of the backbone")
     freeze_at: int = setting(2, "stages that are not trained, 2 being stem and res2", ge=0, le=5)
@@ -48,6 +62,9 @@ class ModelConfig(Section):
     )
     deformable_groups: Count = setting(1, "groups of channels with offsets of their own")
     deformable_modulated: bool = setting(False, "a mask weighs each tap too (version 2)")
+    drop_path: float = setting(
+        0.0, "rate of stochastic depth at the last block, of backbones that have it", ge=0, lt=1
+    )
     fpn_channels: Count = setting(256, "channels of the pyramid")
     fpn_groups: int = setting(1, "2 gives each task half of the pyramid's channels", ge=1)
     fpn_norm: HeadNorm = setting("none", "normalisation of the pyramid")
@@ -75,6 +92,9 @@ class ModelConfig(Section):
     mask_head_channels: Count = setting(256, "width of the mask head")
     mask_head_convolutions: Count = setting(4, "3x3 convolutions of the mask head")
     mask_head_norm: HeadNorm = setting("none", "normalisation of the mask head")
+    separable_heads: bool = setting(
+        False, "3x3 of pyramid, RPN, semantic branch and mask head as depthwise ones and 1x1"
+    )
     anchor_sizes: Sizes = setting((32.0, 64.0, 128.0, 256.0, 512.0), "pixels, for P2 to P6")
     anchor_ratios: tuple[Positive, ...] = setting((0.5, 1.0, 2.0), "height / width", min_length=1)
     rpn_top_k_train: tuple[Count, Count] = setting((2000, 1000), "proposals before and after NMS")
@@ -86,10 +106,42 @@ class ModelConfig(Section):
     score_threshold: Share = setting(0.05, "only scores above it are detections")
     nms_iou: Share = setting(0.5, "IoU above which a better detection suppresses its like")
     max_detections: Count = setting(100, "detections of an image")
-    pixel_mean: RGB = setting((123.675, 116.28, 103.53), "subtracted from RGB 0 to 255")
-    pixel_std: Deviations = setting((1.0, 1.0, 1.0), "RGB is divided by it")
+    pixel_mean: RGB | None = setting(
+        None, "subtracted from RGB 0 to 255; without, what the backbone was trained with"
+    )
+    pixel_std: Deviations | None = setting(None, "RGB is divided by it; without, as for the mean")
     lambda_instance: NotNegative = setting(1.0, "weight of the box and mask heads' losses")
     lambda_semantic: NotNegative = setting(0.5, "weight of the semantic loss")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _pixels_of_a_resnet(cls, tree: Any) -> Any:
+        """Writes out what a ResNet was trained with, where the section says anything."""
+        if not isinstance(tree, dict) or not tree:
+            return tree
+        is_resnet = tree.get("backbone", "resnet50") in RESNETS
+        return {**RESNET_PIXELS, **tree} if is_resnet else tree
+
+    @rule
+    def known_backbone(self) -> Broken:
+        name = self.backbone
+        if name in RESNETS or any(name.startswith(f) and name != f for f in FAMILIES):
+            return None
+        close = difflib.get_close_matches(name, RESNETS, n=2)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        return "backbone", f"one of {(*RESNETS, *(f'{f}NAME' for f in FAMILIES))}{hint}"
+
+    @rule
+    def norm_of_the_backbone(self) -> Broken:
+        if self.backbone not in RESNETS and self.norm == "group_norm":
+            return "norm", "frozen_affine or sync_batch_norm with a backbone of Keras"
+        return None
+
+    @rule
+    def drop_path_of_the_backbone(self) -> Broken:
+        if self.backbone in RESNETS and self.drop_path:
+            return "drop_path", f"0 with {self.backbone}"
+        return None
 
     @rule
     def tasks_once(self) -> Broken:
@@ -117,6 +169,12 @@ class ModelConfig(Section):
         return None
 
     @rule
+    def groups_of_separable_heads(self) -> Broken:
+        if self.separable_heads and self.fpn_groups > 1:
+            return "fpn_groups", "1 with separable_heads"
+        return None
+
+    @rule
     def channels_of_the_groups(self) -> Broken:
         if self.fpn_groups == 2 and self.fpn_channels % 2:
             return "fpn_channels", "a multiple of fpn_groups"
@@ -135,7 +193,8 @@ class ModelConfig(Section):
 
     @rule
     def deformable_bottlenecks(self) -> Broken:
-        if self.deformable_stages and self.backbone in ("resnet18", "resnet34"):
+        plain = self.backbone in ("resnet18", "resnet34") or self.backbone not in RESNETS
+        if self.deformable_stages and plain:
             return "deformable_stages", f"empty: {self.backbone} has no bottlenecks"
         return None
 

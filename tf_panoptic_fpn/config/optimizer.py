@@ -26,6 +26,9 @@ class OptimizerConfig(Section):
     weight_decay: NotNegative = setting(1e-4, "not on the scales and shifts of norms")
     clip_norm: NotNegative = setting(0.0, "largest norm of all gradients together; 0 is off")
     backbone_lr_factor: Positive = setting(1.0, "times the rate, for the backbone alone")
+    layer_decay: float = setting(
+        1.0, "times the rate for each block of the backbone from the last to the first", gt=0, le=1
+    )
     warmup_steps: int = setting(1000, "steps until the full rate", ge=0)
     warmup_factor: Share = setting(0.001, "the first rate, as a share of the full one")
     schedule: Literal["steps", "cosine", "polynomial"] = setting("steps", "how the rate decays")

@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 
 from tf_panoptic_fpn.atomic_write import replacing
+from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
 from tf_panoptic_fpn.export.onnx_model import build_graph
+from tf_panoptic_fpn.export.onnx_network import check_network
 from tf_panoptic_fpn.export.output_path import output_file
 from tf_panoptic_fpn.export.same_results import check_same_results
 from tf_panoptic_fpn.export.saved_model import weights_hash
@@ -48,6 +50,8 @@ HELD = frozenset(
         "semantic_things",
         "box_head_units",
         "mask_head_channels",
+        "separable_heads",
+        "drop_path",
         "anchor_sizes",
         "anchor_ratios",
         "rpn_top_k_train",
@@ -140,13 +144,16 @@ def write_onnx(
 def check_held(model: PanopticFPN) -> None:
     """Raises ConfigError, by name, for what a model has and the ONNX graph knows nothing of."""
     backbone = model.backbone
-    if type(backbone) is not ResNet:
-        raise ConfigError(
-            f"`model.backbone` must be a ResNet or a ResNeXt for ONNX. Received: "
-            f"{type(backbone).__name__}"
-        )
     _check_known(PanopticFPN, model.config, HELD)
-    _check_known(ResNet, backbone.config, HELD_BY_RESNET)
+    if type(backbone) is ResNet:
+        _check_known(ResNet, backbone.config, HELD_BY_RESNET)
+    elif isinstance(backbone, NetworkBackbone):
+        check_network(backbone.network)
+    else:
+        raise ConfigError(
+            "`model.backbone` must be a ResNet, a ResNeXt or a functional network of Keras for "
+            f"ONNX. Received: {type(backbone).__name__}"
+        )
 
 
 def _check_known(

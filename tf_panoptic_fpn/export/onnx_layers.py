@@ -54,15 +54,26 @@ def conv(
     )
 
 
-def keras_conv(g: Graph, x: Value, layer: keras.layers.Conv2D) -> Value:
+def keras_conv(g: Graph, x: Value, layer: keras.layers.Layer) -> Value:
     """A Keras convolution with bias and its activation, none or ReLU; strides of 1."""
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        x = conv(g, depthwise(g, x, layer), array(layer.pointwise_kernel), array(layer.bias))
+        return g.op("Relu", x) if layer.activation is keras.activations.relu else x
     x = conv(g, x, array(layer.kernel), array(layer.bias), groups=layer.groups)
     return g.op("Relu", x) if layer.activation is keras.activations.relu else x
 
 
+def depthwise(g: Graph, x: Value, layer: keras.layers.SeparableConv2D) -> Value:
+    """The first part of a separable convolution."""
+    kernel = array(layer.depthwise_kernel).transpose(0, 1, 3, 2)
+    return conv(g, x, kernel, None, groups=kernel.shape[3])
+
+
 def conv_norm(g: Graph, x: Value, layer: ConvNorm) -> Value:
     """A `ConvNorm`; what its norm does at test to each channel is folded into the convolution."""
-    kernel, norm = array(layer.conv.kernel), layer.norm
+    if layer.separable:
+        x = depthwise(g, x, layer.conv)
+    kernel, norm = array(layer.last_kernel), layer.norm
     folded = folded_norm(norm)
     if folded is not None:
         scale, shift = folded

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.export import onnx_instances, onnx_layers
+from tf_panoptic_fpn.backbones.resnet import ResNet
+from tf_panoptic_fpn.export import onnx_instances, onnx_layers, onnx_network
 from tf_panoptic_fpn.export.onnx_graph import Graph, Value
 from tf_panoptic_fpn.export.onnx_merge import Merge, network_size, resize_image, semantic_map
 from tf_panoptic_fpn.inference.predictor import Predictor
@@ -27,7 +28,8 @@ def build_graph(predictor: Predictor) -> Graph:
     original = g.op("Shape", images, start=1, end=3)
     size = network_size(g, original, predictor.short_side, predictor.max_long_side)
     x = onnx_layers.normalize(g, resize_image(g, images, size), model.normalize)
-    features = onnx_layers.pyramid(g, onnx_layers.resnet(g, x, model.backbone), model.fpn)
+    write = onnx_layers.resnet if isinstance(model.backbone, ResNet) else onnx_network.network
+    features = onnx_layers.pyramid(g, write(g, x, model.backbone), model.fpn)
     features, semantic_features = onnx_layers.branches(g, features, config["fpn_groups"])
     batch = g.size(images, 0)
     detections = config["max_detections"]

@@ -59,7 +59,7 @@ def _folded_values(layers: list[ConvNorm]) -> tuple[dict[str, np.ndarray], set[s
     dropped: set[str] = set()
     for layer in layers:
         scale, shift = folded_norm(layer.norm)
-        kernel = layer.conv.kernel
+        kernel = layer.last_kernel
         values[kernel.path] = kernel.numpy() * scale
         dropped |= {weight.path for weight in layer.norm.weights}
         values[shift_of(layer.norm).path] = shift

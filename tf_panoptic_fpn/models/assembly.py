@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn import schema
-from tf_panoptic_fpn.backbones.resnet import make_backbone
+from tf_panoptic_fpn.backbones.backbone import Backbone
+from tf_panoptic_fpn.backbones.make_backbone import make_backbone
 from tf_panoptic_fpn.models.box_head import BoxHead, Detections
 from tf_panoptic_fpn.models.cascade import CascadeBoxHead
 from tf_panoptic_fpn.models.fpn import FPN, branch_features
@@ -38,21 +39,17 @@ def make_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
         ValueError: if an argument that names a choice has another value, or two contradict.
     """
     check_choices(config)
-    backbone = config["backbone"]
-    if isinstance(backbone, str):
-        names = ("norm", "freeze_at", "stride_in_1x1", "norm_groups", "deformable_stages")
-        names += ("deformable_groups", "deformable_modulated")
-        backbone = make_backbone(backbone, dtype=dtype, **{name: config[name] for name in names})
+    backbone = make_backbone(config["backbone"], config, dtype)
+    pixels = [pixels_of(backbone, config, name) for name in ("pixel_mean", "pixel_std")]
     layers: Layers = {
-        "normalize": Normalize(
-            config["pixel_mean"], config["pixel_std"], dtype=dtype, name="normalize"
-        ),
+        "normalize": Normalize(*pixels, dtype=dtype, name="normalize"),
         "backbone": backbone,
         "fpn": FPN(
             config["fpn_channels"],
             config["fpn_groups"],
             config["fpn_norm"],
             config["norm_groups"],
+            config["separable_heads"],
             dtype=dtype,
             name="fpn",
         ),
@@ -64,6 +61,14 @@ def make_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
     if "instance" in config["tasks"]:
         layers.update(_make_instance_layers(config, dtype))
     return layers
+
+
+def pixels_of(
+    backbone: keras.layers.Layer, config: Mapping[str, Any], name: str
+) -> Sequence[float]:
+    """`pixel_mean` or `pixel_std` of a model: as given, or the backbone's own."""
+    given = config[name]
+    return getattr(backbone, name, getattr(Backbone, name)) if given is None else given
 
 
 def connect(layers: Layers, config: Mapping[str, Any], dtype: Any) -> tuple[Tensors, Tensors]:
@@ -121,6 +126,8 @@ def stage_delta_weights(config: Mapping[str, Any]) -> tuple[tuple[float, ...], .
 def check_choices(config: Mapping[str, Any]) -> None:
     """Raises `ValueError` for arguments that the layers do not check."""
     tasks, fpn_groups = config["tasks"], config["fpn_groups"]
+    if config["separable_heads"] and fpn_groups > 1:
+        raise ValueError("`separable_heads` takes `fpn_groups` of 1. Received: 2")
     if not tasks or sorted(tasks) != sorted(set(tasks) & set(TASKS)):
         raise ValueError(f"`tasks` must be one or both of {TASKS}. Received: {tasks}")
     if fpn_groups not in (1, 2) or fpn_groups > len(tasks):
@@ -153,6 +160,7 @@ def _make_semantic_head(config: Mapping[str, Any], dtype: Any) -> SemanticHead:
         config["semantic_design"],
         config["semantic_fuse"],
         config["norm_groups"],
+        config["separable_heads"],
         dtype=dtype,
         name="semantic_head",
     )
@@ -160,9 +168,9 @@ def _make_semantic_head(config: Mapping[str, Any], dtype: Any) -> SemanticHead:
 
 def _make_instance_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
     num_classes, sampling = config["num_thing_classes"], config["roi_sampling_ratio"]
-    delta_weights = stage_delta_weights(config)
+    delta_weights, separable = stage_delta_weights(config), config["separable_heads"]
     return {
-        "rpn_head": RPNHead(len(config["anchor_ratios"]), dtype=dtype, name="rpn_head"),
+        "rpn_head": RPNHead(len(config["anchor_ratios"]), separable, dtype=dtype, name="rpn_head"),
         "proposals": Proposals(
             config["anchor_sizes"],
             config["anchor_ratios"],
@@ -188,6 +196,7 @@ def _make_instance_layers(config: Mapping[str, Any], dtype: Any) -> Layers:
             config["mask_head_convolutions"],
             config["mask_head_norm"],
             config["norm_groups"],
+            separable,
             dtype=dtype,
             name="mask_head",
         ),

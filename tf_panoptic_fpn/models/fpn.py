@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.backbones.conv_norm import Conv2D, ConvNorm
+from tf_panoptic_fpn.backbones.conv_norm import Conv2D, ConvNorm, separable_conv
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
@@ -26,6 +26,7 @@ class FPN(keras.layers.Layer):
             shares nothing with the others.
         norm: "none", or "group_norm" after each convolution, which then has no bias.
         norm_groups: int, groups of the norm.
+        separable: bool, whether the 3x3 are separable convolutions.
 
     Call: dict "C2".."C5" -> dict "P2".."P6" of `[B, h, w, channels]`; P6 is every second cell of
     P5.
@@ -37,6 +38,7 @@ class FPN(keras.layers.Layer):
         groups: int = 1,
         norm: str = "none",
         norm_groups: int = 32,
+        separable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -44,10 +46,12 @@ class FPN(keras.layers.Layer):
         self.groups = groups
         self.norm = norm
         self.norm_groups = norm_groups
+        self.separable = separable
         self.laterals = [self._conv(1, 1, f"lateral{level}") for level in range(2, 6)]
         self.outputs = [self._conv(3, groups, f"output{level}") for level in range(2, 6)]
 
-    def _conv(self, kernel_size: int, groups: int, name: str) -> Conv2D | ConvNorm:
+    def _conv(self, kernel_size: int, groups: int, name: str) -> keras.layers.Layer:
+        separable = self.separable and kernel_size > 1
         if self.norm != "none":
             return ConvNorm(
                 self.channels,
@@ -57,9 +61,12 @@ class FPN(keras.layers.Layer):
                 relu=False,
                 norm_groups=self.norm_groups,
                 initializer=XAVIER,
+                separable=separable,
                 dtype=self.dtype_policy,
                 name=name,
             )
+        if separable:
+            return separable_conv(self.channels, kernel_size, XAVIER, self.dtype_policy, name)
         return GroupedConv2D(
             self.channels,
             kernel_size,
@@ -102,6 +109,7 @@ class FPN(keras.layers.Layer):
             "groups": self.groups,
             "norm": self.norm,
             "norm_groups": self.norm_groups,
+            "separable": self.separable,
         }
 
 

@@ -45,6 +45,7 @@ class MaskHead(keras.layers.Layer):
         convolutions: int, 3x3 convolutions.
         norm: "none", or "group_norm" after each of them, which then has no bias.
         norm_groups: int, groups of the norm.
+        separable: bool, whether the 3x3 are separable convolutions.
 
     Call: (features "P2".."P5", rois float32 `[B, R, 4]`, classes int32 `[B, R]`, num_rois int32
     `[B]`, the rest is padding) -> mask logits `[B, R, 28, 28]` of each roi's class. The logits of
@@ -59,6 +60,7 @@ class MaskHead(keras.layers.Layer):
         convolutions: int = 4,
         norm: str = "none",
         norm_groups: int = 32,
+        separable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # the rois stay as they are
@@ -68,8 +70,9 @@ class MaskHead(keras.layers.Layer):
         self.convolutions = convolutions
         self.norm = norm
         self.norm_groups = norm_groups
+        self.separable = separable
         self.convs = [
-            conv_relu(channels, norm, norm_groups, self.dtype_policy, f"conv{i + 1}")
+            conv_relu(channels, norm, norm_groups, self.dtype_policy, f"conv{i + 1}", separable)
             for i in range(convolutions)
         ]
         self.deconv = keras.layers.Conv2DTranspose(
@@ -148,4 +151,5 @@ class MaskHead(keras.layers.Layer):
             "convolutions": self.convolutions,
             "norm": self.norm,
             "norm_groups": self.norm_groups,
+            "separable": self.separable,
         }

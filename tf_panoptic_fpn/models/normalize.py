@@ -25,6 +25,11 @@ class Normalize(keras.layers.Layer):
         self.mean = tuple(mean)
         self.std = tuple(std)
 
+    def in_words(self) -> str:
+        """Returns what is done to pixels, for a log."""
+        mean, std = (", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std))
+        return f"RGB of 0 to 255, minus ({mean}), divided by ({std})"
+
     def call(self, images: Tensor, image_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch, height, width = ops.shape(images)[:3]
         if image_sizes is None:

@@ -57,8 +57,9 @@ class PanopticFPN(FitModel):
         num_stuff_classes: int.
         tasks: "instance" (alone: Mask R-CNN), "semantic" (alone: Semantic FPN) or both.
         backbone: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", a ResNeXt such as
-            "resnext101_32x8d" (32 groups, 8 channels each in res2), or a layer that maps a
-            normalised image to a dict "C2".."C5".
+            "resnext101_32x8d" (32 groups, 8 channels each in res2), "keras_applications/NAME",
+            "keras_hub/PRESET_OR_FOLDER", a layer that maps a normalised image to a dict
+            "C2".."C5", or a model that `backbones.make_backbone` makes one of.
         norm: "frozen_affine", "group_norm" or "sync_batch_norm", of a backbone given by name.
         freeze_at: int, stages of the backbone that are not trained: 1 the stem, 2 res2 too, ...
         stride_in_1x1: bool, whether a ResNet's bottlenecks stride in the first 1x1 convolution; a
@@ -67,6 +68,7 @@ class PanopticFPN(FitModel):
         deformable_stages: of 2..5, the stages whose bottlenecks have a deformable 3x3.
         deformable_groups: int, groups of channels with offsets of their own.
         deformable_modulated: bool, whether a mask weighs each tap of theirs (version 2).
+        drop_path: float, rate of the stochastic depth of the last block, of backbones that have it.
         fpn_channels: int, channels of P2..P6.
         fpn_groups: int, 1, or 2 to give the instance branch the first half of the channels and the
             semantic branch the second, each from a pyramid of its own.
@@ -88,6 +90,8 @@ class PanopticFPN(FitModel):
         mask_head_channels: int, width of the mask head.
         mask_head_convolutions: int, its 3x3 convolutions.
         mask_head_norm: "none" or "group_norm", of these.
+        separable_heads: bool, whether the 3x3 of pyramid, RPN, semantic branch and mask head are
+            depthwise ones and 1x1.
         anchor_sizes: 5 sizes in pixels, for P2..P6.
         anchor_ratios: heights / widths of the anchors.
         rpn_top_k_train: proposals (before NMS a level, after NMS an image) in training.
@@ -99,8 +103,8 @@ class PanopticFPN(FitModel):
         score_threshold: float, only scores above it are detections.
         nms_iou: IoU above which a better detection suppresses another of its class.
         max_detections: int D.
-        pixel_mean: RGB.
-        pixel_std: RGB.
+        pixel_mean: RGB, subtracted from pixels of 0 to 255; None for the backbone's own.
+        pixel_std: RGB, by which they are divided; None for the backbone's own.
         lambda_instance: weight of the box and mask heads' losses.
         lambda_semantic: weight of the semantic loss.
         **kwargs: `name`; and `dtype`, the policy of every layer, by default the global one.
@@ -123,6 +127,7 @@ class PanopticFPN(FitModel):
         deformable_stages: Sequence[int] = (),
         deformable_groups: int = 1,
         deformable_modulated: bool = False,
+        drop_path: float = 0.0,
         fpn_channels: int = 256,
         fpn_groups: int = 1,
         fpn_norm: str = "none",
@@ -140,6 +145,7 @@ class PanopticFPN(FitModel):
         mask_head_channels: int = 256,
         mask_head_convolutions: int = 4,
         mask_head_norm: str = "none",
+        separable_heads: bool = False,
         anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rpn_top_k_train: Sequence[int] = (2000, 1000),
@@ -151,8 +157,8 @@ class PanopticFPN(FitModel):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
-        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
-        pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
         lambda_instance: float = 1.0,
         lambda_semantic: float = 0.5,
         **kwargs: Any,
@@ -164,6 +170,10 @@ class PanopticFPN(FitModel):
         # === Layers ===
         policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
         layers = make_layers(config, policy)
+        config["pixel_mean"], config["pixel_std"] = (
+            layers["normalize"].mean,
+            layers["normalize"].std,
+        )
 
         # === Functional model ===
         inputs, outputs = connect(layers, config, policy)
@@ -370,8 +380,9 @@ class PanopticFPN(FitModel):
 
     def get_config(self) -> dict[str, Any]:
         backbone = self.config["backbone"]
-        if not isinstance(backbone, str):
-            backbone = keras.saving.serialize_keras_object(backbone)
+        if not isinstance(backbone, str) or "/" in backbone:
+            # Whole, as the files that a name stands for may not be there.
+            backbone = keras.saving.serialize_keras_object(self.backbone)
         dtype = keras.dtype_policies.serialize(self.dtype_policy)
         return {**self.config, "backbone": backbone, "name": self.name, "dtype": dtype}
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_panoptic_fpn.backbones.conv_norm import Conv2D
+from tf_panoptic_fpn.backbones.conv_norm import MSRA, Conv2D, separable_conv
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
@@ -16,20 +16,27 @@ class RPNHead(keras.layers.Layer):
 
     Args:
         num_anchors: int, anchors a cell.
+        separable: bool, whether the 3x3 is a separable convolution.
 
     Call: dict "P2".."P6" -> two lists, one entry a level in that order: objectness logits
     `[B, h w num_anchors]` and deltas `[B, h w num_anchors, 4]` (dy, dx, dh, dw), in the order of
     `pyramid_anchors`.
     """
 
-    def __init__(self, num_anchors: int = 3, **kwargs: Any) -> None:
+    def __init__(self, num_anchors: int = 3, separable: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_anchors = num_anchors
+        self.separable = separable
 
     def build(self, input_shape: dict[str, Shape]) -> None:
         channels = input_shape["P2"][-1]
         full = full_dtype(self.compute_dtype)
-        self.conv = self._conv(channels, 3, "conv", self.dtype_policy, activation="relu")
+        if self.separable:
+            self.conv = separable_conv(
+                channels, 3, MSRA, self.dtype_policy, "conv", activation="relu"
+            )
+        else:
+            self.conv = self._conv(channels, 3, "conv", self.dtype_policy, activation="relu")
         self.objectness = self._conv(self.num_anchors, 1, "objectness", full)
         self.deltas = self._conv(4 * self.num_anchors, 1, "deltas", full)
         for layer in (self.conv, self.objectness, self.deltas):
@@ -71,4 +78,5 @@ class RPNHead(keras.layers.Layer):
         return logits, deltas
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_anchors": self.num_anchors}
+        own = {"num_anchors": self.num_anchors, "separable": self.separable}
+        return {**super().get_config(), **own}

@@ -30,6 +30,7 @@ class SemanticHead(keras.layers.Layer):
             nowhere; here they are those of Figure 3.
         fuse: "sum" or "concat" of the levels.
         norm_groups: int, groups of the norms.
+        separable: bool, whether the 3x3 are separable convolutions.
 
     Call: dict "P2".."P5" -> float `[B, H/4, W/4, S]`.
 
@@ -46,6 +47,7 @@ class SemanticHead(keras.layers.Layer):
         design: str = "staged",
         fuse: str = "sum",
         norm_groups: int = 32,
+        separable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -58,6 +60,7 @@ class SemanticHead(keras.layers.Layer):
         self.design = design
         self.fuse = fuse
         self.norm_groups = norm_groups
+        self.separable = separable
         self.branches = [
             [
                 ConvNorm(
@@ -65,6 +68,7 @@ class SemanticHead(keras.layers.Layer):
                     3,
                     "group_norm",
                     norm_groups=norm_groups,
+                    separable=separable,
                     dtype=self.dtype_policy,
                     name=f"p{level}_{i}",
                 )
@@ -116,4 +120,5 @@ class SemanticHead(keras.layers.Layer):
             "design": self.design,
             "fuse": self.fuse,
             "norm_groups": self.norm_groups,
+            "separable": self.separable,
         }

@@ -32,6 +32,9 @@ def grouped_conv(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: s
     """
     import tensorflow as tf
 
+    if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[-1]:  # a group is one channel
+        depthwise = tf.transpose(kernel, (0, 1, 3, 2))
+        return tf.nn.depthwise_conv2d(x, depthwise, [1, *strides, 1], padding.upper())
     if not use_tensorflow_kernels() and not tf.config.list_logical_devices("GPU"):
         return split_conv(x, kernel, strides, padding)
     if not use_tensorflow_kernels() or has_gradient_kernel(x.dtype):

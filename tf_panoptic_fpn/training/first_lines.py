@@ -43,6 +43,7 @@ def first_lines(
     rows = {
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "devices": f"{len(devices)} x {kind}, {threads} threads; {settings.precision}{compiled}",
+        **({"pixels": model.normalize.in_words()} if hasattr(model, "normalize") else {}),
         "parameters": f"{model.count_params():,}, of which {trained:,} are trained",
         "images": f"{num_images:,}; {steps_an_epoch:,.1f} steps of {settings.batch_size} an epoch",
         "steps": f"{start:,} of {settings.steps:,} done, {epochs:,.1f} epochs in all",

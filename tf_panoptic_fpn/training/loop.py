@@ -99,7 +99,7 @@ def _train(
     with strategy.scope(), tf.variable_creator_scope(plain_seeds), rematerialization(settings):
         model = build_model(config.model, layer_dtype(settings))
         model.class_weights = class_weights(settings.class_weights, index.categories)
-        optimizer = build_optimizer(config.optimizer, settings.steps)
+        optimizer = build_optimizer(config.optimizer, settings.steps, model.backbone)
         optimizer.build(model.trainable_variables)
         loss_scale = build_loss_scale(settings)
         average = WeightAverage(model, settings.average_decay) if settings.average_decay else None

@@ -1,30 +1,25 @@
 """Stochastic gradient descent in the PyTorch form, and AdamW."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
+from tf_panoptic_fpn.backbones.backbone import rate_factors, variable_factors
 from tf_panoptic_fpn.config import OptimizerConfig
 from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensor
 from tf_panoptic_fpn.training.schedule import build_schedule
 
-NORM_WEIGHTS = ("gamma", "beta")
+NO_DECAY = ("gamma", "beta", "grid", "first")  # of norms and position embeddings
 MOMENTUM_STYLES = ("torch", "keras")
-BACKBONE = "backbone/"
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def decays(variable: keras.Variable) -> bool:
-    """Says if weight decay acts on a variable: all but the scales and shifts of norms."""
-    return variable.path.rsplit("/", 1)[-1] not in NORM_WEIGHTS
-
-
-def rate_factors(variables: Sequence[keras.Variable], backbone_lr_factor: float) -> list[float]:
-    """Returns by what the learning rate of each variable is multiplied."""
-    return [backbone_lr_factor if v.path.startswith(BACKBONE) else 1.0 for v in variables]
+    """Says if weight decay acts on a variable: all but norms and position embeddings."""
+    return variable.path.rsplit("/", 1)[-1] not in NO_DECAY
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
@@ -48,6 +43,7 @@ class SGD(keras.optimizers.Optimizer):
         reduces_gradients: bool; under `tf.distribute`, False says that the caller has summed the
             gradients over the replicas, and that they are finite.
         backbone_lr_factor: float, multiplies the learning rate of the backbone.
+        depth_factors: what `backbones.backbone.rate_factors` returned, or None.
 
     Raises:
         ValueError: if `momentum_style` is another word.
@@ -61,6 +57,7 @@ class SGD(keras.optimizers.Optimizer):
         momentum_style: str = "torch",
         reduces_gradients: bool = True,
         backbone_lr_factor: float = 1.0,
+        depth_factors: Mapping[str, float] | None = None,
         name: str = "sgd",
         **kwargs: Any,
     ) -> None:
@@ -74,6 +71,7 @@ class SGD(keras.optimizers.Optimizer):
         self.momentum_style = momentum_style
         self.reduces_gradients = reduces_gradients
         self.backbone_lr_factor = backbone_lr_factor
+        self.depth_factors = depth_factors
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
@@ -81,7 +79,7 @@ class SGD(keras.optimizers.Optimizer):
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
         self.decays = [decays(variable) for variable in variables]
-        self.rate_factors = rate_factors(variables, self.backbone_lr_factor)
+        self.rate_factors = variable_factors(variables, self)
 
     def _backend_update_step(
         self, grads: list, trainable_variables: list, learning_rate: Any
@@ -132,6 +130,7 @@ class SGD(keras.optimizers.Optimizer):
             "momentum_style": self.momentum_style,
             "reduces_gradients": self.reduces_gradients,
             "backbone_lr_factor": self.backbone_lr_factor,
+            "depth_factors": self.depth_factors,
         }
 
 
@@ -144,7 +143,7 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay: float; each step takes the learning rate times this off a weight.
         reduces_gradients: bool; under `tf.distribute`, False says that the caller has summed the
             gradients over the replicas.
-        backbone_lr_factor: float, multiplies the learning rate of the backbone.
+        backbone_lr_factor, depth_factors: see `SGD`.
         **kwargs: `beta_1`, `beta_2`, ...
 
     Reference: Decoupled Weight Decay Regularization, arXiv:1711.05101.
@@ -156,18 +155,20 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay: float = 0.05,
         reduces_gradients: bool = True,
         backbone_lr_factor: float = 1.0,
+        depth_factors: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.reduces_gradients = reduces_gradients
         self.backbone_lr_factor = backbone_lr_factor
+        self.depth_factors = depth_factors
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         self.decays = [decays(variable) for variable in variables]
-        self.rate_factors = rate_factors(variables, self.backbone_lr_factor)
+        self.rate_factors = variable_factors(variables, self)
 
     def _apply_weight_decay(self, variables: list) -> None:
         pass  # `update_step` does, with the rate of the variable
@@ -189,21 +190,25 @@ class AdamW(keras.optimizers.AdamW):
             **super().get_config(),
             "reduces_gradients": self.reduces_gradients,
             "backbone_lr_factor": self.backbone_lr_factor,
+            "depth_factors": self.depth_factors,
         }
 
 
-def build_optimizer(config: OptimizerConfig, num_steps: int | None = None) -> SGD | AdamW:
+def build_optimizer(
+    config: OptimizerConfig, num_steps: int | None = None, backbone: Any = None
+) -> SGD | AdamW:
     """Returns the optimizer of an `OptimizerConfig`, for gradients summed over replicas and finite.
 
     Args:
         config: `OptimizerConfig`.
-        num_steps: int, see `build_schedule`.
+        num_steps, backbone: see `build_schedule`, `rate_factors`.
     """
     schedule = build_schedule(config, num_steps)
     options: dict[str, Any] = {
         "weight_decay": config.weight_decay,
         "reduces_gradients": False,
         "backbone_lr_factor": config.backbone_lr_factor,
+        "depth_factors": rate_factors(backbone, config.layer_decay),
     }
     if config.algorithm == "adamw":
         return AdamW(schedule, beta_1=config.momentum, epsilon=1e-8, **options)

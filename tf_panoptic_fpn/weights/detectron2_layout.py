@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_panoptic_fpn.backbones.backbone import Backbone
 from tf_panoptic_fpn.backbones.conv_norm import ChannelAffine, ConvNorm
 from tf_panoptic_fpn.backbones.deformable_conv import DeformableConv2D
 from tf_panoptic_fpn.backbones.resnet import ResNet
@@ -29,16 +30,22 @@ def weight_plan(model: PanopticFPN) -> Plan:
     """Yields (variable of the model, names in the checkpoint, function of their arrays).
 
     Args:
-        model: a `PanopticFPN` on a `ResNet`.
+        model: a `PanopticFPN`. A backbone that is no `ResNet` has the names and layouts of Keras,
+            see `backbone_names`.
 
     Raises:
-        WeightsError: if the backbone is another layer.
+        WeightsError: if the backbone is a layer of the caller's own.
     """
-    if not isinstance(model.backbone, ResNet):
+    if isinstance(model.backbone, ResNet):
+        yield from _backbone_plan(model.backbone)
+    elif not isinstance(model.backbone, Backbone):
         raise WeightsError(
-            f"Weights are imported into a ResNet. Received: {type(model.backbone).__name__}"
+            "Weights are imported into a ResNet or a network of Keras. Received: "
+            f"{type(model.backbone).__name__}"
         )
-    yield from _backbone_plan(model.backbone)
+    else:
+        for name, variable in backbone_names(model.backbone).items():
+            yield variable, [name], np.asarray
     for i in range(4):
         yield from _conv(model.fpn.laterals[i], f"backbone.fpn_lateral{i + 2}")
         yield from _conv(model.fpn.outputs[i], f"backbone.fpn_output{i + 2}")
@@ -51,19 +58,31 @@ def weight_plan(model: PanopticFPN) -> Plan:
         yield from _instance_plan(model)
 
 
+def backbone_names(backbone: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """Names in a checkpoint -> weights of a backbone that is no `ResNet`, by their paths in it."""
+    prefix, names = f"{backbone.name}/", {}
+    for variable in backbone.weights:
+        if not _is_seed(variable):
+            path = variable.path.removeprefix(prefix).replace("/", ".")
+            names[f"{BOTTOM_UP}.{path}"] = variable
+    return names
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    """Whether a variable is the state of a random generator."""
+    return not variable.dtype.startswith(("float", "bfloat"))
+
+
 def detectron2_arrays(model: PanopticFPN) -> dict[str, np.ndarray]:
     """A model's weights in detectron2's names and layouts: the inverse of `weight_plan`, exact.
 
     A folded norm is written as one of mean 0, whose variance and epsilon make 1.
 
     Args:
-        model: a `PanopticFPN` on a `ResNet`.
+        model: a `PanopticFPN`.
 
     Returns:
         Dict of name -> array, float64 for the variances.
-
-    Raises:
-        WeightsError: if the backbone is another layer.
     """
     arrays: dict[str, np.ndarray] = {}
     for variable, names, convert in weight_plan(model):
@@ -132,13 +151,21 @@ def _conv(layer: Any, name: str) -> Plan:
 
 
 def _layer(layer: Any, name: str, convert: Convert) -> Plan:
-    yield layer.kernel, [f"{name}.weight"], convert
+    yield from _kernels(layer, name, convert)
     swaps = name.endswith(("anchor_deltas", "bbox_pred"))
     yield layer.bias, [f"{name}.bias"], _swap_xy if swaps else np.asarray
 
 
+def _kernels(layer: Any, name: str, convert: Convert) -> Plan:
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        yield layer.depthwise_kernel, [f"{name}.depthwise.weight"], np.asarray
+        yield layer.pointwise_kernel, [f"{name}.pointwise.weight"], _kernel
+    else:
+        yield layer.kernel, [f"{name}.weight"], convert
+
+
 def _conv_norm(layer: Any, name: str, convert: Convert | None = None) -> Plan:
-    yield layer.conv.kernel, [f"{name}.weight"], convert or _kernel
+    yield from _kernels(layer.conv, name, convert or _kernel)
     norm = layer.norm
     keys = [f"{name}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")]
     if isinstance(norm, ChannelAffine):

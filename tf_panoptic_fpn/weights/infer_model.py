@@ -94,11 +94,8 @@ def _infer_norm(shapes: dict[str, tuple], layer: str) -> str:
 
 
 def _saved_model(config: dict[str, Any]) -> PanopticFPN:
-    backbone = config["backbone"]
     try:
-        if not isinstance(backbone, str):
-            backbone = ResNet.from_config(backbone["config"])
-        return PanopticFPN(**{**config, "backbone": backbone})
+        return PanopticFPN.from_config(config)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"the file's model cannot be built: {error}") from None
 

@@ -11,6 +11,7 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.known_categories import known_tables
 from tf_panoptic_fpn.weights.convert import open_source
 from tf_panoptic_fpn.weights.match_classes import carry_over, match_classes, plain_name
+from tf_panoptic_fpn.weights.pretrained import is_pretrained, pretrained_source
 from tf_panoptic_fpn.weights.report import WeightsError
 from tf_panoptic_fpn.weights.source import PREDICTORS, Source
 from tf_panoptic_fpn.weights.tf_panoptic_fpn import is_keras_file
@@ -84,7 +85,7 @@ def read_initial_weights(
 
     Args:
         settings: `TrainConfig`. Its `initial_weights` is a name of `weights.MODEL_ZOO`, a file of
-            any source, a `.keras`, or the folder of a run.
+            any source, a `.keras`, the folder of a run, or of `weights.pretrained`.
         model_config: the arguments of the `PanopticFPN`.
 
     Returns:
@@ -97,6 +98,9 @@ def read_initial_weights(
     name = settings.initial_weights
     if not name:
         return None
+    backbone = model_config.get("backbone", "")
+    if is_pretrained(name, backbone):
+        return InitialWeights(name, pretrained_source(name, backbone), settings)
     source, beside = _open(name, settings.initial_weights_source)
     if settings.match_classes == "same":
         _check_rows(name, source, model_config)

@@ -10,6 +10,7 @@ from keras import ops, tree
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.weights.detectron2_layout import weight_plan
 from tf_panoptic_fpn.weights.mismatch import name_problems, shape_problems
+from tf_panoptic_fpn.weights.pretrained import NEW
 from tf_panoptic_fpn.weights.report import ImportReport, WeightsError
 from tf_panoptic_fpn.weights.source import BOTTOM_UP, PREDICTORS, STEM, Source, matches
 
@@ -106,8 +107,9 @@ def _match(model: PanopticFPN, source: Source, allow_missing: Patterns, skip: Pa
             continue
         if absent:
             match.missing[path] = shape
-            # Offsets start at zero in the backbone of a classifier.
+            # Offsets start at zero in the backbone of a classifier, and a simple pyramid is new.
             is_new = not names[0].startswith(BOTTOM_UP) or "_offset." in names[0]
+            is_new |= names[0].startswith(NEW)
             if not (matches(path, allow_missing) or (backbone_only and is_new)):
                 match.refused.append(path)
             continue
@@ -164,8 +166,9 @@ def _config_problems(model: PanopticFPN, source: Source, allow_config: Patterns)
             source.notes.append(f"Allowed: {difference}.")
         else:
             yield f"{difference} (set it, or name it in allow_config)"
-    stride, backbone = expects.get("stride_in_1x1"), model.backbone.config
-    if stride is not None and backbone["depth"] >= 50 and backbone["stride_in_1x1"] != stride:
+    stride, backbone = expects.get("stride_in_1x1"), getattr(model.backbone, "config", {})
+    bottlenecks = backbone.get("depth", 0) >= 50
+    if stride is not None and bottlenecks and backbone["stride_in_1x1"] != stride:
         difference = (
             f"the source was trained with stride_in_1x1 {stride} and the model has {not stride}"
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
 CONFIG_KEY = "tf_panoptic_fpn"  # of the metadata of a `.safetensors` file
+BACKBONES = ("ResNet", "KerasApplication", "KerasHubBackbone", "VisionTransformer")
 _EXPECTED = ("pixel_mean", "pixel_std", "roi_sampling_ratio")
 
 
@@ -56,7 +57,7 @@ def tf_panoptic_fpn_source(source: str | os.PathLike | Checkpoint) -> Source:
     result.expects = {key: config[key] for key in _EXPECTED}
     backbone = config["backbone"]
     backbone = config if isinstance(backbone, str) else backbone["config"]
-    result.expects["stride_in_1x1"] = backbone["stride_in_1x1"]
+    result.expects["stride_in_1x1"] = backbone.get("stride_in_1x1")
     return result
 
 
@@ -91,9 +92,10 @@ def read_model_config(checkpoint: Checkpoint) -> dict:
     try:
         config = json.loads(checkpoint.metadata[CONFIG_KEY])
         backbone = config["backbone"]
-        named = isinstance(backbone, str) or backbone["class_name"] == "ResNet"
+        named = isinstance(backbone, str) or backbone["class_name"] in BACKBONES
         inner = config if isinstance(backbone, str) else backbone["config"]
-        complete = "stride_in_1x1" in inner and all(key in config for key in _EXPECTED)
+        kept = "stride_in_1x1" if inner is config or backbone["class_name"] == "ResNet" else "name"
+        complete = kept in inner and all(key in config for key in _EXPECTED)
     except (KeyError, TypeError, ValueError):
         named = complete = False
     if not (named and complete):
