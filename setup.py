@@ -59,6 +59,7 @@ setup(
         "beam": ["apache-beam>=2.77", "pyarrow>=18.0"],
         "backends": ["jax>=0.7", "torch==2.13.0"],
         "convert": ["datumaro>=1.13"],
+        "litert": ["ai-edge-litert>=2.0"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
         "openvino": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0"],
         "demo": ["gradio>=6.0"],
@@ -69,6 +70,7 @@ setup(
         "supervision": ["supervision>=0.31"],
         "video": ["av>=14.0"],
         "test": [
+            "ai-edge-litert>=2.0",
             "apache-beam>=2.77",
             "av>=14.0",
             "cityscapesscripts>=2.3",

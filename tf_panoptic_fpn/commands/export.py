@@ -7,7 +7,7 @@ from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
-SUMMARY = "write a model for serving: a SavedModel, for Triton, an ONNX file or an OpenVINO model"
+SUMMARY = "write a model for serving: a SavedModel, for Triton, ONNX, OpenVINO or LiteRT"
 FORMATS = ("saved_model", "triton", "onnx", "openvino", "litert")
 IN_8_BITS = ("onnx", "openvino")
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         help="folder of the SavedModel, by default saved_model/1 of the run; TF Serving wants a "
         "number, MODEL/1. Or that of Triton's models, by default triton of the run; or the file, "
-        "by default model.onnx or model.xml of the run",
+        "by default model.onnx, model.xml or model.tflite of the run",
     )
     parser.add_argument(
         "--int8",
@@ -34,11 +34,6 @@ def run(arguments: argparse.Namespace) -> None:
     kind = arguments.format
     if arguments.int8 and kind not in IN_8_BITS:
         raise ConfigError(f"--int8 is for --format={' or '.join(IN_8_BITS)}. Received: {kind}")
-    if kind == "litert":
-        raise ConfigError(
-            "--format=litert: LiteRT has no operators for RoIAlign, for non-maximum suppression of "
-            "any number of boxes and for resizing with antialiasing; onnx and openvino hold them"
-        )
     import_tensorflow()
     try:
         print(_export(arguments))
@@ -64,6 +59,10 @@ def _export(arguments: argparse.Namespace) -> pathlib.Path:
         from tf_panoptic_fpn.export.openvino_model import export_openvino
 
         return export_openvino(source, arguments.output, arguments.int8)
+    if arguments.format == "litert":
+        from tf_panoptic_fpn.export.litert_model import export_litert
+
+        return export_litert(source, arguments.output)
     from tf_panoptic_fpn.export.saved_model import export_model
 
     return export_model(source, arguments.output)
