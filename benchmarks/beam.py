@@ -37,10 +37,9 @@ def predict(model, images, output, count, workers):
     command += [f"--output={output}", f"--num-shards={-(-count // SHARD)}"]
     command += ["--beam", f"--direct_num_workers={workers}"]
     command += ["--direct_running_mode=multi_processing"]
+    single = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     start = time.perf_counter()
-    subprocess.run(
-        command, check=True, stdout=sys.stderr, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
-    )
+    subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, **single})
     seconds = time.perf_counter() - start
     written = sorted(path.stat().st_mtime for path in output.glob("*.parquet"))
     steady = (len(written) - 1) * count / len(written) / max(written[-1] - written[0], 1e-9)

@@ -119,9 +119,10 @@ def _runner(options: PipelineOptions) -> FnApiRunner | None:
     worker, direct = options.view_as(WorkerOptions), options.view_as(DirectOptions)
     worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "WARNING"
     if direct.direct_running_mode == "multi_processing":
-        # Or the processes fight for the cores.
+        # Or the processes fight for the cores: within an operation, and with several at once.
         threads = max(1, (os.cpu_count() or 1) // max(1, direct.direct_num_workers))
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
+        for kind in ("INTRAOP", "INTEROP"):
+            os.environ.setdefault(f"TF_NUM_{kind}_THREADS", str(threads))
     return FnApiRunner()
 
 
