@@ -40,6 +40,7 @@ ROOMS = (
     "datatools",
     "convert",
     "inference",
+    "onnx_graph",
     "evaluation",
     "export",
     "batch",

@@ -6,12 +6,14 @@ import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.backbones.resnet import ResNet
-from tf_panoptic_fpn.export import onnx_instances, onnx_layers, onnx_network
-from tf_panoptic_fpn.export.onnx_graph import Graph, Value
-from tf_panoptic_fpn.export.onnx_merge import Merge, network_size, resize_image, semantic_map
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import ROI_LEVELS, PanopticFPN
+from tf_panoptic_fpn.onnx_graph import layers
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.instances import box_head, detections, mask_head, proposals
+from tf_panoptic_fpn.onnx_graph.merge import Merge, network_size, resize_image, semantic_map
+from tf_panoptic_fpn.onnx_graph.network import network
 
 
 def build_graph(predictor: Predictor) -> Graph:
@@ -27,10 +29,10 @@ def build_graph(predictor: Predictor) -> Graph:
     )
     original = g.op("Shape", images, start=1, end=3)
     size = network_size(g, original, predictor.short_side, predictor.max_long_side)
-    x = onnx_layers.normalize(g, resize_image(g, images, size), model.normalize)
-    write = onnx_layers.resnet if isinstance(model.backbone, ResNet) else onnx_network.network
-    features = onnx_layers.pyramid(g, write(g, x, model.backbone), model.fpn)
-    features, semantic_features = onnx_layers.branches(g, features, config["fpn_groups"])
+    x = layers.normalize(g, resize_image(g, images, size), model.normalize)
+    write = layers.resnet if isinstance(model.backbone, ResNet) else network
+    features = layers.pyramid(g, write(g, x, model.backbone), model.fpn)
+    features, semantic_features = layers.branches(g, features, config["fpn_groups"])
     batch = g.size(images, 0)
     detections = config["max_detections"]
     if "instance" in config["tasks"]:
@@ -38,7 +40,7 @@ def build_graph(predictor: Predictor) -> Graph:
     else:
         instances = _no_instances(g, batch, detections)
     if "semantic" in config["tasks"]:
-        logits = onnx_layers.semantic_head(g, semantic_features, model.semantic_head)
+        logits = layers.semantic_head(g, semantic_features, model.semantic_head)
         classes = model.semantic_head.num_classes
         semantic = semantic_map(g, logits, classes, size, original)
     else:
@@ -52,19 +54,19 @@ def build_graph(predictor: Predictor) -> Graph:
 
 
 def _instances(
-    g: Graph, features: onnx_layers.Features, size: Value, original: Value, model: PanopticFPN
+    g: Graph, features: layers.Features, size: Value, original: Value, model: PanopticFPN
 ) -> dict[str, Value]:
     """The detections, in pixels of the original image."""
     sides = size.cast("float32")
-    logits, deltas = onnx_layers.rpn_head(g, features, model.rpn_head)
-    rois, scores = onnx_instances.proposals(g, features, logits, deltas, sides, model.proposals)
+    logits, deltas = layers.rpn_head(g, features, model.rpn_head)
+    rois, scores = proposals(g, features, logits, deltas, sides, model.proposals)
     features = {name: features[name] for name in ROI_LEVELS}
     threshold = model.detections.score_threshold
-    probs, deltas = onnx_instances.box_head(g, features, rois, scores, model.box_head, threshold)
-    boxes, scores, classes = onnx_instances.detections(
+    probs, deltas = box_head(g, features, rois, scores, model.box_head, threshold)
+    boxes, scores, classes = detections(
         g, rois, probs, deltas, sides, model.detections, model.box_head.num_classes
     )
-    masks = onnx_instances.mask_head(g, features, boxes, classes, model.mask_head)
+    masks = mask_head(g, features, boxes, classes, model.mask_head)
     limits = original.cast("float32")
     scale = limits / sides
     boxes = g.op("Min", boxes * g.concat([scale, scale]), g.concat([limits, limits]))

@@ -10,15 +10,15 @@ from tf_panoptic_fpn.backbones.backbone import LEVELS
 from tf_panoptic_fpn.backbones.drop_path import DropPath
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.export import onnx_layers
-from tf_panoptic_fpn.export.onnx_graph import Graph, Value
-from tf_panoptic_fpn.export.onnx_layers import array
+from tf_panoptic_fpn.onnx_graph import layers
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.layers import array
 
 Layer = keras.layers.Layer
 Write = Callable[[Graph, Any, Any], Value]
 
 
-def network(g: Graph, x: Value, backbone: NetworkBackbone) -> onnx_layers.Features:
+def network(g: Graph, x: Value, backbone: NetworkBackbone) -> layers.Features:
     """Normalised images -> "C2".."C5"."""
     if backbone.bgr:
         x = g.op("Gather", x, np.array([2, 1, 0]), axis=1)
@@ -124,7 +124,7 @@ def _dense(g: Graph, x: list[Value], layer: Layer) -> Value:
     """Of each cell of a map: a 1x1 convolution."""
     kernel = array(layer.kernel)[None, None]
     bias = array(layer.bias) if layer.use_bias else None
-    return _activate(g, onnx_layers.conv(g, x[0], kernel, bias), layer.activation)
+    return _activate(g, layers.conv(g, x[0], kernel, bias), layer.activation)
 
 
 def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
