@@ -79,8 +79,10 @@ class Demo:
             merge = MergeConfig(
                 score_threshold=float(score), overlap_threshold=float(overlap), stuff_area=int(area)
             )
-            run = self.merge if isinstance(given, Result) else self.predict
-            result = run(given, merge)
+            if isinstance(given, Result):
+                result = self.merge(given, merge)
+            else:
+                result = self.predict(given, merge)
             files = self.files(result, request.session_hash or "session")
             return [result, overlay(result, tuple(kinds)), *_buttons(*files)]
 

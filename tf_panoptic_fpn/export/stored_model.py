@@ -58,7 +58,10 @@ def _folded_values(layers: list[ConvNorm]) -> tuple[dict[str, np.ndarray], set[s
     values: dict[str, np.ndarray] = {}
     dropped: set[str] = set()
     for layer in layers:
-        scale, shift = folded_norm(layer.norm)
+        folded = folded_norm(layer.norm)
+        if folded is None:
+            continue
+        scale, shift = folded
         kernel = layer.last_kernel
         values[kernel.path] = kernel.numpy() * scale
         dropped |= {weight.path for weight in layer.norm.weights}

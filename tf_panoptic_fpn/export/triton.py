@@ -29,9 +29,9 @@ MAX_BATCH, INSTANCES = 8, 1
 # Of what waits so many images are run together: they are run one by one, and the requests that
 # wait meanwhile should not wait long.
 PREFERRED_BATCH = 2
-# A request waits no longer than 8 s and is answered within 10: in front of it and with it are two
-# batches, which may take a second each. No more than 64 wait.
-QUEUE_SECONDS, QUEUE_SIZE = 8, 64
+# A request waits no longer than 7 s and is answered within 10: in front of it and with it are two
+# batches, which may take 1.5 s each. No more than 64 wait.
+QUEUE_SECONDS, QUEUE_SIZE = 7, 64
 WARM_UP_SIZE = (480, 640)
 _TYPES = {
     tf.string: "TYPE_STRING",

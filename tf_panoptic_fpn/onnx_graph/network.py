@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.layers import Layer
 
 from tf_panoptic_fpn.backbones.backbone import LEVELS
 from tf_panoptic_fpn.backbones.drop_path import DropPath
@@ -14,7 +15,6 @@ from tf_panoptic_fpn.onnx_graph import layers
 from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
 from tf_panoptic_fpn.onnx_graph.layers import array
 
-Layer = keras.layers.Layer
 Write = Callable[[Graph, Any, Any], Value]
 
 
