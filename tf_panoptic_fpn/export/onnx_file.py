@@ -151,7 +151,7 @@ def check_held(model: PanopticFPN) -> None:
         check_network(backbone.network)
     else:
         raise ConfigError(
-            "`model.backbone` must be a ResNet, a ResNeXt or a functional network of Keras for "
+            "`model.backbone` must be a ResNet or a ResNeXt or a functional network of Keras for "
             f"ONNX. Received: {type(backbone).__name__}"
         )
 
