@@ -6,14 +6,19 @@ give losses in float64.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
 from tf_panoptic_fpn.ops.gather import take_rows
+from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Tensor, Tensors
+
+UPSAMPLING = 4  # of the semantic branch's logits, to the size of the labels
+STRIP = 8  # rows of logits that are upsampled at a time
 
 Terms = dict[str, tuple[Tensor, Tensor]]  # a loss by name: its sum, and the count to divide by
 
@@ -150,6 +155,61 @@ def semantic_loss(
     entropy = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     count = ops.sum(ops.cast(is_labelled, logits.dtype))
     return {"semantic": _weighted_sum(entropy, is_labelled, labels, class_weights, count)}
+
+
+def upsampled_semantic_loss(
+    logits: Tensor, semantic: Tensor, class_weights: Sequence[float] | None = None
+) -> Terms:
+    """`semantic_loss` of logits that are upsampled bilinearly first, by 4.
+
+    On TensorFlow strip by strip, and with its gradient at once: so neither the logits nor their
+    gradients are held at the size of the labels, which would be the most memory of a step.
+
+    Args:
+        logits: float `[B, h, w, S]`.
+        semantic: int32 `[B, H, W]`, H <= 4 h, W <= 4 w.
+        class_weights: see `semantic_loss`.
+    """
+    if not use_tensorflow_kernels():
+        return semantic_loss(upsample_bilinear(logits, UPSAMPLING), semantic, class_weights)
+    import tensorflow as tf
+
+    logits = full_precision(logits)
+    batch, height, width, num_classes = ops.shape(logits)
+    count = -(-height // STRIP)
+    # A strip reads a row of its neighbours; beyond the border the first and the last row go on.
+    below = ops.zeros((batch, count * STRIP - height, width, num_classes), dtype=logits.dtype)
+    rows = ops.concatenate([logits[:, :1], logits, logits[:, -1:], below], axis=1)
+    of_strips = ops.arange(count, dtype="int32")[:, None] * STRIP
+    of_strips = of_strips + ops.arange(STRIP + 2, dtype="int32")
+    strips = ops.moveaxis(tf.gather(rows, of_strips, axis=1), 1, 0)
+    sides = (count * STRIP * UPSAMPLING, width * UPSAMPLING)
+    missing = [sides[i] - ops.shape(semantic)[i + 1] for i in range(2)]
+    labels = ops.pad(semantic, ((0, 0), (0, missing[0]), (0, missing[1])), constant_values=-1)
+    labels = ops.reshape(labels, (batch, count, STRIP * UPSAMPLING, sides[1]))
+    labels = ops.moveaxis(labels, 1, 0)
+
+    def of_strip(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        strip, labels = pair
+        with tf.GradientTape() as tape:
+            tape.watch(strip)
+            upsampled = upsample_bilinear(strip, UPSAMPLING)[:, UPSAMPLING:-UPSAMPLING]
+            total, count = semantic_loss(upsampled, labels, class_weights)["semantic"]
+        return total, count, tape.gradient(total, strip)
+
+    def of_all(strips: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
+        specs = (tf.TensorSpec([], strips.dtype),) * 2
+        specs += (tf.TensorSpec([None, STRIP + 2, None, strips.shape[-1]], strips.dtype),)
+        pairs = (strips, labels)
+        totals, counts, gradients = tf.map_fn(of_strip, pairs, fn_output_signature=specs)
+
+        def gradient(of_total: Tensor, of_count: Tensor) -> Tensor:
+            return gradients * of_total
+
+        return (ops.sum(totals), ops.sum(counts)), gradient
+
+    total, counted = tf.custom_gradient(of_all)(strips)
+    return {"semantic": (total, counted)}
 
 
 def weighted_losses(

@@ -14,7 +14,6 @@ from tf_panoptic_fpn.models.fit import FitModel
 from tf_panoptic_fpn.models.fpn import branch_features
 from tf_panoptic_fpn.models.losses import Terms
 from tf_panoptic_fpn.models.targets import anchor_targets, ground_truth, roi_targets, trim_padding
-from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 LOSS_NAMES = {
@@ -287,9 +286,9 @@ class PanopticFPN(FitModel):
         if "instance" in tasks:
             terms.update(self._instance_loss_terms(dense, batch))
         if "semantic" in tasks:
-            logits = upsample_bilinear(dense["semantic_logits"], 4)
+            logits, labels = dense["semantic_logits"], batch[schema.SEMANTIC]
             weights = self.class_weights.semantic if self.class_weights else None
-            terms.update(losses.semantic_loss(logits, batch[schema.SEMANTIC], weights))
+            terms.update(losses.upsampled_semantic_loss(logits, labels, weights))
         return terms
 
     def _instance_loss_terms(self, dense: Dense, batch: Tensors) -> Terms:
