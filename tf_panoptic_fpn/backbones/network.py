@@ -67,6 +67,7 @@ class NetworkBackbone(Backbone):
         else:
             by_name = {op.name: op.output for op in network.operations}
             outputs = [by_name[name] for name in maps]
+            _check_strides(network, maps, strides)
         self.network = keras.Model(network.inputs[0], outputs, name=network.name)
         # Names, as layers in a list would be those of this layer once more.
         self._depth_of = _depths(self.network, dict(zip(network.operations, strides, strict=True)))
@@ -146,6 +147,18 @@ def _strides(network: keras.Model) -> list[int | None]:
     strides = {tuple(side // stride for side in SIZE): stride for stride in (1, 2, *STRIDES)}
     shapes = [tuple(getattr(spec, "shape", ())) for spec in specs]
     return [strides.get(s[1:3]) if len(s) == 4 else None for s in shapes]
+
+
+def _check_strides(
+    network: keras.Model, maps: Sequence[str], strides: Sequence[int | None]
+) -> None:
+    stride_of = {op.name: s for op, s in zip(network.operations, strides, strict=True)}
+    found = tuple(stride_of[name] for name in maps)
+    if found != STRIDES:
+        raise ConfigError(
+            f"{network.name} cannot be a backbone: its maps must have strides {list(STRIDES)}. "
+            f"Received: {list(found)}, None being none, as of convolutions without padding"
+        )
 
 
 def _last_of_each_stride(network: keras.Model, strides: Sequence[int | None]) -> list[Tensor]:

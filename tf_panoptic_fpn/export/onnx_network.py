@@ -27,7 +27,7 @@ def network(g: Graph, x: Value, backbone: NetworkBackbone) -> onnx_layers.Featur
 
 def check_network(model: keras.Model) -> None:
     """Raises ConfigError, by name, for a layer that cannot be written."""
-    for operation in model.operations:
+    for operation in _functional(model).operations:
         if _writer(operation) is None:
             raise ConfigError(
                 f"ONNX export knows no layer of type {type(operation).__name__}, which is in "
@@ -39,8 +39,7 @@ def check_network(model: keras.Model) -> None:
 
 def _run(g: Graph, inputs: list[Value], model: keras.Model) -> list[Value]:
     """Writes a functional model's operations in their order."""
-    if isinstance(model, keras.Sequential):
-        model = model._functional
+    model = _functional(model)
     known: dict[int, Any] = dict(zip(map(id, model.inputs), inputs, strict=True))
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
@@ -54,6 +53,10 @@ def _run(g: Graph, inputs: list[Value], model: keras.Model) -> list[Value]:
             assert write is not None  # by `check_network`
             known[id(node.output_tensors[0])] = write(g, given, node.operation)
     return [known[id(output)] for output in model.outputs]
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def _writer(operation: Any) -> Write | None:
