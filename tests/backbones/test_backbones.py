@@ -88,7 +88,7 @@ def test_a_layer_of_the_callers_own_stays_as_it_is():
     bad = keras.Model(inputs, {"C2": maps["C3"], "C3": maps["C3"], "C4": x, "C5": x})
     with pytest.raises(ConfigError, match="strides 4, 8, 16 and 32; received of an image of 96"):
         make_backbone(bad, PLAIN)
-    with pytest.raises(ConfigError, match="own cannot be a backbone: .* none has 8"):
+    with pytest.raises(ConfigError, match=r"own cannot be a backbone: .* none has 8"):
         make_backbone(small_network(strides=(2, 2, 4, 2, 1)), PLAIN)
 
 
@@ -105,7 +105,7 @@ def test_own_networks_are_saved_by_their_layers(own):
 
 def test_batch_norms_are_frozen_or_trained():
     x = image = keras.Input((None, None, 3))
-    for i in range(5):
+    for _ in range(5):
         x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 1, 2)(x))
     network = keras.Model(image, x)
     frozen = NetworkBackbone(network, norm="frozen_affine", freeze_at=0)
@@ -148,7 +148,7 @@ def test_preprocessing_by_family():
     assert preprocessing_of("ResNet50")[0] == (123.68, 116.779, 103.939)
     assert preprocessing_of("ResNet50V2") == ((127.5,) * 3, (127.5,) * 3)
     assert len(application_names()) > 30
-    with pytest.raises(ConfigError, match="'MobilNetV3Small'.*did you mean MobileNetV3Small"):
+    with pytest.raises(ConfigError, match=r"'MobilNetV3Small'.*did you mean MobileNetV3Small"):
         preprocessing_of("MobilNetV3Small")
 
 

@@ -141,9 +141,9 @@ def test_a_preset_on_disk(tmp_path):
 
 
 def test_presets_that_cannot_be_had(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="no preset 'dinov2_smal'.*did you mean dinov2_small"):
+    with pytest.raises(ConfigError, match=r"no preset 'dinov2_smal'.*did you mean dinov2_small"):
         make_keras_hub("dinov2_smal", "frozen_affine", 2)
-    with pytest.raises(ConfigError, match="must be the folder of a preset .* model.weights.h5"):
+    with pytest.raises(ConfigError, match=r"must be the folder of a preset .* model.weights.h5"):
         make_keras_hub(str(tmp_path), "frozen_affine", 2)
 
     def offline(*_, **__):
@@ -153,7 +153,7 @@ def test_presets_that_cannot_be_had(tmp_path, monkeypatch):
     where = "kaggle.com/models/keras/.*mit_b0_ade20k_512.* and name that: .*no network"
     with pytest.raises(WeightsError, match=where):
         make_keras_hub("mit_b0_ade20k_512", "frozen_affine", 2)
-    with pytest.raises(WeightsError, match="kaggle.com/models/keras/dinov2"):
+    with pytest.raises(WeightsError, match=r"kaggle\.com/models/keras/dinov2"):
         pretrained_source("pretrained", "keras_hub/dinov2_small")
 
 
