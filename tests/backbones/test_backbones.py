@@ -8,7 +8,13 @@ import pytest
 from keras import ops
 
 from tf_panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, freeze, rate_factors
+from tf_panoptic_fpn.backbones.backbone import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    freeze,
+    rate_factors,
+    variable_factors,
+)
 from tf_panoptic_fpn.backbones.drop_path import DropPath, drop_path_rates
 from tf_panoptic_fpn.backbones.keras_applications import (
     KerasApplication,
@@ -20,6 +26,7 @@ from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.backbones.simple_pyramid import SimplePyramid, cubic_weights
 from tf_panoptic_fpn.errors import ConfigError, WeightsError
+from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.weights.pretrained import is_pretrained, pretrained_source
 
 PLAIN = {"norm": "sync_batch_norm", "freeze_at": 2, "drop_path": 0.0}
@@ -75,6 +82,16 @@ def test_layer_wise_decay(own):
     assert factors["backbone/res5_1/conv2/conv/kernel"] == pytest.approx(0.9)
     with pytest.raises(ConfigError, match=r"layer_decay.*Received: Dense"):
         rate_factors(keras.layers.Dense(1), 0.5)
+
+
+def test_factors_of_an_optimizer(own):
+    """That of the backbone times that of the depth; heads have neither."""
+    optimizer = SGD(0.1, backbone_lr_factor=0.5, depth_factors=rate_factors(own, 0.5))
+    head = keras.Variable(np.zeros(1), name="head")
+    factors = variable_factors([*own.weights[:2], own.weights[-1], head], optimizer)
+    assert [v.path for v in own.weights[:2]] == ["backbone/conv0/kernel", "backbone/conv0/bias"]
+    assert factors == [0.5 * 0.5**5] * 2 + [0.5 * 0.5, 1.0]
+    assert SGD.from_config(optimizer.get_config()).depth_factors == optimizer.depth_factors
 
 
 def test_a_layer_of_the_callers_own_stays_as_it_is():

@@ -78,7 +78,7 @@ def test_what_cannot_be_written_is_named(backbone):
     for _ in range(5):
         x = keras.layers.Conv2D(2, 3, 2, "same")(x)
     strange = keras.Model(image, keras.layers.GaussianNoise(0.1, name="strange")(x))
-    with pytest.raises(ConfigError, match="no layer of type GaussianNoise.*: strange"):
+    with pytest.raises(ConfigError, match=r"no layer of type GaussianNoise.*: strange"):
         check_network(strange)
     options = {"num_thing_classes": 2, "num_stuff_classes": 2, "tasks": ("semantic",)}
     check_held(PanopticFPN(backbone=backbone, **options, separable_heads=True))

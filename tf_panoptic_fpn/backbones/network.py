@@ -102,7 +102,8 @@ class NetworkBackbone(Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "NetworkBackbone":
-        network = keras.saving.deserialize_keras_object(config["network"])
+        with building(config["name"], None):
+            network = keras.saving.deserialize_keras_object(config["network"])
         return cls(**{**config, "network": network})
 
 
