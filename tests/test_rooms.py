@@ -41,6 +41,7 @@ ROOMS = (
     "convert",
     "inference",
     "evaluation",
+    "onnx_nodes",
     "export",
     "batch",
     "demo",

@@ -88,9 +88,11 @@ def make_model(backbone, **changes):
 
 
 def train(model, batch, steps, optimizer):
-    """Losses of some eager steps."""
-    totals = []
-    for _ in range(steps):
+    """Losses of some steps."""
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(autograph=False)
+    def step():
         with tf.GradientTape() as tape:
             dense = model(batch, training=True)
             total = sum(model.weighted_losses(model.loss_terms(dense, batch)).values())
@@ -98,8 +100,9 @@ def train(model, batch, steps, optimizer):
         missing = zip(model.trainable_variables, gradients, strict=True)
         assert not [v.path for v, gradient in missing if gradient is None]
         optimizer.apply(gradients, model.trainable_variables)
-        totals.append(float(total))
-    return totals
+        return total
+
+    return [float(step()) for _ in range(steps)]
 
 
 @pytest.mark.slow

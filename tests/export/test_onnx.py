@@ -237,7 +237,7 @@ def test_files_that_are_none(tmp_path):
     path.write_bytes(b"cut")
     with pytest.raises(ConfigError, match=r"model\.onnx: cannot be loaded"):
         find_model(path).known_categories()
-    from tf_panoptic_fpn.export.onnx_graph import Graph
+    from tf_panoptic_fpn.onnx_nodes.graph import Graph
 
     g = Graph()
     g.output(g.input("x", "float32", [1]), "y", "float32", [1])

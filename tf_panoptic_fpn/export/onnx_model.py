@@ -6,12 +6,13 @@ import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.backbones.resnet import ResNet
-from tf_panoptic_fpn.export import onnx_instances, onnx_layers, onnx_network
-from tf_panoptic_fpn.export.onnx_graph import Graph, Value
+from tf_panoptic_fpn.export import onnx_instances
 from tf_panoptic_fpn.export.onnx_merge import Merge, network_size, resize_image, semantic_map
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import ROI_LEVELS, PanopticFPN
+from tf_panoptic_fpn.onnx_nodes import layers, network
+from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
 
 
 def build_graph(predictor: Predictor) -> Graph:
@@ -27,10 +28,10 @@ def build_graph(predictor: Predictor) -> Graph:
     )
     original = g.op("Shape", images, start=1, end=3)
     size = network_size(g, original, predictor.short_side, predictor.max_long_side)
-    x = onnx_layers.normalize(g, resize_image(g, images, size), model.normalize)
-    write = onnx_layers.resnet if isinstance(model.backbone, ResNet) else onnx_network.network
-    features = onnx_layers.pyramid(g, write(g, x, model.backbone), model.fpn)
-    features, semantic_features = onnx_layers.branches(g, features, config["fpn_groups"])
+    x = layers.normalize(g, resize_image(g, images, size), model.normalize)
+    write = layers.resnet if isinstance(model.backbone, ResNet) else network.network
+    features = layers.pyramid(g, write(g, x, model.backbone), model.fpn)
+    features, semantic_features = layers.branches(g, features, config["fpn_groups"])
     batch = g.size(images, 0)
     detections = config["max_detections"]
     if "instance" in config["tasks"]:
@@ -38,7 +39,7 @@ def build_graph(predictor: Predictor) -> Graph:
     else:
         instances = _no_instances(g, batch, detections)
     if "semantic" in config["tasks"]:
-        logits = onnx_layers.semantic_head(g, semantic_features, model.semantic_head)
+        logits = layers.semantic_head(g, semantic_features, model.semantic_head)
         classes = model.semantic_head.num_classes
         semantic = semantic_map(g, logits, classes, size, original)
     else:
@@ -52,11 +53,11 @@ def build_graph(predictor: Predictor) -> Graph:
 
 
 def _instances(
-    g: Graph, features: onnx_layers.Features, size: Value, original: Value, model: PanopticFPN
+    g: Graph, features: layers.Features, size: Value, original: Value, model: PanopticFPN
 ) -> dict[str, Value]:
     """The detections, in pixels of the original image."""
     sides = size.cast("float32")
-    logits, deltas = onnx_layers.rpn_head(g, features, model.rpn_head)
+    logits, deltas = layers.rpn_head(g, features, model.rpn_head)
     rois, scores = onnx_instances.proposals(g, features, logits, deltas, sides, model.proposals)
     features = {name: features[name] for name in ROI_LEVELS}
     threshold = model.detections.score_threshold

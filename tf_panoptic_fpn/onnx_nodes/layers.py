@@ -9,11 +9,11 @@ import numpy as np
 from tf_panoptic_fpn.backbones.conv_norm import ConvNorm, GroupNorm, folded_norm
 from tf_panoptic_fpn.backbones.resnet import ResidualBlock, ResNet
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.export.onnx_graph import Graph, Value
 from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.normalize import STRIDE, Normalize
 from tf_panoptic_fpn.models.rpn_head import RPNHead
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
+from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
 
 Features = Mapping[str, Value]
 

@@ -10,15 +10,14 @@ from tf_panoptic_fpn.backbones.backbone import LEVELS
 from tf_panoptic_fpn.backbones.drop_path import DropPath
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.export import onnx_layers
-from tf_panoptic_fpn.export.onnx_graph import Graph, Value
-from tf_panoptic_fpn.export.onnx_layers import array
+from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
+from tf_panoptic_fpn.onnx_nodes.layers import Features, array, conv
 
-Layer = keras.layers.Layer
+Layer = Any  # of Keras; each writer knows which
 Write = Callable[[Graph, Any, Any], Value]
 
 
-def network(g: Graph, x: Value, backbone: NetworkBackbone) -> onnx_layers.Features:
+def network(g: Graph, x: Value, backbone: NetworkBackbone) -> Features:
     """Normalised images -> "C2".."C5"."""
     if backbone.bgr:
         x = g.op("Gather", x, np.array([2, 1, 0]), axis=1)
@@ -127,7 +126,7 @@ def _dense(g: Graph, x: list[Value], layer: Layer) -> Value:
     """Of each cell of a map: a 1x1 convolution."""
     kernel = array(layer.kernel)[None, None]
     bias = array(layer.bias) if layer.use_bias else None
-    return _activate(g, onnx_layers.conv(g, x[0], kernel, bias), layer.activation)
+    return _activate(g, conv(g, x[0], kernel, bias), layer.activation)
 
 
 def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
