@@ -23,18 +23,6 @@ CSP = {
     "stem_padding": "same",
     "block_ratio": [0.5],
 }
-EFFICIENT = {
-    "stackwise_width_coefficients": [1.0] * 5,
-    "stackwise_depth_coefficients": [1.0] * 5,
-    "stackwise_kernel_sizes": [3] * 5,
-    "stackwise_num_repeats": [1] * 5,
-    "stackwise_input_filters": [8] * 5,
-    "stackwise_output_filters": [8] * 5,
-    "stackwise_expansion_ratios": [1, 2, 2, 2, 2],
-    "stackwise_squeeze_and_excite_ratios": [0.25] * 5,
-    "stackwise_strides": [1, 2, 2, 2, 2],
-    "stackwise_block_types": ["v1"] * 5,
-}
 HUB = {
     "CSPNetBackbone": CSP,
     "DenseNetBackbone": {"stackwise_num_repeats": [1, 1, 1, 1], "growth_rate": 8},
@@ -45,7 +33,6 @@ HUB = {
         "position_embedding_shape": (56, 56, 3),
     },
     "DINOV3Backbone": {**VIT, "patch_size": 16, "image_shape": (64, 64, 3)},
-    "EfficientNetBackbone": EFFICIENT,
     "ResNetBackbone": {
         **ARCHITECTURES["resnet_18_imagenet"][1],
         "stackwise_num_blocks": [1, 1, 1, 1],
