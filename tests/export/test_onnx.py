@@ -24,9 +24,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from tf_panoptic_fpn.export import onnx_file  # noqa: E402
 from tf_panoptic_fpn.export.onnx_file import check_held, export_onnx, write_onnx  # noqa: E402
-from tf_panoptic_fpn.export.onnx_model import build_graph  # noqa: E402
 from tf_panoptic_fpn.export.saved_model import weights_hash  # noqa: E402
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor, open_session  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.model import build_graph  # noqa: E402
 
 
 def run_eagerly(predictor, images):
@@ -237,7 +237,7 @@ def test_files_that_are_none(tmp_path):
     path.write_bytes(b"cut")
     with pytest.raises(ConfigError, match=r"model\.onnx: cannot be loaded"):
         find_model(path).known_categories()
-    from tf_panoptic_fpn.onnx_nodes.graph import Graph
+    from tf_panoptic_fpn.onnx_graph.graph import Graph
 
     g = Graph()
     g.output(g.input("x", "float32", [1]), "y", "float32", [1])

@@ -8,15 +8,15 @@ pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from tf_panoptic_fpn import schema  # noqa: E402
-from tf_panoptic_fpn.export.onnx_merge import (  # noqa: E402
+from tf_panoptic_fpn.inference import predictor as module  # noqa: E402
+from tf_panoptic_fpn.inference.predictor import Predictor  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.graph import Graph  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.merge import (  # noqa: E402
     Merge,
     network_size,
     resize_image,
     semantic_map,
 )
-from tf_panoptic_fpn.inference import predictor as module  # noqa: E402
-from tf_panoptic_fpn.inference.predictor import Predictor  # noqa: E402
-from tf_panoptic_fpn.onnx_nodes.graph import Graph  # noqa: E402
 from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge  # noqa: E402
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear  # noqa: E402
 

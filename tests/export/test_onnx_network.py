@@ -13,8 +13,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from tf_panoptic_fpn.export.onnx_file import check_held  # noqa: E402
-from tf_panoptic_fpn.onnx_nodes.graph import Graph  # noqa: E402
-from tf_panoptic_fpn.onnx_nodes.network import check_network, network  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.graph import Graph  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.network import check_network, network  # noqa: E402
 
 ACTIVATIONS = ("relu", "relu6", "silu", "hard_silu", "gelu", "sigmoid", "leaky_relu")
 

@@ -10,13 +10,13 @@ pytest.importorskip("openvino")
 
 from tf_panoptic_fpn.data.pillow_resize import resize_images
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.export.onnx_merge import network_size, resize_image
 from tf_panoptic_fpn.export.openvino_model import write_openvino
 from tf_panoptic_fpn.formats.images import resized_size
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.inference.model_source import OPENVINO, find_model
 from tf_panoptic_fpn.inference.openvino_runtime import COMPILED, OpenvinoPredictor
-from tf_panoptic_fpn.onnx_nodes.graph import Graph
+from tf_panoptic_fpn.onnx_graph.graph import Graph
+from tf_panoptic_fpn.onnx_graph.merge import network_size, resize_image
 
 
 @pytest.mark.slow

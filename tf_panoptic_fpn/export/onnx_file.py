@@ -17,7 +17,6 @@ from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
-from tf_panoptic_fpn.export.onnx_model import build_graph
 from tf_panoptic_fpn.export.output_path import output_file
 from tf_panoptic_fpn.export.same_results import check_same_results
 from tf_panoptic_fpn.export.saved_model import weights_hash
@@ -27,7 +26,8 @@ from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
-from tf_panoptic_fpn.onnx_nodes.network import check_network
+from tf_panoptic_fpn.onnx_graph.model import build_graph
+from tf_panoptic_fpn.onnx_graph.network import check_network
 from tf_panoptic_fpn.section import as_lists
 from tf_panoptic_fpn.version import __version__
 
@@ -151,7 +151,7 @@ def check_held(model: PanopticFPN) -> None:
         check_network(backbone.network)
     else:
         raise ConfigError(
-            "`model.backbone` must be a ResNet, a ResNeXt or a functional network of Keras for "
+            "`model.backbone` must be a ResNet or a ResNeXt or a functional network of Keras for "
             f"ONNX. Received: {type(backbone).__name__}"
         )
 

@@ -9,8 +9,8 @@ import numpy as np
 from tf_panoptic_fpn.models.box_head import CANDIDATES_PER_PROPOSAL, BoxHead, Detections
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE, MaskHead
 from tf_panoptic_fpn.models.proposals import STRIDES, Proposals
-from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
-from tf_panoptic_fpn.onnx_nodes.layers import Features, array, keras_conv
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.layers import Features, array, keras_conv
 from tf_panoptic_fpn.ops import roi_align
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, MAX_LOG_SCALE, RPN_DELTA_WEIGHTS
 

@@ -10,8 +10,8 @@ from tf_panoptic_fpn.backbones.backbone import LEVELS
 from tf_panoptic_fpn.backbones.drop_path import DropPath
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
-from tf_panoptic_fpn.onnx_nodes.layers import Features, array, conv
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.layers import Features, array, conv
 
 Layer = Any  # of Keras; each writer knows which
 Write = Callable[[Graph, Any, Any], Value]

@@ -6,13 +6,14 @@ import numpy as np
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.backbones.resnet import ResNet
-from tf_panoptic_fpn.export import onnx_instances
-from tf_panoptic_fpn.export.onnx_merge import Merge, network_size, resize_image, semantic_map
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import ROI_LEVELS, PanopticFPN
-from tf_panoptic_fpn.onnx_nodes import layers, network
-from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph import layers
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.instances import box_head, detections, mask_head, proposals
+from tf_panoptic_fpn.onnx_graph.merge import Merge, network_size, resize_image, semantic_map
+from tf_panoptic_fpn.onnx_graph.network import network
 
 
 def build_graph(predictor: Predictor) -> Graph:
@@ -29,7 +30,7 @@ def build_graph(predictor: Predictor) -> Graph:
     original = g.op("Shape", images, start=1, end=3)
     size = network_size(g, original, predictor.short_side, predictor.max_long_side)
     x = layers.normalize(g, resize_image(g, images, size), model.normalize)
-    write = layers.resnet if isinstance(model.backbone, ResNet) else network.network
+    write = layers.resnet if isinstance(model.backbone, ResNet) else network
     features = layers.pyramid(g, write(g, x, model.backbone), model.fpn)
     features, semantic_features = layers.branches(g, features, config["fpn_groups"])
     batch = g.size(images, 0)
@@ -58,14 +59,14 @@ def _instances(
     """The detections, in pixels of the original image."""
     sides = size.cast("float32")
     logits, deltas = layers.rpn_head(g, features, model.rpn_head)
-    rois, scores = onnx_instances.proposals(g, features, logits, deltas, sides, model.proposals)
+    rois, scores = proposals(g, features, logits, deltas, sides, model.proposals)
     features = {name: features[name] for name in ROI_LEVELS}
     threshold = model.detections.score_threshold
-    probs, deltas = onnx_instances.box_head(g, features, rois, scores, model.box_head, threshold)
-    boxes, scores, classes = onnx_instances.detections(
+    probs, deltas = box_head(g, features, rois, scores, model.box_head, threshold)
+    boxes, scores, classes = detections(
         g, rois, probs, deltas, sides, model.detections, model.box_head.num_classes
     )
-    masks = onnx_instances.mask_head(g, features, boxes, classes, model.mask_head)
+    masks = mask_head(g, features, boxes, classes, model.mask_head)
     limits = original.cast("float32")
     scale = limits / sides
     boxes = g.op("Min", boxes * g.concat([scale, scale]), g.concat([limits, limits]))

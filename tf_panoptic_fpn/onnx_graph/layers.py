@@ -13,7 +13,7 @@ from tf_panoptic_fpn.models.fpn import FPN
 from tf_panoptic_fpn.models.normalize import STRIDE, Normalize
 from tf_panoptic_fpn.models.rpn_head import RPNHead
 from tf_panoptic_fpn.models.semantic_head import SemanticHead
-from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
 
 Features = Mapping[str, Value]
 

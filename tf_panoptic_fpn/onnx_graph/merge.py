@@ -6,7 +6,7 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.data.pillow_resize import BLOCK, HALF
 from tf_panoptic_fpn.inference.served_outputs import MERGED
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
-from tf_panoptic_fpn.onnx_nodes.graph import Graph, Value
+from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
 from tf_panoptic_fpn.ops.panoptic_merge import MASK_THRESHOLD
 
 ONE, ZERO = np.int32(1), np.int32(0)
