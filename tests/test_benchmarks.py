@@ -76,6 +76,13 @@ def test_stronger_models():
     assert line["ratios"]["plain"] == 1
 
 
+def test_backbones():
+    (line,) = lines_of("backbones", "--size=64", "--repeats=1", "resnet18")
+    assert line["parameters"] == 11_176_512  # frozen norms have a scale and a shift
+    assert line["multiply_adds"] == 148_045_824  # a 7 x 7 x 3 x 64 stem on 32 x 32 cells, ...
+    assert line["processor_seconds"] >= 0
+
+
 def test_graph_size():
     (line,) = lines_of("graph_size", f"--config={TINY}")
     for name, nodes in (("train_step", 8000), ("predict", 5000), ("served", 5700)):

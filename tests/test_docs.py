@@ -59,6 +59,7 @@ TESTED_BY = {
     "export/tf_serving/grpc_client.py": "tests/export/test_served.py",
     "docs/render_configuration.py": "tests/config/test_documents.py",
     "docs/render_performance.py": "tests/test_performance_page.py",
+    "benchmarks/backbones.py": "tests/test_benchmarks.py",
     "benchmarks/beam.py": "tests/test_benchmarks.py",
     "benchmarks/evaluation.py": "tests/test_benchmarks.py",
     "benchmarks/evaluate.py": "tests/test_benchmarks.py",

@@ -57,6 +57,7 @@ def test_every_recipe_builds():
     assert len(built) >= 7
     for model in built.values():
         narrow = {"backbone": "resnet18", "fpn_channels": 8, "semantic_channels": 32}
+        narrow["drop_path"] = 0.0
         arguments = {**model.model_dump(), **narrow, "box_head_units": 8}
         keys = set(PanopticFPN(**arguments).output)
         assert ("semantic_logits" in keys) == ("semantic" in model.tasks)
@@ -244,6 +245,65 @@ EXPECTED = {
     "paper/table4a_coco_r101": {**PFPN_COCO, **R101},
     "paper/table4b_cityscapes_r101": {**PFPN_CITYSCAPES, **R101},
 }
+# detectron2, configs/new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py.
+JITTER = {
+    **INSTANCES,
+    **steps(184375, 163889, 177546),
+    "data.augment.scale_range": (0.1, 2.0),
+    "data.augment.scale_relative_to": "crop",
+    "data.augment.crop_size": (1024, 1024),
+    "data.canvases": ((1024, 1024),),
+    "data.train.flip_probability": 0.5,
+    "data.validation.short_sides": (1024,),
+    "data.validation.max_long_side": 1024,
+    "train.batch_size": 64,
+    "model.freeze_at": 0,
+    "model.box_head": "four_conv_one_fc",
+    "optimizer.drop_factor": 0.1,
+    "optimizer.momentum": 0.9,
+}
+EXPECTED["coco_r50_large_scale_jitter"] = {
+    **JITTER,
+    "model.backbone": "resnet50",
+    "model.norm": "sync_batch_norm",
+    "model.stride_in_1x1": False,
+    "model.box_head_norm": "none",
+    "optimizer.learning_rate": 0.1,
+    "optimizer.weight_decay": 4e-5,
+    "optimizer.warmup_steps": 500,
+    "optimizer.warmup_factor": 0.067,
+    "train.initial_weights": "",
+}
+# Its projects/ViTDet/configs/COCO/mask_rcnn_vitdet_b_100ep.py; AdamW of configs/common/optim.py.
+EXPECTED["coco_vitdet_dinov2_base"] = {
+    **JITTER,
+    "model.backbone": "keras_hub/dinov2_base",
+    "model.drop_path": 0.1,
+    "model.pixel_mean": None,  # the backbone's own
+    "optimizer.algorithm": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.weight_decay": 0.1,
+    "optimizer.layer_decay": 0.7,
+    "optimizer.backbone_lr_factor": 1.0,
+    "optimizer.warmup_steps": 250,
+    "optimizer.warmup_factor": 0.001,
+    "train.initial_weights": "pretrained",
+}
+# Made here; the schedule is that of detectron2's 1x.
+for name, network in (
+    ("edge_mobilenet", "MobileNetV3Large"),
+    ("edge_efficientnet", "EfficientNetB0"),
+):
+    EXPECTED[name] = {
+        **INSTANCES,
+        **steps(90000, 60000, 80000),
+        "model.backbone": f"keras_applications/{network}",
+        "model.separable_heads": True,
+        "model.fpn_channels": 96,
+        "train.initial_weights": "pretrained",
+        "train.batch_size": 16,
+        "optimizer.learning_rate": 0.02,
+    }
 DATA = {"coco": COCO_PANOPTIC, "cityscapes": {**CITYSCAPES, **PLAIN}}
 for data, base in DATA.items():
     semantic = {**base, **SEMANTIC, **R50, "model.semantic_design": "staged"}

@@ -72,6 +72,7 @@ def backend_outputs(goldens):
         **compiled(infer)(ops.convert_to_tensor(images), ops.convert_to_tensor(sizes)),
         **compiled(train)(batch),
         **cascade_outputs(),
+        **backbone_outputs(),
     }
     return {name: ops.convert_to_numpy(value) for name, value in results.items()}
 
@@ -115,6 +116,41 @@ def cascade_outputs():
         return {f"cascade/{name}": value for name, value in results.items()}
 
     return compiled(run)(features, targets)
+
+
+def backbone_outputs():
+    """Maps of a network of one's own with separable heads behind it, and of a DINOv2."""
+    import keras_hub
+
+    from tf_panoptic_fpn.backbones.make_backbone import make_backbone
+    from tf_panoptic_fpn.models.fpn import FPN
+
+    x = image = keras.Input((None, None, 3))
+    for stride in (2, 2, 2, 2, 2):
+        x = keras.layers.Conv2D(8, 3, stride, "same", groups=1 if x is image else 8)(x)
+        x = keras.layers.Activation("gelu")(keras.layers.LayerNormalization()(x))
+    options = {"norm": "sync_batch_norm", "freeze_at": 0, "drop_path": 0.0}
+    transformer = keras_hub.models.DINOV2Backbone(
+        14, 1, 16, 2, 32, image_shape=(56, 56, 3), position_embedding_shape=(56, 56, 3)
+    )
+    layers = [make_backbone(m, options) for m in (keras.Model(image, x), transformer)]
+    pyramid = FPN(8, separable=True)
+    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype("float32")
+    images = ops.convert_to_tensor(images)
+    layers[1].build(images.shape)
+    pyramid.build(layers[0].compute_output_shape(images.shape))
+    rng = np.random.default_rng(1)
+    for layer in (*layers, pyramid):
+        for variable in sorted(layer.weights, key=lambda v: v.path):
+            if variable.dtype == "float32":
+                variable.assign(rng.normal(0, 0.3, variable.shape))
+
+    def run(images):
+        maps = [layer(images) for layer in layers]
+        maps.append(pyramid(maps[0]))
+        return {f"backbone/{i}/{n}": v for i, m in enumerate(maps) for n, v in m.items()}
+
+    return compiled(run)(images)
 
 
 def gradient(function, x):

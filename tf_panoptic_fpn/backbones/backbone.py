@@ -12,6 +12,7 @@ LEVELS = ("C2", "C3", "C4", "C5")
 STRIDES = (4, 8, 16, 32)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
 IMAGENET_STD = (58.395, 57.12, 57.375)
+NO_DECAY = ("gamma", "beta", "grid", "first")  # of norms and position embeddings
 
 
 class Backbone(keras.layers.Layer):
@@ -100,6 +101,11 @@ def variable_factors(variables: Sequence[keras.Variable], optimizer: Any) -> lis
     factor = optimizer.backbone_lr_factor
     backbone = [factor if v.path.startswith("backbone/") else 1.0 for v in variables]
     return [a * depths.get(v.path, 1.0) for a, v in zip(backbone, variables, strict=True)]
+
+
+def decays(variable: keras.Variable) -> bool:
+    """Says if weight decay acts on a variable: all but norms and position embeddings."""
+    return variable.path.rsplit("/", 1)[-1] not in NO_DECAY
 
 
 def check_maps(shapes: Any, size: Sequence[int]) -> None:

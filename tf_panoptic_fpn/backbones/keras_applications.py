@@ -143,7 +143,7 @@ def _unavailable(architecture: str, weights: str | None, error: Exception) -> st
         return f"{weights}: does not fit {architecture} without its classifier: {reason}"
     url = next((word for word in reason.split() if word.startswith("http")), "")
     file = url.rstrip(":").rsplit("/", 1)[-1] or "its file of weights without classifier"
-    folder = os.path.join(keras.config.keras_home(), "models")
+    folder = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "models")
     return (
         f"the weights of {architecture} cannot be downloaded; put {file} into {folder}, or name "
         f"the file as `train.initial_weights`: {reason}"

@@ -17,7 +17,6 @@ from tf_panoptic_fpn.errors import ConfigError, WeightsError
 from tf_panoptic_fpn.messages import one_line
 
 PREFIX = "keras_hub/"
-MAPS = ("P2", "P3", "P4", "P5")
 DROP_PATH = {"EfficientNetBackbone": "dropout"}  # the argument of what has one
 CONVERTERS = ("image_converter.json", "preprocessor.json")  # of a preset's folder
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
@@ -72,7 +71,7 @@ ARCHITECTURES = {
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class KerasHubBackbone(NetworkBackbone):
-    """A `FeaturePyramidBackbone` of KerasHub, of which P2..P5 are taken.
+    """A `FeaturePyramidBackbone` of KerasHub, of whose maps those of stride 4 to 32 are taken.
 
     Args:
         architecture: its class in `keras_hub.models`, such as "ResNetBackbone".
@@ -113,14 +112,13 @@ class KerasHubBackbone(NetworkBackbone):
         if source is not None:
             network.set_weights(source.get_weights())
         maps = getattr(network, "pyramid_outputs", {})
-        if not set(MAPS) <= set(maps):
+        if not maps:
             raise ConfigError(
-                f"{architecture} of KerasHub cannot be a backbone: it must have the maps "
-                f"{', '.join(MAPS)}, of strides 4 to 32. Received: {', '.join(maps) or 'none'}"
+                f"{architecture} of KerasHub cannot be a backbone: it has no feature pyramid"
             )
         super().__init__(
             network,
-            [maps[level]._keras_history.operation.name for level in MAPS],
+            [output._keras_history.operation.name for output in maps.values()],
             norm,
             freeze_at,
             pixel_mean,

@@ -8,7 +8,7 @@ import keras
 from tf_panoptic_fpn.backbones import keras_applications, keras_hub, resnet
 from tf_panoptic_fpn.backbones.backbone import Backbone, check_maps
 from tf_panoptic_fpn.backbones.keras_applications import KerasApplication
-from tf_panoptic_fpn.backbones.network import SIZE, NetworkBackbone
+from tf_panoptic_fpn.backbones.network import SIZE, NetworkBackbone, building
 from tf_panoptic_fpn.errors import ConfigError
 
 OF_RESNETS = ("stride_in_1x1", "norm_groups", "deformable_stages")
@@ -82,6 +82,9 @@ def _own_backbone(backbone: keras.layers.Layer, config: Mapping[str, Any]) -> ke
     maps = backbone(keras.KerasTensor((1, *SIZE, 3), dtype=backbone.compute_dtype))
     if isinstance(backbone, keras.models.Model) and not isinstance(maps, Mapping):
         options = {name: config[name] for name in OF_ALL}
-        return NetworkBackbone(backbone, name="backbone", dtype=backbone.dtype_policy, **options)
+        with building("backbone", backbone.dtype_policy):  # whose name its weights are known by
+            network = keras.models.clone_model(backbone)
+        network.set_weights(backbone.get_weights())
+        return NetworkBackbone(network, name="backbone", dtype=backbone.dtype_policy, **options)
     check_maps(maps, SIZE)
     return backbone

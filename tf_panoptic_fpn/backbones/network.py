@@ -21,8 +21,8 @@ class NetworkBackbone(Backbone):
 
     Args:
         network: `keras.Model`, functional, that takes images of any size.
-        maps: 4 names of its operations, whose outputs are C2..C5; None for the last layer of each
-            stride 4, 8, 16 and 32.
+        maps: names of its operations, of which the last of each stride 4, 8, 16 and 32 gives
+            C2..C5; None for all.
         norm: "frozen_affine", its batch norms keep their statistics, scales and shifts; or
             "sync_batch_norm", they are trained, over all replicas. Other norms are always trained.
         freeze_at: int 0-5; the stem (1) and the layers up to C2..C5 (2..5) are not trained.
@@ -62,11 +62,7 @@ class NetworkBackbone(Backbone):
         with building(self.name, self.dtype_policy):
             network = _with_fast_groups(network)
         strides = _strides(network)
-        if maps is None:
-            outputs = _last_of_each_stride(network, strides)
-        else:
-            by_name = {op.name: op.output for op in network.operations}
-            outputs = [by_name[name] for name in maps]
+        outputs = _last_of_each_stride(network, strides, maps)
         self.network = keras.Model(network.inputs[0], outputs, name=network.name)
         # Names, as layers in a list would be those of this layer once more.
         self._depth_of = _depths(self.network, dict(zip(network.operations, strides, strict=True)))
@@ -101,7 +97,8 @@ class NetworkBackbone(Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "NetworkBackbone":
-        network = keras.saving.deserialize_keras_object(config["network"])
+        with building(config["name"], None):
+            network = keras.saving.deserialize_keras_object(config["network"])
         return cls(**{**config, "network": network})
 
 
@@ -148,8 +145,14 @@ def _strides(network: keras.Model) -> list[int | None]:
     return [strides.get(s[1:3]) if len(s) == 4 else None for s in shapes]
 
 
-def _last_of_each_stride(network: keras.Model, strides: Sequence[int | None]) -> list[Tensor]:
-    last = {stride: op.output for op, stride in zip(network.operations, strides, strict=True)}
+def _last_of_each_stride(
+    network: keras.Model, strides: Sequence[int | None], maps: Sequence[str] | None
+) -> list[Tensor]:
+    last = {
+        stride: op.output
+        for op, stride in zip(network.operations, strides, strict=True)
+        if maps is None or op.name in maps
+    }
     missing = [stride for stride in STRIDES if stride not in last]
     if missing:
         raise ConfigError(

@@ -94,7 +94,8 @@ class PositionEmbedding(keras.layers.Layer):
     def interpolated(self, height: Any, width: Any) -> Tensor:
         """Returns float `[1, height * width, D]`, row by row; ints or scalars are taken."""
         grid = ops.convert_to_tensor(self.grid)
-        if (height, width) != (self.side, self.side):
+        known = isinstance(height, int) and isinstance(width, int)
+        if not known or (height, width) != (self.side, self.side):
             rows = cubic_weights(self.side, height, grid.dtype)
             columns = cubic_weights(self.side, width, grid.dtype)
             grid = ops.einsum("Xx,Yxc->YXc", columns, ops.einsum("Yy,yxc->Yxc", rows, grid))
@@ -113,7 +114,7 @@ def cubic_weights(extent: int, new_extent: Any, dtype: Any) -> Tensor:
         dtype: of the weights.
     """
     cells = ops.arange(extent, dtype="float32")
-    points = (ops.cast(ops.arange(new_extent), "float32") + 0.5) * (
+    points = (ops.cast(ops.arange(new_extent, dtype="int32"), "float32") + 0.5) * (
         extent / ops.cast(new_extent, "float32")
     ) - 0.5
     distance = ops.abs(points[:, None] - cells)

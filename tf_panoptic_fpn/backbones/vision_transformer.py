@@ -67,6 +67,7 @@ class VisionTransformer(Backbone):
         with building(self.name, self.dtype_policy):
             self.transformer = hub_network(architecture, self.config["arguments"])
             self.pyramid = SimplePyramid(dtype=self.dtype_policy, name="pyramid")
+            self.pyramid.build((None, None, None, self.transformer.hidden_dim))
             self.positions = self._make_positions()
         if source is not None:
             self.transformer.set_weights(source.get_weights())
@@ -105,8 +106,7 @@ class VisionTransformer(Backbone):
         return depths
 
     def build(self, input_shape: Shape) -> None:
-        with keras.name_scope(self.name):
-            self.pyramid.build((None, None, None, self.dim))
+        pass  # the parts are
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensors:
         batch, height, width = ops.shape(inputs)[:3]

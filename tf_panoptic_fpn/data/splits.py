@@ -14,6 +14,7 @@ from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 from tf_panoptic_fpn.formats.records import ImageRecord, LazyRecords, PanopticSplit
+from tf_panoptic_fpn.weights.pretrained import PRETRAINED
 from tf_panoptic_fpn.weights.zoo import MODEL_ZOO
 
 
@@ -52,7 +53,8 @@ def resolve_data(config: Config, workdir: str | os.PathLike) -> Config:
     for name in ("train", "validation"):
         getattr(data, name).check_paths(name)
     named = {key: getattr(config.train, key) for key in ("initial_weights", "initial_categories")}
-    update = {k: path if path in MODEL_ZOO else _absolute(path) for k, path in named.items()}
+    names = {*MODEL_ZOO, PRETRAINED}
+    update = {k: path if path in names else _absolute(path) for k, path in named.items()}
     train = config.train.model_copy(update=update)
     return config.model_copy(update={"data": _with_absolute_paths(data), "train": train})
 

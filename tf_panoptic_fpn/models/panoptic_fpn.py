@@ -169,6 +169,8 @@ class PanopticFPN(FitModel):
         # === Layers ===
         policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
         layers = make_layers(config, policy)
+        if not isinstance(backbone, str):
+            config["backbone"] = layers["backbone"]
         config["pixel_mean"], config["pixel_std"] = (
             layers["normalize"].mean,
             layers["normalize"].std,

@@ -5,20 +5,19 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.layers import Layer
 
 from tf_panoptic_fpn.backbones.backbone import LEVELS
 from tf_panoptic_fpn.backbones.drop_path import DropPath
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.errors import ConfigError
-from tf_panoptic_fpn.onnx_graph import layers
 from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
-from tf_panoptic_fpn.onnx_graph.layers import array
+from tf_panoptic_fpn.onnx_graph.layers import Features, array, conv
 
+Layer = Any  # of Keras; each writer knows which
 Write = Callable[[Graph, Any, Any], Value]
 
 
-def network(g: Graph, x: Value, backbone: NetworkBackbone) -> layers.Features:
+def network(g: Graph, x: Value, backbone: NetworkBackbone) -> Features:
     """Normalised images -> "C2".."C5"."""
     if backbone.bgr:
         x = g.op("Gather", x, np.array([2, 1, 0]), axis=1)
@@ -27,7 +26,7 @@ def network(g: Graph, x: Value, backbone: NetworkBackbone) -> layers.Features:
 
 def check_network(model: keras.Model) -> None:
     """Raises ConfigError, by name, for a layer that cannot be written."""
-    for operation in model.operations:
+    for operation in _functional(model).operations:
         if _writer(operation) is None:
             raise ConfigError(
                 f"ONNX export knows no layer of type {type(operation).__name__}, which is in "
@@ -39,8 +38,7 @@ def check_network(model: keras.Model) -> None:
 
 def _run(g: Graph, inputs: list[Value], model: keras.Model) -> list[Value]:
     """Writes a functional model's operations in their order."""
-    if isinstance(model, keras.Sequential):
-        model = model._functional
+    model = _functional(model)
     known: dict[int, Any] = dict(zip(map(id, model.inputs), inputs, strict=True))
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
@@ -54,6 +52,10 @@ def _run(g: Graph, inputs: list[Value], model: keras.Model) -> list[Value]:
             assert write is not None  # by `check_network`
             known[id(node.output_tensors[0])] = write(g, given, node.operation)
     return [known[id(output)] for output in model.outputs]
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def _writer(operation: Any) -> Write | None:
@@ -124,7 +126,7 @@ def _dense(g: Graph, x: list[Value], layer: Layer) -> Value:
     """Of each cell of a map: a 1x1 convolution."""
     kernel = array(layer.kernel)[None, None]
     bias = array(layer.bias) if layer.use_bias else None
-    return _activate(g, layers.conv(g, x[0], kernel, bias), layer.activation)
+    return _activate(g, conv(g, x[0], kernel, bias), layer.activation)
 
 
 def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:

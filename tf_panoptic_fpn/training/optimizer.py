@@ -6,20 +6,14 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from tf_panoptic_fpn.backbones.backbone import rate_factors, variable_factors
+from tf_panoptic_fpn.backbones.backbone import decays, rate_factors, variable_factors
 from tf_panoptic_fpn.config import OptimizerConfig
 from tf_panoptic_fpn.ops.replicas import sum_over_replicas
 from tf_panoptic_fpn.schema import Tensor
 from tf_panoptic_fpn.training.schedule import build_schedule
 
-NO_DECAY = ("gamma", "beta", "grid", "first")  # of norms and position embeddings
 MOMENTUM_STYLES = ("torch", "keras")
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
-
-
-def decays(variable: keras.Variable) -> bool:
-    """Says if weight decay acts on a variable: all but norms and position embeddings."""
-    return variable.path.rsplit("/", 1)[-1] not in NO_DECAY
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")

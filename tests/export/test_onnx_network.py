@@ -1,0 +1,86 @@
+"""Networks of Keras as ONNX nodes give what the networks give."""
+
+import keras
+import numpy as np
+import pytest
+
+from tf_panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.backbones.drop_path import DropPath
+from tf_panoptic_fpn.backbones.network import NetworkBackbone
+from tf_panoptic_fpn.errors import ConfigError
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from tf_panoptic_fpn.export.onnx_file import check_held  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.graph import Graph  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.network import check_network, network  # noqa: E402
+
+ACTIVATIONS = ("relu", "relu6", "silu", "hard_silu", "gelu", "sigmoid", "leaky_relu")
+
+
+def block(x, i):
+    """A stride of 2 by each kind of padding and convolution, then a squeeze and a residual."""
+    layers = keras.layers
+    if i % 2:
+        x = layers.DepthwiseConv2D(3, 2, "same", name=f"down{i}")(x)
+    else:
+        x = layers.Conv2D(8, 3, 2, name=f"down{i}")(layers.ZeroPadding2D(((0, 1), (0, 1)))(x))
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation(ACTIVATIONS[i])(x)
+    y = layers.LayerNormalization()(layers.Conv2D(8, 3, padding="same", groups=2)(x))
+    y = layers.Dense(8, activation=ACTIVATIONS[(i + 1) % len(ACTIVATIONS)])(y)
+    squeezed = layers.Reshape((1, 1, 8))(layers.GlobalAveragePooling2D()(y))
+    squeezed = layers.ReLU(6.0)(layers.Conv2D(8, 1)(squeezed) + 3.0) * (1.0 / 6.0)
+    y = DropPath(0.1)(layers.Multiply()([y, squeezed]))
+    return layers.Add()([x, y])
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((None, None, 3))
+    for i in range(5):
+        x = block(x, i) if i else keras.layers.Conv2D(8, 3, 2, "same")(x)
+    pooled = keras.layers.MaxPooling2D(3, 1, "same")(x)
+    x = keras.layers.Concatenate()([x, pooled, keras.layers.AveragePooling2D(1)(x)])
+    x = keras.Sequential([keras.layers.Conv2D(5, 1), keras.layers.LeakyReLU(0.3)])(x)
+    result = NetworkBackbone(keras.Model(image, x), norm="sync_batch_norm", bgr=True)
+    rng = np.random.default_rng(0)
+    for variable in result.network.weights:
+        if variable.name not in ("kernel", "seed_generator_state"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return result
+
+
+def test_a_network_gives_the_same(backbone):
+    g = Graph()
+    x = g.input("x", "float32", ["batch", 3, "height", "width"])
+    for name, value in network(g, x, backbone).items():
+        g.output(value, name, "float32", ["batch", "c" + name, "h" + name, "w" + name])
+    model = g.model("network", {})
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    images = np.random.default_rng(1).normal(size=(2, 64, 96, 3)).astype("float32")
+    received = session.run(None, {"x": images.transpose(0, 3, 1, 2)})
+    expected = backbone(images)
+    assert list(expected) == ["C2", "C3", "C4", "C5"]
+    for value, (name, other) in zip(received, expected.items(), strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(
+            value.transpose(0, 2, 3, 1), other, atol=1e-5 * scale, err_msg=name
+        )
+    assert expected["C5"].shape[-1] == 5
+
+
+def test_what_cannot_be_written_is_named(backbone):
+    x = image = keras.Input((None, None, 3))
+    for _ in range(5):
+        x = keras.layers.Conv2D(2, 3, 2, "same")(x)
+    strange = keras.Model(image, keras.layers.GaussianNoise(0.1, name="strange")(x))
+    with pytest.raises(ConfigError, match=r"no layer of type GaussianNoise.*: strange"):
+        check_network(strange)
+    options = {"num_thing_classes": 2, "num_stuff_classes": 2, "tasks": ("semantic",)}
+    check_held(PanopticFPN(backbone=backbone, **options, separable_heads=True))
+    with pytest.raises(ConfigError, match="GaussianNoise"):
+        check_held(PanopticFPN(backbone=NetworkBackbone(strange), **options))
