@@ -148,11 +148,15 @@ MUTANTS = {
     },
     "ops/matching.py": {
         "ops/test_matching.py -k 'not compiled'": [
-            ("positive = best >= high", "positive = best > high"),
+            ("best >= high, is_best", "best > high, is_best"),
             ("best < low, 0", "best <= low, 0"),
             ("best_of_gt > 0", "best_of_gt >= 0"),
-            ("pairwise_iou(gt_boxes, boxes), -1)", "pairwise_iou(gt_boxes, boxes), 0)"),
-            ("ops.argmax(ops.cast", "ops.argmin(ops.cast"),
+            (
+                "pairwise_iou(gt_boxes[:, rows], boxes), -1)",
+                "pairwise_iou(gt_boxes[:, rows], boxes), 0)",
+            ),
+            ("best_here > best, index_here", "best_here >= best, index_here"),
+            ("ops.argmax(iou ==", "ops.argmin(iou =="),
             ("ops.max(iou, axis=2, keepdims=True)", "ops.max(iou, axis=1, keepdims=True)"),
         ]
     },
@@ -198,7 +202,7 @@ MUTANTS = {
             ("coverage >= 0.5", "coverage > 0.5"),
             (", start.dtype) + 0.5\n", ", start.dtype)\n"),
             ("* scale - 0.5\n    length", "* scale\n    length"),
-            ("take_rows(gt_masks, matched_index)", "take_rows(gt_masks, 0 * matched_index)"),
+            ("take_rows(is_mask, matched_index)", "take_rows(is_mask, 0 * matched_index)"),
         ]
     },
     "ops/panoptic_merge.py": {
@@ -226,7 +230,7 @@ MUTANTS = {
         "inference/test_semantic_map.py": [
             ("logits[None], 3, 1", "logits[None], 1, 1"),
             ("+ 0.5) * scale - 0.5", "+ 0.5) * scale"),
-            ("points.lower == points.upper", "points.lower > points.upper"),
+            ("lower == upper, 0.0", "lower > upper, 0.0"),
         ]
     },
     "ops/resize.py": {
@@ -326,8 +330,8 @@ MUTANTS = {
     "training/log.py": {
         "training/test_log.py": [
             ("self.schedule(step - 1)", "self.schedule(step)"),
-            ("len(window) * batch_size / (now", "batch_size / (now"),
-            ("scalars[name] = line[name]", "pass"),
+            ("rate = len(window) / elapsed", "rate = 1 / elapsed"),
+            ("scalars.update({name: line[name]", "dict({name: line[name]"),
         ]
     },
     "training/checkpoint.py": {
