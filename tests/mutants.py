@@ -96,7 +96,10 @@ MUTANTS = {
             ),
         ],
         "models/test_saving.py -k 0_1": [
-            ("pixel_mean, pixel_std, dtype", "pixel_std, pixel_mean, dtype")
+            (
+                'config["pixel_mean"], config["pixel_std"] =',
+                'config["pixel_std"], config["pixel_mean"] =',
+            )
         ],
     },
     "models/rpn_head.py": {
