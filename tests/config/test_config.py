@@ -120,6 +120,11 @@ def test_saved_config_loads_equal(tmp_path):
         ),
         ("train: {batch_size: 3, replicas: 2}", [], "a multiple of train.replicas (2)"),
         ("train: {jit_compile: true}", [], "`data.canvases` must be given"),
+        (
+            "model: {backbone: keras_applications/MobileNetV3Large}\ntrain: {rematerialize: true}",
+            [],
+            "`train.rematerialize` must be false with keras_applications/MobileNetV3Large",
+        ),
         ("data: {canvases: [[100, 96]]}", [], "must be a multiple of 32"),
         ("data: {validation: {flip_probability: 2}}", [], "in [0, 1]"),
         ("merge: {score_threshold: 1.5}", [], "in [0, 1]"),

@@ -7,7 +7,7 @@ from pydantic import Field
 from tf_panoptic_fpn.config.data import DataConfig
 from tf_panoptic_fpn.config.evaluate import EvaluateConfig
 from tf_panoptic_fpn.config.merge import MergeConfig
-from tf_panoptic_fpn.config.model import ModelConfig
+from tf_panoptic_fpn.config.model import RESNETS, ModelConfig
 from tf_panoptic_fpn.config.optimizer import OptimizerConfig
 from tf_panoptic_fpn.config.serve import ServeConfig
 from tf_panoptic_fpn.config.train import TrainConfig
@@ -57,6 +57,12 @@ class Config(Section):
     def compiled_shapes_are_static(self) -> Broken:
         if self.train.jit_compile and not self.data.canvases:
             return "data.canvases", "given with train.jit_compile: XLA compiles static shapes"
+        return None
+
+    @rule
+    def blocks_to_rematerialize(self) -> Broken:
+        if self.train.rematerialize and self.model.backbone not in RESNETS:
+            return "train.rematerialize", f"false with {self.model.backbone}: it is of ResNets"
         return None
 
     @rule

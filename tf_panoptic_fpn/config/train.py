@@ -45,7 +45,7 @@ class TrainConfig(Section):
         "float32", "of features and their gradients; weights, losses and boxes stay float32"
     )
     rematerialize: bool = setting(
-        False, "compute the backbone's inside twice instead of keeping it: less memory"
+        False, "compute a ResNet's blocks twice instead of keeping them: less memory"
     )
     jit_compile: bool = setting(False, "compile the step by XLA; needs `data.canvases`")
     average_decay: Share = setting(
