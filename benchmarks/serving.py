@@ -11,9 +11,7 @@ it writes no PNG.
 
 import argparse
 import io
-import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -45,25 +43,25 @@ def main():
     serve = tf.function(graph.serve_bytes, [tf.TensorSpec([None], tf.string)], autograph=False)
     serve(tf.io.encode_jpeg(make_image(64, 64))[None])
     image = tf.io.encode_jpeg(make_image(arguments.height, arguments.width))[None]
-    before = memory()
-    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now
+    measure.forget_peak_memory()
+    before = measure.peak_memory()
     outputs = serve(image)
-    peak = memory("VmHWM") - before
+    peak = measure.peak_memory() - before
     segments = int(outputs[schema.NUM_SEGMENTS][0])
     del outputs
-    cpu = cpu_seconds(predictor, graph, serve, image, arguments.runs)
+    stages = run_stages(predictor, graph, serve, image, arguments.runs)
+    whole, python, merge = map(stages.least, ("whole", "python", "merge and PNG"))
     line |= {
         "config": arguments.config,
         "set": arguments.set,
         "image": [arguments.height, arguments.width],
         "semantic_classes": config.model.num_stuff_classes + 1,
         "segments": segments,
-        "peak_mb_above_the_model": round(peak / 1000),
-        **{f"{name}_cpu_seconds": round(seconds, 3) for name, seconds in cpu.items()},
-        "merge_and_png_share": round(cpu["merge_and_png"] / cpu["whole"], 3),
-        "whole_to_python": round(cpu["whole"] / cpu["python"], 3),
+        "peak_mb_above_the_model": peak,
+        "merge_and_png_share": round(merge / whole, 6),  # of the fewest processor seconds, as below
+        "whole_to_python": round(whole / python, 6),
     }
-    print(json.dumps(line))
+    measure.report(line, stages)
 
 
 def make_predictor(config):
@@ -82,9 +80,9 @@ def make_image(height, width):
     return tf.cast(tf.clip_by_value(image + tf.cast(noise, tf.float32), 0, 255), tf.uint8)
 
 
-def cpu_seconds(predictor, graph, serve, image, runs):
-    """The fewest processor seconds of the served graph, of the predictor in Python on the same
-    file, of the network, and of what follows it; the four in turn."""
+def run_stages(predictor, graph, serve, image, runs):
+    """`Stages` of the served graph, of the predictor in Python on the same file, of the network,
+    and of what follows it; the four in turn."""
     pixels = tf.io.decode_jpeg(image[0])
     original = tf.shape(pixels)[:2]
     size = predictor.network_size(original)
@@ -98,7 +96,7 @@ def cpu_seconds(predictor, graph, serve, image, runs):
         "whole": lambda: serve(image),
         "python": lambda: predictor.run(read_image(io.BytesIO(image.numpy()[0]))[None]),
         "network": network,
-        "merge_and_png": lambda: merge(outputs),
+        "merge and PNG": lambda: merge(outputs),
     }
     stages = measure.Stages()
     for call in calls.values():
@@ -106,15 +104,7 @@ def cpu_seconds(predictor, graph, serve, image, runs):
     for _ in range(runs):
         for name, call in calls.items():
             stages.run(name, call)
-    return {name: stages.least(name) for name in calls}
-
-
-def memory(name="VmRSS"):
-    """Of this process, in kB."""
-    for line in pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise ValueError(name)
+    return stages
 
 
 if __name__ == "__main__":
