@@ -465,6 +465,8 @@ def short():
 def test_every_argument_survives_a_file(tmp_path, short):
     parameters = inspect.signature(PanopticFPN).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+    for name in ("drop_path", "separable_heads"):  # not with ResNets, two groups: tests/backbones
+        del defaults[name]
     assert set(CHANGED) == set(defaults)
     assert all(CHANGED[name] != default for name, default in defaults.items())
     model = PanopticFPN(**CHANGED)
