@@ -52,7 +52,7 @@ def measure(name, size, repeats):
         "size": size,
         "parameters": costs.parameters,
         "multiply_adds": costs.multiply_adds,
-        "processor_seconds": round(statistics.median(seconds), 3),
+        "processor_seconds": round(statistics.median(seconds), 6),
     }
 
 

@@ -166,9 +166,7 @@ def make_keras_hub(
     source, pixels = None, IMAGENET
     if weights or name not in ARCHITECTURES:
         source = _from_preset(name, weights)
-        architecture, arguments = type(source).__name__, source.get_config()
-        for key in ("name", "trainable", "dtype"):
-            arguments.pop(key, None)
+        architecture, arguments = _structure(source)
         pixels = _preset_pixels(name) or IMAGENET
     else:
         architecture, arguments = ARCHITECTURES[name]
@@ -189,10 +187,7 @@ def make_keras_hub(
 
 def from_instance(network: keras.Model, norm: str, freeze_at: int, drop_path: float) -> Backbone:
     """Returns a backbone with the structure and the weights of one of KerasHub."""
-    arguments = network.get_config()
-    for key in ("name", "trainable", "dtype"):
-        arguments.pop(key, None)
-    architecture = type(network).__name__
+    architecture, arguments = _structure(network)
     kind = VisionTransformer if architecture in TRANSFORMERS else KerasHubBackbone
     return kind(
         architecture,
@@ -204,6 +199,14 @@ def from_instance(network: keras.Model, norm: str, freeze_at: int, drop_path: fl
         dtype=network.dtype_policy,
         name="backbone",
     )
+
+
+def _structure(network: keras.Model) -> tuple[str, dict[str, Any]]:
+    """The class of a network of KerasHub, and its arguments."""
+    arguments = network.get_config()
+    for key in ("name", "trainable", "dtype"):
+        arguments.pop(key, None)
+    return type(network).__name__, arguments
 
 
 def _from_preset(name: str, weights: bool) -> keras.Model:

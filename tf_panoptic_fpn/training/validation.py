@@ -99,20 +99,20 @@ class Validation:
         """Evaluates; the first worker logs, draws, and keeps the model if it is the best so far."""
         start = time.perf_counter()
         drawn: dict[str, np.ndarray] = {}
-        identity = {"run": self.started, "step": step}
         shares = []
         if self.workers.count > 1:
+            identity = {"run": self.started, "step": step}
             run = (self.workers, self.predictor, self.split, self.shares, identity)
             shares = predict_shares(*run, on_image=lambda *_: self.check_signals())
         if self.workers.is_first:
-            figures = self._figures(identity, shares, drawn)
+            figures = self._figures(shares, drawn)
             self.log.write_validation(step, figures, drawn, time.perf_counter() - start)
             self._compare(step, figures)
             shutil.rmtree(self.shares, ignore_errors=True)
         self.state.validated_step.assign(step)
 
     def _figures(
-        self, identity: dict[str, Any], shares: list[pathlib.Path], drawn: dict[str, np.ndarray]
+        self, shares: list[pathlib.Path], drawn: dict[str, np.ndarray]
     ) -> dict[str, float]:
         """The figures of the whole split; draws its first images."""
 
@@ -128,7 +128,6 @@ class Validation:
                 evaluation_samples(self.split),
                 self.split.categories,
                 has_panoptic=self.split.has_panoptic,
-                identity=identity,
                 shares=shares,
                 on_image=look,
             )
