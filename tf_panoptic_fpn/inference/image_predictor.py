@@ -81,8 +81,8 @@ class ImagePredictor(abc.ABC):
         Args:
             path: of the image, see `large_images.reader.open_large_image`.
             output: folder to write to.
-            tile, overlap: int, pixels: the sides of a tile, and what neighbours share at least, by
-                default an eighth of it.
+            tile: int, pixels, the sides of a tile.
+            overlap: int, pixels that neighbours share at least, by default an eighth of a tile.
             batch_size: int, tiles to run at once.
             write: what to write, see `inference.tiles.predict_large_files`.
 
