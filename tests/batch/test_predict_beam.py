@@ -15,7 +15,7 @@ from command_line import ROOT, run_here
 from PIL import Image
 
 from tf_panoptic_fpn import load_predictor
-from tf_panoptic_fpn.errors import ConfigError, DataError
+from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
 from tf_panoptic_fpn.evaluation.panoptic_files import evaluate_panoptic_files
 
 pytest.importorskip("apache_beam", exc_type=ImportError)
@@ -155,6 +155,25 @@ def test_a_folder_of_another_run_is_refused(model, photos, predicted, tmp_path):
         predict_beam(model, f"{photos}/**.png", predicted, num_shards=9)
     with pytest.raises(DataError, match="no such file"):
         predict_beam(model, f"{photos}/*.tiff", str(tmp_path))
+
+
+def test_workers_get_the_model_as_it_was_given(photos, tmp_path, monkeypatch):
+    """A run as a folder: its file alone has no categories. Their error is one line."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.yaml", "categories.json", "model.keras"):
+        (run / name).touch()
+    loaded = []
+
+    def load(model):
+        loaded.append(model)
+        raise DataError("no categories")
+
+    monkeypatch.setattr(handler_module, "load_predictor", load)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PanopticError, match=r"/out: the pipeline failed: no categories[^\n]{,60}$"):
+        predict_beam("run", f"{photos}/**.png", "out")
+    assert set(loaded) == {str(run)}
 
 
 def test_an_image_that_the_model_refuses_does_not_cost_the_others(photos, monkeypatch):

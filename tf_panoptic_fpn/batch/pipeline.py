@@ -29,6 +29,7 @@ from tf_panoptic_fpn.batch.shards import (
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
 from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.messages import one_line
+from tf_panoptic_fpn.paths import expand
 from tf_panoptic_fpn.workdir import Workdir
 
 SHARD_SIZE = 100  # images, where the number of shards is not given
@@ -66,7 +67,8 @@ def predict_beam(
     """
     pattern, output = absolute(pattern), absolute(output)
     source = find_model(model)
-    model = str(source.path or source.name)
+    if source.path is not None:
+        model = absolute(expand(model))
     run = {"model": source.fingerprint(), "pattern": pattern}
     shards = _open_folder(output, run, num_shards)
     options = PipelineOptions(list(beam_options))
@@ -77,8 +79,7 @@ def predict_beam(
     try:
         pipeline.run().wait_until_finish()
     except Exception as error:  # of many kinds, by the runner
-        reason = one_line(error)
-        raise PanopticError(f"{output}: the pipeline failed: {reason}") from error
+        raise PanopticError(f"{output}: the pipeline failed: {_reason(error)}") from error
     return _count(shards)
 
 
@@ -99,6 +100,12 @@ def build(pipeline: beam.Pipeline, pattern: str, shards: Shards, handler: ShardH
         | "Predict" >> RunInference(handler)
         | "Write" >> beam.Map(_write, shards)
     )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong: Beam's message holds the traceback of the worker."""
+    ours = re.search(r"tf_panoptic_fpn\.errors\.\w+: (.*)", str(error))
+    return ours.group(1) if ours else one_line(error)
 
 
 def _unfinished(grouped: tuple[int, Iterable[str | None]], shards: Shards) -> Iterator[Shard]:
