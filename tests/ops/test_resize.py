@@ -55,6 +55,21 @@ def test_dtype_stays():
     assert keras.backend.standardize_dtype(resize_bilinear(x, (5, 6)).dtype) == "float16"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_gradient_is_compiled_in_half_precision(tf, dtype):
+    """XLA refuses a gradient of another dtype. Each cell is read by four."""
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.nn.relu(upsample_bilinear(tf.nn.relu(x), 2))
+        return tape.gradient(y, x)
+
+    received = tf.function(gradient, jit_compile=True)(tf.ones([1, 3, 5, 2], dtype))
+    assert received.dtype == dtype
+    np.testing.assert_array_equal(tf.cast(received, "float32"), np.full([1, 3, 5, 2], 4))
+
+
 def test_nearest_doubles_each_cell(units):
     x = golden(units, "resize_in")
     resized = ops.image.resize(

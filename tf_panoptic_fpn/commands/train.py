@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import typing
 
 from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
 
@@ -30,7 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
     from tf_panoptic_fpn.evaluation.report import format_table
     from tf_panoptic_fpn.export.saved_model import export_model
+    from tf_panoptic_fpn.inference.load_predictor import predictor_of
     from tf_panoptic_fpn.inference.model_source import find_model
+    from tf_panoptic_fpn.inference.predictor import Predictor
     from tf_panoptic_fpn.training.loop import train
     from tf_panoptic_fpn.workdir import Workdir
 
@@ -42,10 +45,11 @@ def run(arguments: argparse.Namespace) -> None:
         # Another worker may have the data elsewhere than the first, who wrote its configuration.
         own_data = [] if workers.is_first else [f"data.root={config.data.root}"]
         model = find_model(workdir, overrides=own_data)
-        results = evaluate_run(model, machines=workers)
+        predictor = typing.cast(Predictor, predictor_of(model))  # of a run, which is no export
+        results = evaluate_run(model, machines=workers, predictor=predictor)
     if not workers.is_first:
         return
-    export_model(model)
+    export_model(model, predictor=predictor)
 
     files = Workdir(workdir)
     print(format_table(results))

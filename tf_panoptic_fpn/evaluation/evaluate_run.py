@@ -30,6 +30,7 @@ from tf_panoptic_fpn.evaluation.running_metrics import (
 from tf_panoptic_fpn.evaluation.shares import Machines, predict_shares, share_of
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
 from tf_panoptic_fpn.formats.records import PanopticSplit
+from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.load_predictor import load_predictors
 from tf_panoptic_fpn.inference.merge import Merger
 from tf_panoptic_fpn.inference.model_source import ModelSource
@@ -48,6 +49,7 @@ def evaluate_run(
     sweep: Sequence[str] = (),
     submission: str | None = None,
     machines: Machines | None = None,
+    predictor: ImagePredictor | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on the validation split of its configuration.
 
@@ -63,6 +65,8 @@ def evaluate_run(
         sweep: strings `merge.KEY=VALUE,VALUE...`, see `sweep_overrides`.
         submission: name, see `write_submission`, or None.
         machines: those that share the predictions, all of which call this; by default this alone.
+        predictor: the `predictor_of` this source, if it is loaded already; not for `tta` and
+            `balance_classes`.
 
     Returns:
         The results, see `evaluation.evaluator.evaluate`; {} on all machines but the first.
@@ -91,7 +95,7 @@ def evaluate_run(
     shares = None
     if balance_classes:
         shares = _class_shares(config).tolist()
-    predictors = load_predictors(source, config, split.categories, tta, shares)
+    predictors = load_predictors(source, config, split.categories, tta, shares, predictor)
     identity = _identity(source, config, split, tta, shares)
     folders = []
     if machines and machines.count > 1:

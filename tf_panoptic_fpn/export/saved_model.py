@@ -33,12 +33,17 @@ WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=Fal
 TAKE_BYTES = ("serving_default", "instances", "semantic")  # the signatures of image bytes alone
 
 
-def export_model(source: ModelSource, output: str | os.PathLike | None = None) -> pathlib.Path:
+def export_model(
+    source: ModelSource,
+    output: str | os.PathLike | None = None,
+    predictor: Predictor | None = None,
+) -> pathlib.Path:
     """Exports a model.
 
     Args:
         source: `ModelSource`.
         output: folder, see `export_saved_model`; by default `saved_model/1` of its run.
+        predictor: of this source, if it is loaded already: what it has traced is not traced again.
 
     Returns:
         The folder, a `pathlib.Path`.
@@ -55,7 +60,7 @@ def export_model(source: ModelSource, output: str | os.PathLike | None = None) -
     folder = output_path(source, output, lambda run: run.saved_model)
     check_replaceable(folder)
     Workdir(folder.parent).create()
-    predictor = typing.cast(Predictor, predictor_of(source))
+    predictor = predictor or typing.cast(Predictor, predictor_of(source))
     export_saved_model(predictor, folder, source.load_config(), check=True)
     return folder
 
@@ -101,7 +106,7 @@ def export_saved_model(
     module = tf.Module()
     model = StoredModel(predictor.model, config.serve.weights)
     module.weights = model.weights
-    served = predictor.with_model(model)
+    served = predictor if model.is_same else predictor.with_model(model)
     signatures = ServedGraph(served, config.serve).signatures()
     with replacing_folder(output, _is_export) as written:
         tf.saved_model.save(module, str(written), signatures, WITHOUT_GRADIENTS)

@@ -22,7 +22,8 @@ class StoredModel:
         dtype: "float32", or "bfloat16", in which weights of two axes and more are stored; they are
             computed with as the model computes.
 
-    `weights`: list of `tf.Variable`, of which each is read.
+    `weights`: list of `tf.Variable`, of which each is read. `is_same`: bool, whether they are the
+    model's own, all of them.
     """
 
     def __init__(self, model: PanopticFPN, dtype: str = "float32") -> None:
@@ -34,6 +35,7 @@ class StoredModel:
         read = [weight for weight in model.weights if weight.path not in dropped]
         self.weights = [_stored(weight, values.get(weight.path), dtype) for weight in read]
         self._stored = list(zip(read, self.weights, strict=True))
+        self.is_same = all(weight.value is stored for weight, stored in self._stored)
 
     def __call__(
         self, inputs: Mapping[str, tf.Tensor], training: bool = False

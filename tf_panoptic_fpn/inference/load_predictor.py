@@ -91,6 +91,7 @@ def load_predictors(
     categories: CategoryTable,
     tta: bool = False,
     class_shares: Sequence[float] | None = None,
+    loaded: ImagePredictor | None = None,
 ) -> Sequence[Callable[[np.ndarray], Result]]:
     """Loads a model once for each device, see `replica_devices`.
 
@@ -100,6 +101,8 @@ def load_predictors(
         categories: `CategoryTable` of the data set.
         tta: bool, whether to look at each image several times, see `AugmentedPredictor`.
         class_shares: see `Predictor`.
+        loaded: the `predictor_of` the source, if it is loaded already; it is taken where there is
+            one device.
 
     Returns:
         list of functions, each as an `ImagePredictor`; they may run at once.
@@ -111,8 +114,11 @@ def load_predictors(
     trained = source.known_categories() if source.workdir else None
     if trained:
         _check_same_ids(trained, categories, source)
+    devices = replica_devices(config.train.replicas)
+    if loaded and len(devices) == 1:
+        return [loaded]
     predictors = []
-    for device in replica_devices(config.train.replicas):
+    for device in devices:
         with tf.device(device):
             predictor = build_predictor(source, config, categories, tta, class_shares)
         predictors.append(functools.partial(_predict_on, device, predictor))

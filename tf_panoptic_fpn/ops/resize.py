@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -21,7 +22,8 @@ def resize_bilinear(x: Tensor, size: Tensor) -> Tensor:
 
         if x.dtype == "float64":  # TensorFlow's kernel gives float32 whatever it is given
             return _resize_by_products(x, size)
-        return tf.cast(tf.image.resize(x, size), x.dtype)
+        # As XLA's kernel of the gradient wants it: of other dtypes it makes float32 all the same.
+        return tf.cast(tf.image.resize(full_precision(x), size), x.dtype)
     return ops.image.resize(
         x, size, interpolation="bilinear", antialias=False, data_format="channels_last"
     )
