@@ -39,6 +39,15 @@ def goldens_dir():
     return ROOT / "tests" / "goldens"
 
 
+@pytest.fixture(scope="module")
+def short_backbones():
+    """Of a module that asks for it, every ResNet-18 or 50 that is made or loaded is short."""
+    from small_model import short_resnets
+
+    with short_resnets():
+        yield
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """An empty `TinyDataset`."""

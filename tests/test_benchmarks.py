@@ -1,33 +1,45 @@
-"""Each benchmark runs on its smallest input and prints its lines."""
+"""Each benchmark runs on its smallest input and prints its lines.
+
+In this process, which has imported TensorFlow already; those that start processes do so.
+"""
 
 import json
 
 import pytest
 from color_model import write_color_model
-from command_line import TINY, run
+from command_line import ROOT, TINY, run, run_here
+from small_model import short_resnets
 
 pytestmark = pytest.mark.slow
 
 
-def lines_of(script, *arguments):
-    done = run(f"benchmarks/{script}.py", *arguments)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {line["benchmark"] for line in lines} == {script}
-    return lines
+@pytest.fixture
+def lines_of(monkeypatch, capsys):
+    """Runs a benchmark as a program; returns the lines that it prints."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+    def lines_of(script, *arguments):
+        capsys.readouterr()
+        assert run_here(monkeypatch, f"benchmarks/{script}.py", *arguments) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {line["benchmark"] for line in lines} == {script}
+        return lines
+
+    return lines_of
 
 
 def shares(line):
     return [value for key, value in line.items() if key.endswith("_share")]
 
 
-def test_train_step():
+def test_train_step(lines_of):
     (line,) = lines_of("train_step", f"--config={TINY}", "--steps=1")
     assert line["batch_size"] == 2
     assert line["seconds"] > 0
     assert min(shares(line)) > 0
 
 
-def test_train_step_without_data():
+def test_train_step_without_data(lines_of):
     options = ["--image-size=64,96", "--rounds=1", "--instances=12", "--only-steps"]
     (line,) = lines_of("train_step", f"--config={TINY}", *options)
     assert (line["batch_size"], line["canvas"]) == (1, [64, 96])
@@ -35,7 +47,7 @@ def test_train_step_without_data():
     assert set(line["stages"]) == {"wait", "step"}
 
 
-def test_inference():
+def test_inference(lines_of):
     options = ["--height=64", "--width=96", "--rounds=1"]
     (line,) = lines_of("inference", f"--config={TINY}", *options)
     assert line["image"] == [64, 96]
@@ -46,21 +58,20 @@ def test_inference():
     assert {"whole", "panoptic only", "class map", "merge"} <= line["stages"].keys()
 
 
-def test_a_size_that_is_none():
-    done = run("benchmarks/inference.py", "--height=0", check=False)
+def test_a_size_that_is_none(lines_of, monkeypatch, capsys):
+    assert run_here(monkeypatch, "benchmarks/inference.py", "--height=0") == 2
     expected = "error: --height and --width must be positive. Received: 0, 1216"
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == expected
+    assert capsys.readouterr().err.splitlines()[-1] == expected
 
 
-def test_startup():
+def test_startup(lines_of):
     (line,) = lines_of("startup", f"--config={TINY}", "--of", "step")
     parts = ("start", "imports", "data", "model", "tracing", "first run")
     assert list(line["stages"]) == [*(f"step: {part}" for part in parts), "step: all"]
     assert line["stages"]["step: tracing"]["cpu"] > 0
 
 
-def test_serving():
+def test_serving(lines_of):
     arguments = [f"--config={TINY}", "--height=64", "--width=96", "--runs=1"]
     (line,) = lines_of("serving", *arguments, "--set=data.validation.short_sides=[32]")
     assert line["image"] == [64, 96]
@@ -69,21 +80,21 @@ def test_serving():
     assert 0 < line["merge_and_png_share"] < 1
 
 
-def test_stronger_models():
+def test_stronger_models(lines_of):
     """Basic blocks have no deformable convolution."""
     (line,) = lines_of("stronger_models", f"--config={TINY}", "--height=64", "--width=96")
     assert set(line["ratios"]) == {"plain", "cascade"}
     assert line["ratios"]["plain"] == 1
 
 
-def test_backbones():
+def test_backbones(lines_of):
     (line,) = lines_of("backbones", "--size=64", "--repeats=1", "resnet18")
     assert line["parameters"] == 11_176_512  # frozen norms have a scale and a shift
     assert line["multiply_adds"] == 148_045_824  # a 7 x 7 x 3 x 64 stem on 32 x 32 cells, ...
     assert line["processor_seconds"] > 0
 
 
-def test_graph_size():
+def test_graph_size(lines_of):
     (line,) = lines_of("graph_size", f"--config={TINY}")
     for name, nodes in (("train_step", 8400), ("predict", 5000), ("served", 5800)):
         parts = line[f"{name}_parts"]
@@ -92,7 +103,7 @@ def test_graph_size():
     assert line["train_step_parts"]["gradient"] > 100
 
 
-def test_beam(tmp_path):
+def test_beam(lines_of, tmp_path):
     pytest.importorskip("apache_beam")
     write_color_model(tmp_path)
     (line,) = lines_of("beam", f"--model={tmp_path}", "--images=15", "--size=16x20", "--workers=1")
@@ -100,7 +111,7 @@ def test_beam(tmp_path):
 
 
 @pytest.mark.parametrize("panoptic", [False, True])
-def test_index(tmp_path, panoptic):
+def test_index(lines_of, tmp_path, panoptic):
     arguments = ["--images=8", "--instances=20", f"--folder={tmp_path}"]
     (line,) = lines_of("index", *arguments, *["--panoptic"][: int(panoptic)])
     assert line["images"] == 8
@@ -109,14 +120,14 @@ def test_index(tmp_path, panoptic):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluate(samples):
+def test_evaluate(lines_of, samples):
     arguments = [f"--config={TINY}", f"--samples={samples / 'coco_instances'}"]
     (line,) = lines_of("evaluate", *arguments, "--images=2", "--short-side=64")
     assert line["images"] == 2
     assert 0 < line["model_busy_share"] <= 1
 
 
-def test_exported(samples, tmp_path):
+def test_exported(lines_of, samples, tmp_path):
     """Of a model that needs no training, against itself."""
     write_color_model(tmp_path)
     arguments = [f"--model={tmp_path}", f"--samples={samples}", "--images=3", str(tmp_path)]
@@ -125,23 +136,24 @@ def test_exported(samples, tmp_path):
     assert line["exported"] == {str(tmp_path): {"score": 0, "pixels": 0}}
 
 
-def test_input_pipeline(samples):
+def test_input_pipeline(lines_of, samples):
     lines = lines_of("input_pipeline", f"--samples={samples}", "--images=10")
     assert [line["samples"] for line in lines] == ["coco_instances", "camvid", "nuclei"]
     assert all(line["ratio"] > 0 for line in lines[:2])
     assert lines[2]["batch_bytes_375_to_10_instances"] > 1
 
 
-def test_panoptic_quality(samples):
+def test_panoptic_quality(lines_of, samples):
     (line,) = lines_of("panoptic_quality", f"--samples={samples}", "--images=2")
     assert line["images"] == 2
     assert {"decoded_ratio", "files_ratio", "peak_mib_of_2", "peak_mib_of_8"} <= set(line)
 
 
-def test_fine_tuning(samples, tmp_path):
+def test_fine_tuning(lines_of, samples, tmp_path):
     """With a few frames and steps: the whole way, and the runs are kept."""
     arguments = [f"--samples={few_frames(samples, tmp_path)}", f"--folder={tmp_path / 'runs'}"]
-    (line,) = lines_of("fine_tuning", *arguments, "--base-steps=1", "--steps=1")
+    with short_resnets():
+        (line,) = lines_of("fine_tuning", *arguments, "--base-steps=1", "--steps=1")
     for name in ("scratch_before", "scratch_after", "by_name_before", "by_name_after"):
         assert set(line[name]) == {"PQ", "things", "stuff", "mIoU"}
 
@@ -161,7 +173,7 @@ def few_frames(samples, folder):
     return camvid.parent
 
 
-def test_tiles(samples):
+def test_tiles(lines_of, samples):
     options = ["--size=200", "--tile=96", "--overlap=16"]
     (line,) = lines_of("tiles", f"--images={samples / 'camvid' / 'images' / 'val'}", *options)
     assert (line["tiles"], line["model"]) == (9, "bright regions")
@@ -170,7 +182,7 @@ def test_tiles(samples):
     assert line["segments"] > 1
 
 
-def test_runtimes():
+def test_runtimes(lines_of):
     (line,) = lines_of("runtimes", f"--config={TINY}", "--height=64", "--width=96", "--rounds=1")
     runtimes = {"onnxruntime", "openvino"}
     assert set(line["stages"]) == {"tensorflow", *runtimes, *(f"{r}_int8" for r in runtimes)}
@@ -179,12 +191,13 @@ def test_runtimes():
 
 
 def test_killed_runs():
+    """In a process of its own, since it forks before TensorFlow has begun."""
     smallest = [f"--config={TINY}", "--set=model.tasks=[semantic]", "--kills=1", "--kills-a-run=1"]
-    (line,) = lines_of("killed_runs", *smallest)
+    line = json.loads(run("benchmarks/killed_runs.py", *smallest).stdout)
     assert line["kills"] == line["runs"] == line["equal_runs"] == 1
 
 
-def test_evaluation(samples):
+def test_evaluation(lines_of, samples):
     arguments = ["--metrics", "bbox", "boundary", "pq", "--images=2", "--results=5"]
     (line,) = lines_of("evaluation", *arguments, f"--samples={samples}")
     assert line["results"] == 10

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from tf_panoptic_fpn import load_config, schema
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png, write_panoptic_png
+from tf_panoptic_fpn.inference import load_predictor as load_predictor_module
 from tf_panoptic_fpn.inference.load_predictor import load_predictor
 from tf_panoptic_fpn.training.loop import train
 
@@ -28,6 +30,22 @@ def workdir(tmp_path_factory):
     assert "PQ" in done.stdout
     assert str(folder / "saved_model" / "1") in done.stdout
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """What the commands in this process load of one model is traced once."""
+    build, built = load_predictor_module.build_predictor, {}
+
+    def build_once(source, config, *others):
+        settings = config.merge.model_dump_json(), config.data.validation.model_dump_json()
+        key = source.path, *settings
+        if key not in built:
+            built[key] = build(source, config, *others)
+        return built[key]
+
+    with unittest.mock.patch.object(load_predictor_module, "build_predictor", build_once):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 NUM_IMAGES = 8
 
 

@@ -28,6 +28,8 @@ from tf_panoptic_fpn.export.saved_model import weights_hash  # noqa: E402
 from tf_panoptic_fpn.inference.onnx_runtime import OnnxPredictor, open_session  # noqa: E402
 from tf_panoptic_fpn.onnx_graph.model import build_graph  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 
 def run_eagerly(predictor, images):
     """`Predictor.run` without a trace."""

@@ -18,6 +18,8 @@ from tf_panoptic_fpn.inference.openvino_runtime import COMPILED, OpenvinoPredict
 from tf_panoptic_fpn.onnx_graph.graph import Graph
 from tf_panoptic_fpn.onnx_graph.merge import network_size, resize_image
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 
 @pytest.mark.slow
 def test_equals_the_predictor(tmp_path, monkeypatch):

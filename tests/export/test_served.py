@@ -27,6 +27,8 @@ from tf_panoptic_fpn.export.warm_up import WARM_UP
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.results.result import Result
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
     + tuple(Category(k + 60, f"stuff {k}", False) for k in range(4))

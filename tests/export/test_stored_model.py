@@ -16,6 +16,8 @@ from tf_panoptic_fpn.export.saved_model import export_saved_model
 from tf_panoptic_fpn.export.stored_model import StoredModel
 from tf_panoptic_fpn.inference.predictor import Predictor
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
     + tuple(Category(k + 60, f"stuff {k}", False) for k in range(4))

@@ -28,6 +28,8 @@ from tf_panoptic_fpn.export.triton import config_text, export_triton
 from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.inference.predictor import Predictor
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 CATEGORIES = CategoryTable(
     tuple(Category(k + 1, f"thing {k}", True) for k in range(5))
     + tuple(Category(k + 50, f"stuff {k}", False) for k in range(4))

@@ -11,6 +11,8 @@ from tf_panoptic_fpn.config import MergeConfig, SplitConfig, TTAConfig
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.inference.test_time_augmentation import AugmentedPredictor
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 SIZE = (64, 96)
 SPLIT = SplitConfig(short_sides=(64,), max_long_side=128)
 MERGE = MergeConfig(score_threshold=0.1, stuff_area=16)

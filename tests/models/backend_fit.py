@@ -19,7 +19,7 @@ from keras import ops
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from small_model import make_batch, make_tiny_model  # noqa: E402
+from small_model import make_batch, make_tiny_model, short_resnets  # noqa: E402
 
 from tf_panoptic_fpn import schema  # noqa: E402
 
@@ -27,7 +27,8 @@ STEPS = 2
 
 
 def make_model():
-    model = make_tiny_model()
+    with short_resnets():
+        model = make_tiny_model()
     # Without XLA by default; JAX without it runs each operation by itself.
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9), jit_compile=keras.backend.backend() == "jax"

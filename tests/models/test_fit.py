@@ -10,6 +10,8 @@ from small_model import TINY_OPTIONS, make_batch, make_tiny_model
 from tf_panoptic_fpn import PanopticFPN, schema
 from tf_panoptic_fpn.backbones.resnet import ResNet
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 LOSSES = ("rpn_class", "rpn_box", "class", "box", "mask", "semantic")
 
 

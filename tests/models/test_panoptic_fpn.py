@@ -12,6 +12,8 @@ from tf_panoptic_fpn import PanopticFPN, load_model, schema
 from tf_panoptic_fpn.backbones.resnet import BLOCKS, ResNet
 from tf_panoptic_fpn.training.optimizer import SGD
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 
 @pytest.fixture(scope="module")
 def model():

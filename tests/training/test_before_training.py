@@ -10,6 +10,8 @@ from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.training.before_training import load_checked_index
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 
 @pytest.fixture
 def config(tmp_path):

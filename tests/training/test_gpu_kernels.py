@@ -11,9 +11,12 @@ from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.training.optimizer import SGD
 from tf_panoptic_fpn.training.step import make_train_step
 
-pytestmark = pytest.mark.skipif(
-    not gpu_kernels("Conv2D"), reason="this build of TensorFlow knows no kernels of GPUs"
-)
+pytestmark = [
+    pytest.mark.usefixtures("short_backbones"),
+    pytest.mark.skipif(
+        not gpu_kernels("Conv2D"), reason="this build of TensorFlow knows no kernels of GPUs"
+    ),
+]
 
 
 def missing(make_model=make_tiny_model):

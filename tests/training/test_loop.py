@@ -23,6 +23,8 @@ from tf_panoptic_fpn.training.save_model import save_model
 from tf_panoptic_fpn.training.watch import Watch
 from tf_panoptic_fpn.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 SETTINGS = ["train.steps=6", "train.checkpoint_every=4", "train.log_every=2"]
 
 

@@ -17,6 +17,8 @@ from tf_panoptic_fpn.training.precision import layer_dtype, rematerialization
 from tf_panoptic_fpn.training.step import make_train_step
 from tf_panoptic_fpn.training.weight_average import WeightAverage
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 
 def test_the_scale_halves_and_doubles():
     scale = LossScale(initial=8.0, growth_steps=3)

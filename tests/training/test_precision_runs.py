@@ -13,6 +13,8 @@ from tf_panoptic_fpn.inference.model_source import find_model
 from tf_panoptic_fpn.models.build_model import load_model
 from tf_panoptic_fpn.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 TINY = pathlib.Path(__file__).parents[1] / "tiny.yaml"
 OPTIONS = [
     "train.deterministic=false",  # it would hold for the tests that follow

@@ -9,6 +9,8 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.training.resume import check_continues
 from tf_panoptic_fpn.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 
 @pytest.fixture
 def workdir(tmp_path):

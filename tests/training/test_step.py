@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from command_line import run as run_program
 from float64 import float64
-from small_model import make_batch, make_tiny_model
+from small_model import make_batch, make_tiny_model, short_resnets
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.training.optimizer import SGD
@@ -17,7 +17,7 @@ LEARNING_RATE = 0.0001  # small: a ReLU on the brink turns with the last bit of 
 def start(devices, **options):
     """Returns a fresh model, strategy and the train step on the given devices."""
     strategy = tf.distribute.MirroredStrategy(devices)
-    with strategy.scope():
+    with strategy.scope(), short_resnets():
         model = make_tiny_model()
         optimizer = SGD(LEARNING_RATE, momentum=0.9, weight_decay=1e-4, reduces_gradients=False)
         optimizer.build(model.trainable_variables)

@@ -24,6 +24,8 @@ from tf_panoptic_fpn.training.sweep import (
     settings_of,
 )
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 GRID = {"model.lambda_semantic": [0, 0.25], "model.backbone": ["resnet18", "resnet34"]}
 
 

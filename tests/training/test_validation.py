@@ -17,6 +17,8 @@ from tf_panoptic_fpn.training.run_state import RunState
 from tf_panoptic_fpn.training.validation import Validation, flat_figures
 from tf_panoptic_fpn.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 SETTINGS = ["evaluate.every=2", "evaluate.keep_best=panoptic.All.PQ", "evaluate.patience=2"]
 
 

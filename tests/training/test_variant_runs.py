@@ -23,6 +23,8 @@ from tf_panoptic_fpn.training.loop import train
 from tf_panoptic_fpn.weights.initial_weights import load_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 TINY = pathlib.Path(__file__).parents[1] / "tiny.yaml"
 DETECTIONS = {
     "detection_boxes",

@@ -15,6 +15,8 @@ from tf_panoptic_fpn.training import loop
 from tf_panoptic_fpn.training.lock import only_run
 from tf_panoptic_fpn.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("short_backbones")
+
 SETTINGS = [
     "train.deterministic=false",  # it would hold for the tests that follow
     "train.steps=4",
