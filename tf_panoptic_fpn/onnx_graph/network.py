@@ -11,7 +11,7 @@ from tf_panoptic_fpn.backbones.drop_path import DropPath
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
-from tf_panoptic_fpn.onnx_graph.layers import Features, array, conv
+from tf_panoptic_fpn.onnx_graph.layers import Features, array, conv, layer_norm
 
 Layer = Any  # of Keras; each writer knows which
 Write = Callable[[Graph, Any, Any], Value]
@@ -65,7 +65,7 @@ def _writer(operation: Any) -> Write | None:
     return None
 
 
-def _conv(g: Graph, x: list[Value], layer: Layer) -> Value:
+def any_conv(g: Graph, x: list[Value], layer: Layer) -> Value:
     kernel = array(layer.kernel)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         groups, kernel = kernel.shape[2], kernel.transpose(0, 1, 3, 2)
@@ -85,10 +85,10 @@ def _conv(g: Graph, x: list[Value], layer: Layer) -> Value:
         group=groups,
         **attributes,
     )
-    return _activate(g, y, layer.activation)
+    return activate(g, y, layer.activation)
 
 
-def _activate(g: Graph, x: Value, function: Any) -> Value:
+def activate(g: Graph, x: Value, function: Any) -> Value:
     name = getattr(function, "__name__", str(function))
     if name == "linear":
         return x
@@ -115,10 +115,8 @@ def _batch_norm(g: Graph, x: list[Value], layer: Layer) -> Value:
     return x[0] * scale + shift
 
 
-def _layer_norm(g: Graph, x: list[Value], layer: Layer) -> Value:
-    rows = g.op("Transpose", x[0], perm=[0, 2, 3, 1])
-    gamma, beta = array(layer.gamma), array(layer.beta)
-    rows = g.op("LayerNormalization", rows, gamma, beta, axis=-1, epsilon=layer.epsilon)
+def layer_norm_of_maps(g: Graph, x: list[Value], layer: Layer) -> Value:
+    rows = layer_norm(g, g.op("Transpose", x[0], perm=[0, 2, 3, 1]), layer)
     return g.op("Transpose", rows, perm=[0, 3, 1, 2])
 
 
@@ -126,7 +124,7 @@ def _dense(g: Graph, x: list[Value], layer: Layer) -> Value:
     """Of each cell of a map: a 1x1 convolution."""
     kernel = array(layer.kernel)[None, None]
     bias = array(layer.bias) if layer.use_bias else None
-    return _activate(g, conv(g, x[0], kernel, bias), layer.activation)
+    return activate(g, conv(g, x[0], kernel, bias), layer.activation)
 
 
 def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
@@ -183,20 +181,20 @@ def _multiply(g: Graph, x: list[Value], operation: Any) -> Value:
 
 # By the name of a layer's or an operation's class, or of one that it is of.
 WRITERS: dict[str, Write] = {
-    "Activation": lambda g, x, layer: _activate(g, x[0], layer.activation),
+    "Activation": lambda g, x, layer: activate(g, x[0], layer.activation),
     "Add": _add,
     "AveragePooling2D": _pool,
     "BatchNormalization": _batch_norm,
     "Concatenate": lambda g, x, layer: g.concat(x, axis=1),
-    "Conv2D": _conv,
+    "Conv2D": any_conv,
     "Dense": _dense,
-    "DepthwiseConv2D": _conv,
+    "DepthwiseConv2D": any_conv,
     "Dropout": lambda g, x, layer: x[0],
     DropPath.__name__: lambda g, x, layer: x[0],
     "Functional": lambda g, x, model: _run(g, x, model)[0],
     "GlobalAveragePooling2D": _mean,
     "InputLayer": lambda g, x, layer: x[0],
-    "LayerNormalization": _layer_norm,
+    "LayerNormalization": layer_norm_of_maps,
     "LayerScale": lambda g, x, layer: x[0] * array(layer.gamma)[:, None, None],
     "LeakyReLU": lambda g, x, layer: g.op("LeakyRelu", x[0], alpha=float(layer.negative_slope)),
     "MaxPooling2D": _pool,
