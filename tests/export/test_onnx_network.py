@@ -3,11 +3,14 @@
 import keras
 import numpy as np
 import pytest
+from small_model import TINY_MIT, TINY_SWIN
 
 from tf_panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.backbones.drop_path import DropPath
 from tf_panoptic_fpn.backbones.keras_hub import from_instance
+from tf_panoptic_fpn.backbones.mix_transformer import mix_network
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
+from tf_panoptic_fpn.backbones.swin_transformer import swin_network
 from tf_panoptic_fpn.errors import ConfigError
 
 onnx = pytest.importorskip("onnx")
@@ -78,6 +81,15 @@ def check_same(write, backbone, atol):
 
 def test_a_network_gives_the_same(backbone):
     assert check_same(network, backbone, 1e-5)["C5"].shape[-1] == 5
+
+
+@pytest.mark.parametrize("make, arguments", [(mix_network, TINY_MIT), (swin_network, TINY_SWIN)])
+def test_a_hierarchical_transformer_gives_the_same(make, arguments):
+    made = make(arguments, 0.1)
+    rng = np.random.default_rng(0)
+    for variable in made.weights:
+        variable.assign(rng.uniform(-0.3, 0.5, variable.shape))
+    check_same(network, NetworkBackbone(made), 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from tf_panoptic_fpn.backbones.vision_transformer import CELL, VisionTransformer
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
 from tf_panoptic_fpn.onnx_graph.layers import Features, array, attention, layer_norm
-from tf_panoptic_fpn.onnx_graph.network import activate, any_conv, layer_norm_of_maps
+from tf_panoptic_fpn.onnx_graph.map_attention import layer_norm_of_maps
+from tf_panoptic_fpn.onnx_graph.network import activate, any_conv, gelu
 
 Layer = Any  # of KerasHub; each writer knows which
 Rotation = tuple[Value, Value] | None  # cosines and sines, `[N, D / heads]`
@@ -145,8 +146,8 @@ def _mlp(g: Graph, x: Value, layer: Layer) -> Value:
 
 
 def _simple_pyramid(g: Graph, x: Value, layer: SimplePyramid) -> Features:
-    y = layer_norm_of_maps(g, [_deconv(g, x, layer.up2)], layer.norm2)
-    c2 = _deconv(g, activate(g, y, "gelu"), layer.up2_again)
+    y = layer_norm_of_maps(g, _deconv(g, x, layer.up2), layer.norm2)
+    c2 = _deconv(g, gelu(g, y), layer.up2_again)
     c5 = g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
     return dict(zip(LEVELS, (c2, _deconv(g, x, layer.up3), x, c5), strict=True))
 
