@@ -134,10 +134,10 @@ TINY_OPTIONS = {
 # Arguments of KerasHub's classes.
 TINY_MIT = {
     "num_layers": 4,
-    "hidden_dims": [8, 8, 16, 16],
+    "hidden_dims": [8, 8, 8, 8],
     "layerwise_depths": [1, 1, 1, 1],
-    "layerwise_num_heads": [1, 2, 2, 4],
-    "layerwise_sr_ratios": [4, 2, 2, 1],
+    "layerwise_num_heads": [1, 2, 2, 2],
+    "layerwise_sr_ratios": [2, 2, 2, 1],
     "layerwise_patch_sizes": [7, 3, 3, 3],
     "layerwise_strides": [4, 2, 2, 2],
 }
