@@ -131,6 +131,20 @@ TINY_OPTIONS = {
 }
 
 
+# Arguments of KerasHub's classes.
+TINY_MIT = {
+    "num_layers": 4,
+    "hidden_dims": [8, 8, 8, 8],
+    "layerwise_depths": [1, 1, 1, 1],
+    "layerwise_num_heads": [1, 2, 2, 2],
+    "layerwise_sr_ratios": [2, 2, 2, 1],
+    "layerwise_patch_sizes": [7, 3, 3, 3],
+    "layerwise_strides": [4, 2, 2, 2],
+}
+# Of maps of 16 x 24, 8 x 12, 4 x 6 and 2 x 3: padded windows, shifted ones on the second.
+TINY_SWIN = {"embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 5}
+
+
 def make_tiny_model(**changes):
     """An untrained ResNet-18 Panoptic FPN with group norm, always the same weights."""
     keras.utils.set_random_seed(1)

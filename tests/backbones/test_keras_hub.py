@@ -12,6 +12,7 @@ from tf_panoptic_fpn.backbones.keras_hub import (
     from_instance,
     make_keras_hub,
 )
+from tf_panoptic_fpn.backbones.make_backbone import make_backbone
 from tf_panoptic_fpn.backbones.vision_transformer import VisionTransformer
 from tf_panoptic_fpn.errors import ConfigError, WeightsError
 from tf_panoptic_fpn.weights.pretrained import is_pretrained, pretrained_source
@@ -110,6 +111,44 @@ def test_a_vision_transformer_as_a_backbone(images):
     np.testing.assert_array_equal(again(images)["C2"], maps["C2"])
 
 
+def test_maps_of_mit(images):
+    network = hub.models.MiTBackbone(
+        layerwise_depths=[1, 2, 1, 1], num_layers=4, layerwise_num_heads=[1, 1, 2, 2],
+        layerwise_sr_ratios=[8, 4, 2, 1], max_drop_path_rate=0.1,
+        layerwise_patch_sizes=[7, 3, 3, 3], layerwise_strides=[4, 2, 2, 2],
+        image_shape=(96, 96, 3), hidden_dims=[8, 8, 16, 16],
+    )  # fmt: skip
+    randomise(network)
+    backbone = from_instance(network, "frozen_affine", 2, 0.0)
+    expected = keras.Model(network.inputs, network.pyramid_outputs)(images)
+    maps = backbone(images, training=True)
+    for level in (2, 3, 4, 5):
+        np.testing.assert_allclose(maps[f"C{level}"], expected[f"P{level - 1}"], atol=1e-5)
+    # The stem is the patches' convolution; the first stage is frozen with it, not the second.
+    frozen = [layer.name for layer in backbone.network.layers if not layer.trainable]
+    assert {name.split("_")[0] for name in frozen} == {"stage0"}
+    assert backbone(images[:, :64])["C4"].shape == (2, 4, 6, 16)
+
+
+def test_stages_of_swin(images):
+    """Each before its cells are merged; windows of 3 on maps of 24, 12, 6 and 3 cells."""
+    network = hub.models.SwinTransformerBackbone(
+        (96, 96, 3), embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4), window_size=3
+    )
+    randomise(network)
+    backbone = make_backbone(network, {"norm": "frozen_affine", "freeze_at": 2, "drop_path": 0.1})
+    maps = backbone(images)
+    np.testing.assert_allclose(maps["C5"], np.reshape(network(images), (2, 3, 3, 64)), atol=1e-5)
+    x = network.patch_embedding(images)
+    for block in network.stages[0].blocks:
+        x = block(x)
+    new_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+    np.testing.assert_allclose(maps["C2"], np.reshape(new_norm(x), (2, 24, 24, 8)), atol=1e-5)
+    again = KerasHubBackbone.from_config(json.loads(json.dumps(backbone.get_config())))
+    again.set_weights(backbone.get_weights())
+    np.testing.assert_array_equal(again(images[:, :64])["C3"], backbone(images[:, :64])["C3"])
+
+
 def test_drop_path_of_a_transformer(images):
     network = hub.models.DINOV3Backbone(16, **TINY_VIT, image_shape=(96, 96, 3))
     randomise(network)
@@ -150,9 +189,9 @@ def test_presets_that_cannot_be_had(tmp_path, monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(hub.models.Backbone, "from_preset", offline)
-    where = "kaggle.com/models/keras/.*mit_b0_ade20k_512.* and name that: .*no network"
+    where = "kaggle.com/models/keras/.*mit_b3_ade20k_512.* and name that: .*no network"
     with pytest.raises(WeightsError, match=where):
-        make_keras_hub("mit_b0_ade20k_512", "frozen_affine", 2)
+        make_keras_hub("mit_b3_ade20k_512", "frozen_affine", 2)
     with pytest.raises(WeightsError, match=r"kaggle\.com/models/keras/dinov2"):
         pretrained_source("pretrained", "keras_hub/dinov2_small")
 

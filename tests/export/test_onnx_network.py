@@ -3,10 +3,14 @@
 import keras
 import numpy as np
 import pytest
+from small_model import TINY_MIT, TINY_SWIN
 
 from tf_panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.backbones.drop_path import DropPath
+from tf_panoptic_fpn.backbones.keras_hub import from_instance
+from tf_panoptic_fpn.backbones.mix_transformer import mix_network
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
+from tf_panoptic_fpn.backbones.swin_transformer import swin_network
 from tf_panoptic_fpn.errors import ConfigError
 
 onnx = pytest.importorskip("onnx")
@@ -15,6 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from tf_panoptic_fpn.export.onnx_file import check_held  # noqa: E402
 from tf_panoptic_fpn.onnx_graph.graph import Graph  # noqa: E402
 from tf_panoptic_fpn.onnx_graph.network import check_network, network  # noqa: E402
+from tf_panoptic_fpn.onnx_graph.vision_transformer import vision_transformer  # noqa: E402
 
 ACTIVATIONS = ("relu", "relu6", "silu", "hard_silu", "gelu", "sigmoid", "leaky_relu")
 
@@ -53,10 +58,11 @@ def backbone():
     return result
 
 
-def test_a_network_gives_the_same(backbone):
+def check_same(write, backbone, atol):
+    """What is written gives the backbone's maps, which it returns, but for `atol` of their size."""
     g = Graph()
     x = g.input("x", "float32", ["batch", 3, "height", "width"])
-    for name, value in network(g, x, backbone).items():
+    for name, value in write(g, x, backbone).items():
         g.output(value, name, "float32", ["batch", "c" + name, "h" + name, "w" + name])
     model = g.model("network", {})
     onnx.checker.check_model(model)
@@ -68,9 +74,46 @@ def test_a_network_gives_the_same(backbone):
     for value, (name, other) in zip(received, expected.items(), strict=True):
         scale = np.abs(other).max()
         np.testing.assert_allclose(
-            value.transpose(0, 2, 3, 1), other, atol=1e-5 * scale, err_msg=name
+            value.transpose(0, 2, 3, 1), other, atol=atol * scale, err_msg=name
         )
-    assert expected["C5"].shape[-1] == 5
+    return expected
+
+
+def test_a_network_gives_the_same(backbone):
+    assert check_same(network, backbone, 1e-5)["C5"].shape[-1] == 5
+
+
+@pytest.mark.parametrize("make, arguments", [(mix_network, TINY_MIT), (swin_network, TINY_SWIN)])
+def test_a_hierarchical_transformer_gives_the_same(make, arguments):
+    made = make(arguments, 0.1)
+    rng = np.random.default_rng(0)
+    for variable in made.weights:
+        variable.assign(rng.uniform(-0.3, 0.5, variable.shape))
+    check_same(network, NetworkBackbone(made), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("DINOV2Backbone", {"num_register_tokens": 3}),
+        ("DINOV2Backbone", {"use_swiglu_ffn": True}),
+        ("DINOV3Backbone", {"use_key_bias": False}),
+        ("DINOV3Backbone", {"use_gated_mlp": True, "hidden_activation": "silu"}),
+    ],
+)
+def test_a_vision_transformer_gives_the_same(kind, options):
+    hub = pytest.importorskip("keras_hub", reason="pip install .[keras_hub]")
+    patch = 14 if kind == "DINOV2Backbone" else 16
+    options = {**options, "patch_size": patch, "image_shape": (4 * patch, 4 * patch, 3)}
+    if kind == "DINOV2Backbone":  # a grid of 4 x 4, interpolated to one of 4 x 6
+        options["position_embedding_shape"] = options["image_shape"]
+    transformer = getattr(hub.models, kind)(
+        num_layers=1, hidden_dim=16, num_heads=2, intermediate_dim=32, **options
+    )
+    rng = np.random.default_rng(0)
+    for variable in transformer.weights:
+        variable.assign(rng.uniform(-0.3, 0.5, variable.shape))
+    check_same(vision_transformer, from_instance(transformer, "frozen_affine", 0, 0.0), 1e-4)
 
 
 def test_what_cannot_be_written_is_named(backbone):

@@ -19,7 +19,13 @@ from keras import ops
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from small_model import make_batch, make_small_model, stack_images  # noqa: E402
+from small_model import (  # noqa: E402
+    TINY_MIT,
+    TINY_SWIN,
+    make_batch,
+    make_small_model,
+    stack_images,
+)
 
 from tf_panoptic_fpn import schema  # noqa: E402
 from tf_panoptic_fpn.backbones.deformable_conv import DeformableConvNorm  # noqa: E402
@@ -119,9 +125,10 @@ def cascade_outputs():
 
 
 def backbone_outputs():
-    """Maps of a network of one's own with separable heads behind it, and of a DINOv2."""
+    """Maps of a network of one's own with separable heads behind it, and of three transformers."""
     import keras_hub
 
+    from tf_panoptic_fpn.backbones.keras_hub import KerasHubBackbone
     from tf_panoptic_fpn.backbones.make_backbone import make_backbone
     from tf_panoptic_fpn.models.fpn import FPN
 
@@ -134,6 +141,8 @@ def backbone_outputs():
         14, 1, 16, 2, 32, image_shape=(56, 56, 3), position_embedding_shape=(56, 56, 3)
     )
     layers = [make_backbone(m, options) for m in (keras.Model(image, x), transformer)]
+    layers.append(KerasHubBackbone("MiTBackbone", TINY_MIT))
+    layers.append(KerasHubBackbone("SwinTransformerBackbone", TINY_SWIN))
     pyramid = FPN(8, separable=True)
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype("float32")
     images = ops.convert_to_tensor(images)

@@ -84,9 +84,9 @@ def test_losses(expected, received):
 
 @pytest.mark.slow
 def test_backbones(expected, received):
-    """A grouped and a vision transformer of KerasHub, and a pyramid of separable convolutions."""
+    """A grouped network, DINOv2, MiT, Swin, and a pyramid of separable convolutions."""
     names = [name for name in expected if name.startswith("backbone/")]
-    assert len(names) == 4 + 4 + 5
+    assert len(names) == 4 * 4 + 5
     for name in names:
         atol = 1e-4 * np.abs(expected[name]).max()
         np.testing.assert_allclose(received[name], expected[name], atol=atol, err_msg=name)

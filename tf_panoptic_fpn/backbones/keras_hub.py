@@ -11,13 +11,17 @@ import keras
 
 from tf_panoptic_fpn.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from tf_panoptic_fpn.backbones.hub_network import hub_network, import_keras_hub
+from tf_panoptic_fpn.backbones.mix_transformer import mix_network
 from tf_panoptic_fpn.backbones.network import NetworkBackbone, building
+from tf_panoptic_fpn.backbones.swin_transformer import swin_network, take_swin_weights
 from tf_panoptic_fpn.backbones.vision_transformer import TRANSFORMERS, VisionTransformer
 from tf_panoptic_fpn.errors import ConfigError, WeightsError
 from tf_panoptic_fpn.messages import one_line
 
 PREFIX = "keras_hub/"
 DROP_PATH = {"EfficientNetBackbone": "dropout"}  # the argument of what has one
+SWIN = "SwinTransformerBackbone"
+OF_MAPS = {"MiTBackbone": mix_network, SWIN: swin_network}
 CONVERTERS = ("image_converter.json", "preprocessor.json")  # of a preset's folder
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 
@@ -52,6 +56,27 @@ def _densenet(*repeats: int) -> tuple[str, dict[str, Any]]:
     return "DenseNetBackbone", {"stackwise_num_repeats": list(repeats), "growth_rate": 32}
 
 
+def _mit(width: int, *depths: int) -> tuple[str, dict[str, Any]]:
+    return "MiTBackbone", {
+        "hidden_dims": [width, 2 * width, 5 * width, 8 * width],
+        "num_layers": 4,
+        "layerwise_depths": list(depths),
+        "layerwise_num_heads": [1, 2, 5, 8],
+        "layerwise_sr_ratios": [8, 4, 2, 1],
+        "layerwise_patch_sizes": [7, 3, 3, 3],
+        "layerwise_strides": [4, 2, 2, 2],
+    }
+
+
+def _swin(dim: int, heads: int, depth: int, window: int = 7) -> tuple[str, dict[str, Any]]:
+    return SWIN, {
+        "embed_dim": dim,
+        "depths": [2, 2, depth, 2],
+        "num_heads": [heads, 2 * heads, 4 * heads, 8 * heads],
+        "window_size": window,
+    }
+
+
 # Presets whose networks are made without their files, which the weights alone take.
 ARCHITECTURES = {
     "dinov2_small": _dinov2(384, 12, 6),
@@ -63,6 +88,12 @@ ARCHITECTURES = {
     "resnet_18_imagenet": _resnet("basic_block", 2, 2, 2, 2),
     "resnet_50_imagenet": _resnet("bottleneck_block", 3, 4, 6, 3),
     "resnet_101_imagenet": _resnet("bottleneck_block", 3, 4, 23, 3),
+    "mit_b0_ade20k_512": _mit(32, 2, 2, 2, 2),
+    "mit_b1_ade20k_512": _mit(64, 2, 2, 2, 2),
+    "mit_b2_ade20k_512": _mit(64, 3, 4, 6, 3),
+    "swin_tiny_patch4_window7_224": _swin(96, 3, 6),
+    "swin_small_patch4_window7_224": _swin(96, 3, 18),
+    "swin_base_patch4_window7_224": _swin(128, 4, 18),
     "densenet_121_imagenet": _densenet(6, 12, 24, 16),
     "densenet_169_imagenet": _densenet(6, 12, 32, 32),
     "densenet_201_imagenet": _densenet(6, 12, 48, 32),
@@ -71,7 +102,9 @@ ARCHITECTURES = {
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
 class KerasHubBackbone(NetworkBackbone):
-    """A `FeaturePyramidBackbone` of KerasHub, of whose maps those of stride 4 to 32 are taken.
+    """A network of KerasHub with a pyramid, of whose maps those of stride 4 to 32 are taken.
+
+    MiT and Swin, whose own graphs are of one size of images, are made anew of their parts.
 
     Args:
         architecture: its class in `keras_hub.models`, such as "ResNetBackbone".
@@ -80,7 +113,7 @@ class KerasHubBackbone(NetworkBackbone):
         pixel_std: see `NetworkBackbone`.
         norm: see `NetworkBackbone`.
         freeze_at: see `NetworkBackbone`.
-        drop_path: float, of an EfficientNet the rate of the last residual block.
+        drop_path: float, of an EfficientNet, a MiT or a Swin the rate of the last residual block.
         source: an instance whose weights are taken; not part of the layer's configuration.
 
     Raises:
@@ -103,22 +136,28 @@ class KerasHubBackbone(NetworkBackbone):
         arguments = dict(arguments)
         if architecture in DROP_PATH:
             arguments[DROP_PATH[architecture]] = drop_path
-        elif drop_path:
+        elif drop_path and architecture not in OF_MAPS:
             raise ConfigError(
                 f"`drop_path` must be 0 with {architecture} of KerasHub. Received: {drop_path}"
             )
         with building(kwargs.get("name", "backbone"), kwargs.get("dtype")):
-            network = hub_network(architecture, arguments)
-        if source is not None:
-            network.set_weights(source.get_weights())
-        maps = getattr(network, "pyramid_outputs", {})
+            if architecture in OF_MAPS:
+                network = OF_MAPS[architecture](arguments, drop_path)
+                maps = network.outputs
+            else:
+                network = hub_network(architecture, arguments)
+                maps = list(getattr(network, "pyramid_outputs", {}).values())
         if not maps:
             raise ConfigError(
                 f"{architecture} of KerasHub cannot be a backbone: it has no feature pyramid"
             )
+        if source is not None and architecture == SWIN:
+            take_swin_weights(network, source)
+        elif source is not None:
+            network.set_weights(source.get_weights())
         super().__init__(
             network,
-            [output._keras_history.operation.name for output in maps.values()],
+            [output._keras_history.operation.name for output in maps],
             norm,
             freeze_at,
             pixel_mean,
@@ -212,19 +251,23 @@ def _structure(network: keras.Model) -> tuple[str, dict[str, Any]]:
 def _from_preset(name: str, weights: bool) -> keras.Model:
     hub = import_keras_hub()
     folder = pathlib.Path(os.path.expanduser(name))
+    presets = {
+        **hub.models.FeaturePyramidBackbone.presets,
+        **hub.models.SwinTransformerBackbone.presets,
+    }
     if not (folder / "config.json").is_file():
         if folder.is_dir() or len(folder.parts) > 1:
             raise ConfigError(
                 f"`backbone`: {folder} must be the folder of a preset of KerasHub, with its "
                 "config.json and model.weights.h5"
             )
-        _check_known(name, hub.models.FeaturePyramidBackbone)
+        _check_known(name, presets)
     try:
         return hub.models.Backbone.from_preset(
             str(folder) if folder.is_dir() else name, load_weights=weights
         )
     except Exception as error:  # whatever the libraries of its hubs raise
-        known = hub.models.FeaturePyramidBackbone.presets.get(name, {})
+        known = presets.get(name, {})
         where = known.get("kaggle_handle", "").removeprefix("kaggle://")
         hint = ""
         if where:
@@ -237,8 +280,8 @@ def _from_preset(name: str, weights: bool) -> keras.Model:
         ) from None
 
 
-def _check_known(name: str, kind: type[keras.Model]) -> None:
-    names = list(dict.fromkeys([*ARCHITECTURES, *kind.presets]))
+def _check_known(name: str, presets: Mapping[str, Any]) -> None:
+    names = list(dict.fromkeys([*ARCHITECTURES, *presets]))
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""

@@ -76,7 +76,7 @@ def pretrained_backbone(backbone: str, weights: str = "") -> Backbone:
 def _own_backbone(backbone: keras.layers.Layer, config: Mapping[str, Any]) -> keras.layers.Layer:
     if isinstance(backbone, Backbone):
         return backbone
-    if hasattr(backbone, "pyramid_outputs"):
+    if hasattr(backbone, "pyramid_outputs") or type(backbone).__name__ == keras_hub.SWIN:
         options = [config[name] for name in (*OF_ALL, "drop_path")]
         return keras_hub.from_instance(backbone, *options)
     maps = backbone(keras.KerasTensor((1, *SIZE, 3), dtype=backbone.compute_dtype))

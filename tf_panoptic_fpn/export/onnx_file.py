@@ -15,6 +15,7 @@ import onnx
 from tf_panoptic_fpn.atomic_write import replacing
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.backbones.resnet import ResNet
+from tf_panoptic_fpn.backbones.vision_transformer import VisionTransformer
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.onnx_int8 import calibration_images, quantize
 from tf_panoptic_fpn.export.output_path import output_file
@@ -149,10 +150,10 @@ def check_held(model: PanopticFPN) -> None:
         _check_known(ResNet, backbone.config, HELD_BY_RESNET)
     elif isinstance(backbone, NetworkBackbone):
         check_network(backbone.network)
-    else:
+    elif not isinstance(backbone, VisionTransformer):
         raise ConfigError(
-            "`model.backbone` must be a ResNet or a ResNeXt or a functional network of Keras for "
-            f"ONNX. Received: {type(backbone).__name__}"
+            "`model.backbone` must be a ResNet, a vision transformer or a functional network of "
+            f"Keras for ONNX. Received: {type(backbone).__name__}"
         )
 
 

@@ -97,6 +97,19 @@ def group_norm(
     return x * gamma[:, None, None] + beta[:, None, None]
 
 
+def layer_norm(g: Graph, x: Value, layer: keras.layers.LayerNormalization) -> Value:
+    """Along the last axis."""
+    gamma, beta = array(layer.gamma), array(layer.beta)
+    return g.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=layer.epsilon)
+
+
+def attention(g: Graph, query: Value, key: Value, value: Value, scale: float) -> Value:
+    """`[B, heads, N, d]`, keys and values `[B, heads, M, d]` -> `[B, N, heads d]`."""
+    scores = g.op("MatMul", query * scale, g.op("Transpose", key, perm=[0, 1, 3, 2]))
+    mixed = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
+    return g.op("Reshape", g.op("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, -1])
+
+
 def normalize(g: Graph, x: Value, layer: Normalize) -> Value:
     """RGB 0-255 `[B, 3, H, W]` -> what the backbone reads, padded to multiples of 32."""
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (layer.mean, layer.std))

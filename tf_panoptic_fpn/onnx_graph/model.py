@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from tf_panoptic_fpn import schema
+from tf_panoptic_fpn.backbones.backbone import Backbone
 from tf_panoptic_fpn.backbones.resnet import ResNet
+from tf_panoptic_fpn.backbones.vision_transformer import VisionTransformer
 from tf_panoptic_fpn.inference.predictor import Predictor
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import ROI_LEVELS, PanopticFPN
@@ -14,6 +16,7 @@ from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
 from tf_panoptic_fpn.onnx_graph.instances import box_head, detections, mask_head, proposals
 from tf_panoptic_fpn.onnx_graph.merge import Merge, network_size, resize_image, semantic_map
 from tf_panoptic_fpn.onnx_graph.network import network
+from tf_panoptic_fpn.onnx_graph.vision_transformer import vision_transformer
 
 
 def build_graph(predictor: Predictor) -> Graph:
@@ -30,8 +33,7 @@ def build_graph(predictor: Predictor) -> Graph:
     original = g.op("Shape", images, start=1, end=3)
     size = network_size(g, original, predictor.short_side, predictor.max_long_side)
     x = layers.normalize(g, resize_image(g, images, size), model.normalize)
-    write = layers.resnet if isinstance(model.backbone, ResNet) else network
-    features = layers.pyramid(g, write(g, x, model.backbone), model.fpn)
+    features = layers.pyramid(g, _backbone(g, x, model.backbone), model.fpn)
     features, semantic_features = layers.branches(g, features, config["fpn_groups"])
     batch = g.size(images, 0)
     detections = config["max_detections"]
@@ -51,6 +53,14 @@ def build_graph(predictor: Predictor) -> Graph:
     merged = merge.batch(instances, stuff)
     _add_outputs(g, merged, semantic, instances, predictor)
     return g
+
+
+def _backbone(g: Graph, x: Value, backbone: Backbone) -> layers.Features:
+    if isinstance(backbone, ResNet):
+        return layers.resnet(g, x, backbone)
+    if isinstance(backbone, VisionTransformer):
+        return vision_transformer(g, x, backbone)
+    return network(g, x, backbone)
 
 
 def _instances(

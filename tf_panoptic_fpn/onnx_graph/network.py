@@ -8,10 +8,19 @@ import numpy as np
 
 from tf_panoptic_fpn.backbones.backbone import LEVELS
 from tf_panoptic_fpn.backbones.drop_path import DropPath
+from tf_panoptic_fpn.backbones.mix_transformer import ReducedAttention
 from tf_panoptic_fpn.backbones.network import NetworkBackbone
+from tf_panoptic_fpn.backbones.swin_transformer import PatchMerging, WindowAttention
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.onnx_graph.graph import Graph, Value
-from tf_panoptic_fpn.onnx_graph.layers import Features, array, conv
+from tf_panoptic_fpn.onnx_graph.layers import Features, array
+from tf_panoptic_fpn.onnx_graph.map_attention import (
+    dense_of_maps,
+    layer_norm_of_maps,
+    patch_merging,
+    reduced_attention,
+    window_attention,
+)
 
 Layer = Any  # of Keras; each writer knows which
 Write = Callable[[Graph, Any, Any], Value]
@@ -65,7 +74,7 @@ def _writer(operation: Any) -> Write | None:
     return None
 
 
-def _conv(g: Graph, x: list[Value], layer: Layer) -> Value:
+def any_conv(g: Graph, x: list[Value], layer: Layer) -> Value:
     kernel = array(layer.kernel)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         groups, kernel = kernel.shape[2], kernel.transpose(0, 1, 3, 2)
@@ -85,10 +94,10 @@ def _conv(g: Graph, x: list[Value], layer: Layer) -> Value:
         group=groups,
         **attributes,
     )
-    return _activate(g, y, layer.activation)
+    return activate(g, y, layer.activation)
 
 
-def _activate(g: Graph, x: Value, function: Any) -> Value:
+def activate(g: Graph, x: Value, function: Any) -> Value:
     name = getattr(function, "__name__", str(function))
     if name == "linear":
         return x
@@ -103,8 +112,15 @@ def _activate(g: Graph, x: Value, function: Any) -> Value:
     if name == "leaky_relu":
         return g.op("LeakyRelu", x, alpha=0.2)
     if name == "gelu":
-        return x * 0.5 * (g.op("Erf", x * float(np.sqrt(0.5))) + 1.0)
+        return gelu(g, x)
     raise ConfigError(f"ONNX export knows no activation {name}, which is in `model.backbone`")
+
+
+def gelu(g: Graph, x: Value, approximate: bool = False) -> Value:
+    if approximate:
+        cubic = (x * x * 0.044715 + 1.0) * x
+        return x * 0.5 * (g.op("Tanh", cubic * float(np.sqrt(2 / np.pi))) + 1.0)
+    return x * 0.5 * (g.op("Erf", x * float(np.sqrt(0.5))) + 1.0)
 
 
 def _batch_norm(g: Graph, x: list[Value], layer: Layer) -> Value:
@@ -113,20 +129,6 @@ def _batch_norm(g: Graph, x: list[Value], layer: Layer) -> Value:
     shift = (array(layer.beta) if layer.center else 0.0) - array(layer.moving_mean) * scale
     scale, shift = (v.astype(np.float32)[:, None, None] for v in (scale, shift))
     return x[0] * scale + shift
-
-
-def _layer_norm(g: Graph, x: list[Value], layer: Layer) -> Value:
-    rows = g.op("Transpose", x[0], perm=[0, 2, 3, 1])
-    gamma, beta = array(layer.gamma), array(layer.beta)
-    rows = g.op("LayerNormalization", rows, gamma, beta, axis=-1, epsilon=layer.epsilon)
-    return g.op("Transpose", rows, perm=[0, 3, 1, 2])
-
-
-def _dense(g: Graph, x: list[Value], layer: Layer) -> Value:
-    """Of each cell of a map: a 1x1 convolution."""
-    kernel = array(layer.kernel)[None, None]
-    bias = array(layer.bias) if layer.use_bias else None
-    return _activate(g, conv(g, x[0], kernel, bias), layer.activation)
 
 
 def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
@@ -183,28 +185,32 @@ def _multiply(g: Graph, x: list[Value], operation: Any) -> Value:
 
 # By the name of a layer's or an operation's class, or of one that it is of.
 WRITERS: dict[str, Write] = {
-    "Activation": lambda g, x, layer: _activate(g, x[0], layer.activation),
+    "Activation": lambda g, x, layer: activate(g, x[0], layer.activation),
     "Add": _add,
     "AveragePooling2D": _pool,
     "BatchNormalization": _batch_norm,
     "Concatenate": lambda g, x, layer: g.concat(x, axis=1),
-    "Conv2D": _conv,
-    "Dense": _dense,
-    "DepthwiseConv2D": _conv,
+    "Conv2D": any_conv,
+    "Dense": lambda g, x, layer: activate(g, dense_of_maps(g, x[0], layer), layer.activation),
+    "DepthwiseConv2D": any_conv,
     "Dropout": lambda g, x, layer: x[0],
     DropPath.__name__: lambda g, x, layer: x[0],
     "Functional": lambda g, x, model: _run(g, x, model)[0],
+    "Gelu": lambda g, x, operation: gelu(g, x[0], operation.approximate),
     "GlobalAveragePooling2D": _mean,
     "InputLayer": lambda g, x, layer: x[0],
-    "LayerNormalization": _layer_norm,
+    "LayerNormalization": lambda g, x, layer: layer_norm_of_maps(g, x[0], layer),
     "LayerScale": lambda g, x, layer: x[0] * array(layer.gamma)[:, None, None],
     "LeakyReLU": lambda g, x, layer: g.op("LeakyRelu", x[0], alpha=float(layer.negative_slope)),
     "MaxPooling2D": _pool,
     "Multiply": _multiply,
     "Pad": _pad,
+    PatchMerging.__name__: patch_merging,
     "ReLU": lambda g, x, layer: _clipped(g, x[0], layer),
+    ReducedAttention.__name__: reduced_attention,
     "Reshape": _to_map,
     "Sequential": lambda g, x, model: _run(g, x, model)[0],
+    WindowAttention.__name__: window_attention,
     "ZeroPadding2D": _zero_padding,
 }
 
