@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor
 
 
@@ -28,7 +29,7 @@ class DropPath(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or not self.rate:
             return inputs
-        shape = (ops.shape(inputs)[0], *(1,) * (len(inputs.shape) - 1))
+        shape = (sides(inputs)[0], *(1,) * (len(inputs.shape) - 1))
         kept = keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
         return inputs * (ops.cast(kept, inputs.dtype) / (1.0 - self.rate))
 

@@ -10,6 +10,7 @@ from keras import ops
 from tf_panoptic_fpn.backbones.backbone import LEVELS, Backbone, freeze
 from tf_panoptic_fpn.backbones.conv_norm import ConvNorm
 from tf_panoptic_fpn.backbones.deformable_conv import DeformableConvNorm
+from tf_panoptic_fpn.ops.sides import add_maps
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 BLOCKS = {
@@ -40,7 +41,7 @@ class ResidualBlock(keras.layers.Layer):
         x = inputs
         for conv in self.branch:
             x = conv(x)
-        return ops.relu(x + (inputs if self.shortcut is None else self.shortcut(inputs)))
+        return ops.relu(add_maps(x, inputs if self.shortcut is None else self.shortcut(inputs)))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = input_shape

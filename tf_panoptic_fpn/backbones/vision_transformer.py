@@ -12,6 +12,7 @@ from tf_panoptic_fpn.backbones.hub_network import hub_network
 from tf_panoptic_fpn.backbones.network import building
 from tf_panoptic_fpn.backbones.simple_pyramid import PositionEmbedding, SimplePyramid
 from tf_panoptic_fpn.ops.resize import resize_bilinear
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 TRANSFORMERS = ("DINOV2Backbone", "DINOV3Backbone")
@@ -109,7 +110,7 @@ class VisionTransformer(Backbone):
         pass  # the parts are
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensors:
-        batch, height, width = ops.shape(inputs)[:3]
+        batch, height, width = sides(inputs)[:3]
         rows, columns = height // CELL, width // CELL
         x = inputs
         if self.patch_size != CELL:
@@ -129,7 +130,7 @@ class VisionTransformer(Backbone):
             float `[B, 1 + registers + h * w, D]`: the class, the registers, the patches.
         """
         embeddings = self.transformer.embeddings
-        batch, height, width = ops.shape(images)[:3]
+        batch, height, width = sides(images)[:3]
         x = embeddings.patch_embeddings(images)
         first = ops.convert_to_tensor(embeddings.cls_token)
         options: dict[str, Any] = {}

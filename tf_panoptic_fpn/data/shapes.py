@@ -79,14 +79,14 @@ def draw_shapes(
         if segment_id > last_id:
             break
         name = ("circle", "square", "triangle", "star")[rng.integers(4)]
-        coverage = _shape_coverage(name, size, rng)
+        part, coverage = _shape_coverage(name, size, rng)
         covered = coverage >= 0.5
-        if not _leaves_enough(ids, covered, category_ids):
+        if not _leaves_enough(ids, ids[part][covered], category_ids):
             continue
         color = _hsv_color(_HUES[name] + rng.uniform(-0.05, 0.05), *rng.uniform((0.6, 0.6), 1.0))
-        shade = 1 + 0.25 * _smooth_noise(size, 24, rng)[..., None]
-        image += coverage[..., None] * (np.clip(color * shade, 0, 255) - image)
-        ids[covered] = segment_id
+        shade = 1 + 0.25 * _smooth_noise(size, 24, rng)[part][..., None]
+        image[part] += coverage[..., None] * (np.clip(color * shade, 0, 255) - image[part])
+        ids[part][covered] = segment_id
         category_ids[segment_id] = _ID[name]
     image += rng.normal(0, 5, image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), ids, category_ids
@@ -199,13 +199,22 @@ def _brick(
 _TEXTURES = {"sky": _sky, "grass": _grass, "water": _water, "brick": _brick}
 
 
-def _shape_coverage(name: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """How much of each pixel a shape of random place, size and turn covers, `[H, W]` in [0, 1]."""
+def _shape_coverage(
+    name: str, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """How much of each pixel a shape of random place, size and turn covers.
+
+    Returns:
+        The part of the image that holds the shape, and of its pixels floats in [0, 1].
+    """
     scale = min(size) / 128
     radius = rng.uniform(13, 35) * scale
     center = rng.uniform(0.05, 0.95, 2) * size
     turn = rng.uniform(-np.pi, np.pi)
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    first = np.maximum(center - radius - 2, 0).astype(int)  # its tips reach 1.5 pixels further
+    last = np.clip(np.ceil(center + radius + 2), 0, size).astype(int)
+    part = slice(first[0], last[0]), slice(first[1], last[1])
+    y, x = np.mgrid[part] + 0.5
     dy, dx = y - center[0], x - center[1]
     distance, angle = np.hypot(dy, dx), np.arctan2(dy, dx) + turn
     if name == "circle":
@@ -214,7 +223,7 @@ def _shape_coverage(name: str, size: tuple[int, int], rng: np.random.Generator) 
         outside = _star_distance(distance, angle, radius)
     else:
         outside = _polygon_distance(distance, angle, radius, {"triangle": 3, "square": 4}[name])
-    return np.clip(0.5 - outside, 0, 1)
+    return part, np.clip(0.5 - outside, 0, 1)
 
 
 def _polygon_distance(
@@ -238,15 +247,15 @@ def _star_distance(distance: np.ndarray, angle: np.ndarray, radius: float) -> np
 
 
 def _leaves_enough(ids: np.ndarray, covered: np.ndarray, category_ids: Collection[int]) -> bool:
-    """Whether the shape shows, and leaves of what it covers a part that can be recognised."""
-    height, width = ids.shape
-    smallest = height * width // 160
-    if covered.sum() < smallest:
+    """Whether the shape shows, and leaves of what it covers a part that can be recognised.
+
+    `covered` are the ids that it covers.
+    """
+    smallest = ids.size // 160
+    if covered.size < smallest:
         return False
-    segment_ids = list(category_ids)
-    before, after = (
-        np.bincount(ids[part], minlength=len(segment_ids) + 1) for part in (ids > 0, ~covered)
-    )
+    before = np.bincount(ids.ravel(), minlength=len(category_ids) + 1)
+    after = before - np.bincount(covered, minlength=before.size)
     hidden = before > after
     return bool(np.all(after[hidden] >= np.maximum(smallest, 0.6 * before[hidden])))
 

@@ -14,6 +14,7 @@ from tf_panoptic_fpn.ops.gradients import with_gradient
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
 from tf_panoptic_fpn.ops.roi_align import roi_align
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 NO_SCORE = float("-inf")
@@ -126,7 +127,7 @@ class BoxHead(keras.layers.Layer):
             layer.build((None, self.units))
 
     def call(self, features: Tensors, rois: Tensor) -> tuple[Tensor, Tensor]:
-        batch, count = ops.shape(rois)[:2]
+        batch, count = sides(rois)[:2]
         x = roi_align(features, rois, 7, self.sampling_ratio)
         if self.config["gradient_scale"] != 1:
             x = _scale_gradient(x, self.config["gradient_scale"])
@@ -134,10 +135,12 @@ class BoxHead(keras.layers.Layer):
             x = ops.reshape(x, (batch * count, 7, 7, x.shape[-1]))
             for conv in self.convs:
                 x = conv(x)
-        x = ops.reshape(x, (batch, count, 7 * 7 * x.shape[-1]))
+        # Flat: TensorFlow makes 25 operations of a product of three axes with a matrix.
+        x = ops.reshape(x, (batch * count, 7 * 7 * x.shape[-1]))
         for layer in self.dense:
             x = layer(x)
-        return self.classes(x), ops.reshape(self.deltas(x), (batch, count, self.num_deltas, 4))
+        logits = ops.reshape(self.classes(x), (batch, count, self.num_classes + 1))
+        return logits, ops.reshape(self.deltas(x), (batch, count, self.num_deltas, 4))
 
     def compute_output_spec(
         self, features: Tensors, rois: Tensor
@@ -199,7 +202,7 @@ class Detections(keras.layers.Layer):
         stages = class_logits if isinstance(class_logits, (list, tuple)) else [class_logits]
         probs = [ops.softmax(full_precision(logits), axis=-1)[:, :, :-1] for logits in stages]
         probs = probs[0] if len(probs) == 1 else sum(probs) / len(probs)
-        batch, count, num_classes = ops.shape(rois)[0], rois.shape[1], probs.shape[2]
+        batch, count, num_classes = sides(rois)[0], rois.shape[1], probs.shape[2]
         total = count * num_classes
         usable = (probs > self.score_threshold) & (roi_scores[:, :, None] > NO_SCORE)
         scores = ops.reshape(ops.where(usable, probs, NO_SCORE), (batch, total))

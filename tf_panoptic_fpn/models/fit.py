@@ -3,11 +3,11 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.models.losses import ClassWeights
 from tf_panoptic_fpn.ops.replicas import num_replicas, sum_over_replicas
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 OWN_LOSSES = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -94,7 +94,7 @@ class FitModel(keras.Model):
         weighted = self.weighted_losses(
             {name: (total, counts[name]) for name, (total, _) in terms.items()}
         )
-        num_images = ops.shape(y_pred["image_sizes"])[0]
+        num_images = sides(y_pred["image_sizes"])[0]
         for tracker in self.loss_trackers:
             # Keras adds the means of the replicas up as it does those of batches.
             value = weighted[tracker.name] * num_replicas()

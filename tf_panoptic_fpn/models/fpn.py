@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.backbones.conv_norm import Conv2D, ConvNorm, separable_conv
+from tf_panoptic_fpn.ops.sides import add_maps, sides
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 XAVIER = {"scale": 1.0, "mode": "fan_in", "distribution": "uniform"}  # +-sqrt(3 / fan_in)
@@ -89,7 +90,7 @@ class FPN(keras.layers.Layer):
         for level in (5, 4, 3, 2):
             x = self.laterals[level - 2](inputs[f"C{level}"])
             if top_down is not None:
-                x = x + _double(top_down)
+                x = add_maps(x, _double(top_down))
             top_down = x
             features[f"P{level}"] = self.outputs[level - 2](x)
         features["P6"] = features["P5"][:, ::2, ::2]
@@ -129,6 +130,6 @@ def branch_features(features: Tensors, groups: int) -> tuple[Tensors, Tensors]:
 
 def _double(x: Tensor) -> Tensor:
     """Repeats each cell of `[B, h, w, C]` twice along both axes."""
-    batch, height, width, channels = ops.shape(x)
+    batch, height, width, channels = sides(x)
     x = ops.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
     return ops.reshape(x, (batch, 2 * height, 2 * width, channels))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
-from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 UPSAMPLING = 4  # of the semantic branch's logits, to the size of the labels
@@ -61,7 +61,7 @@ def rpn_losses(
     dtype = logits.dtype
     entropy = ops.binary_crossentropy(ops.cast(labels == 1, dtype), logits, from_logits=True)
     error = _box_error(deltas, matched_boxes, anchors, RPN_DELTA_WEIGHTS)
-    count = ops.cast(ops.shape(labels)[0] * samples_per_image, dtype)
+    count = ops.cast(sides(labels)[0] * samples_per_image, dtype)
     return {
         "rpn_class": (ops.sum(ops.where(labels >= 0, entropy, 0.0)), count),
         "rpn_box": (ops.sum(ops.where((labels == 1)[:, :, None], error, 0.0)), count),
@@ -100,14 +100,20 @@ def box_losses(
     class_logits, deltas = full_precision(class_logits), full_precision(deltas)
     entropy = ops.sparse_categorical_crossentropy(classes, class_logits, from_logits=True)
     is_foreground = is_valid & (classes < num_classes)
-    if num_deltas > 1:
-        deltas = take_rows(deltas, ops.minimum(classes, num_classes - 1)[:, :, None])
-    error = _box_error(ops.squeeze(deltas, axis=2), matched_boxes, rois, delta_weights)
+    own = ops.minimum(classes, num_classes - 1) if num_deltas > 1 else ops.zeros_like(classes)
+    error = _box_error(_of_classes(deltas, own), matched_boxes, rois, delta_weights)
     count = ops.sum(ops.cast(is_valid, entropy.dtype))
     return {
         "class": _weighted_sum(entropy, is_valid, classes, class_weights, count),
         "box": (ops.sum(ops.where(is_foreground[:, :, None], error, 0.0)), count),
     }
+
+
+def _of_classes(deltas: Tensor, classes: Tensor) -> Tensor:
+    """`[B, T, 4]` of `[B, T, K, 4]`."""
+    # Not taken by index: TensorFlow makes 80 operations of the gradient of that.
+    is_own = classes[:, :, None] == ops.arange(deltas.shape[2], dtype="int32")
+    return ops.sum(ops.where(is_own[:, :, :, None], deltas, 0.0), axis=2)
 
 
 def mask_loss(logits: Tensor, targets: Tensor, is_foreground: Tensor) -> Terms:
@@ -148,7 +154,7 @@ def semantic_loss(
 
     Reference: arXiv:1901.02446, section 3.
     """
-    height, width = ops.shape(semantic)[1:3]
+    height, width = sides(semantic)[1:3]
     logits = full_precision(logits[:, :height, :width])
     is_labelled = ops.logical_and(semantic >= 0, semantic < logits.shape[-1])
     labels = ops.where(is_labelled, semantic, 0)
@@ -175,18 +181,19 @@ def upsampled_semantic_loss(
     import tensorflow as tf
 
     logits = full_precision(logits)
-    batch, height, width, num_classes = ops.shape(logits)
+    batch, height, width, num_classes = sides(logits)
     count = -(-height // STRIP)
     # A strip reads a row of its neighbours; beyond the border the first and the last row go on.
-    below = ops.zeros((batch, count * STRIP - height, width, num_classes), dtype=logits.dtype)
+    missing = (count + 1) * STRIP - height - 2
+    below = ops.zeros((batch, missing, width, num_classes), dtype=logits.dtype)
     rows = ops.concatenate([logits[:, :1], logits, logits[:, -1:], below], axis=1)
-    of_strips = ops.arange(count, dtype="int32")[:, None] * STRIP
-    of_strips = of_strips + ops.arange(STRIP + 2, dtype="int32")
-    strips = ops.moveaxis(tf.gather(rows, of_strips, axis=1), 1, 0)
-    sides = (count * STRIP * UPSAMPLING, width * UPSAMPLING)
-    missing = [sides[i] - ops.shape(semantic)[i + 1] for i in range(2)]
+    blocks = ops.reshape(rows, (batch, count + 1, STRIP, width, num_classes))
+    blocks = ops.moveaxis(blocks, 1, 0)
+    strips = ops.concatenate([blocks[:-1], blocks[1:, :, :2]], axis=2)
+    size = (count * STRIP * UPSAMPLING, width * UPSAMPLING)
+    missing = [size[i] - sides(semantic)[i + 1] for i in range(2)]
     labels = ops.pad(semantic, ((0, 0), (0, missing[0]), (0, missing[1])), constant_values=-1)
-    labels = ops.reshape(labels, (batch, count, STRIP * UPSAMPLING, sides[1]))
+    labels = ops.reshape(labels, (batch, count, STRIP * UPSAMPLING, size[1]))
     labels = ops.moveaxis(labels, 1, 0)
 
     def of_strip(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ from tf_panoptic_fpn.backbones.conv_norm import MSRA, Conv2D, conv_relu
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.roi_align import roi_align
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 MASK_SIZE = 28
@@ -115,7 +116,7 @@ class MaskHead(keras.layers.Layer):
         num_rois: Tensor,
         training: bool | None = None,  # for the convolutions
     ) -> Tensor:
-        count = ops.shape(rois)[1]
+        count = sides(rois)[1]
         if use_tensorflow_kernels():  # shapes may depend on data: leave most of the padding out
             used = ops.maximum(ops.max(num_rois), 1)
             logits = self._mask_logits(features, rois[:, :used], classes[:, :used])
@@ -123,7 +124,7 @@ class MaskHead(keras.layers.Layer):
         return self._mask_logits(features, rois, classes)
 
     def _mask_logits(self, features: Tensors, rois: Tensor, classes: Tensor) -> Tensor:
-        batch, count = ops.shape(rois)[:2]
+        batch, count = sides(rois)[:2]
         x = roi_align(features, rois, 14, self.sampling_ratio)
         x = ops.reshape(x, (batch * count, 14, 14, features["P2"].shape[-1]))
         for conv in self.convs:

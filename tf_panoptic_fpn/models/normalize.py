@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 STRIDE = 32  # of the coarsest backbone feature; the canvas is padded to a multiple
@@ -31,7 +32,7 @@ class Normalize(keras.layers.Layer):
         return f"RGB of 0 to 255, minus ({mean}), divided by ({std})"
 
     def call(self, images: Tensor, image_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch, height, width = ops.shape(images)[:3]
+        batch, height, width = sides(images)[:3]
         if image_sizes is None:
             canvas = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
             image_sizes = ops.broadcast_to(canvas, (batch, 2))

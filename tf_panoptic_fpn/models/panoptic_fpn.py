@@ -14,6 +14,7 @@ from tf_panoptic_fpn.models.fit import FitModel
 from tf_panoptic_fpn.models.fpn import branch_features
 from tf_panoptic_fpn.models.losses import Terms
 from tf_panoptic_fpn.models.targets import anchor_targets, ground_truth, roi_targets, trim_padding
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 LOSS_NAMES = {
@@ -295,7 +296,7 @@ class PanopticFPN(FitModel):
 
     def _instance_loss_terms(self, dense: Dense, batch: Tensors) -> Terms:
         if schema.IMAGE_SEEDS not in batch:
-            count = ops.shape(batch[schema.GT_BOXES])[0]
+            count = sides(batch[schema.GT_BOXES])[0]
             seeds = keras.random.randint((count,), 0, 2**30, seed=self.seed_generator)
             batch = {**batch, schema.IMAGE_SEEDS: seeds}
         batch = trim_padding(batch)

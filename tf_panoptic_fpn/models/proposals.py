@@ -11,6 +11,7 @@ from tf_panoptic_fpn.ops.boxes import RPN_DELTA_WEIGHTS, box_areas, clip_boxes, 
 from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.nms import nms
 from tf_panoptic_fpn.ops.precision import full_dtype, full_precision
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -59,7 +60,7 @@ class Proposals(keras.layers.Layer):
 
     def anchors(self, features: Tensors) -> Tensor:
         """Anchors `[A, 4]` of all levels for a dict of feature maps "P2".."P6"."""
-        sizes = [ops.shape(features[level])[1:3] for level in sorted(features)]
+        sizes = [sides(features[level])[1:3] for level in sorted(features)]
         dtype = full_dtype(features["P2"].dtype)
         return pyramid_anchors(sizes, STRIDES, self.anchor_sizes, self.anchor_ratios, dtype)
 
@@ -74,7 +75,7 @@ class Proposals(keras.layers.Layer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         before, after = self.top_k_train if training else self.top_k_test
         anchors = self.anchors(features) if anchors is None else anchors
-        batch, levels, k = ops.shape(logits[0])[0], len(logits), before
+        batch, levels, k = sides(logits[0])[0], len(logits), before
         scores, anchor_indices = _top_anchors(logits, k)  # B x levels k
         deltas = full_precision(take_rows(ops.concatenate(deltas, axis=1), anchor_indices))
         boxes = decode_boxes(deltas, ops.take(anchors, anchor_indices, axis=0), RPN_DELTA_WEIGHTS)
@@ -128,7 +129,7 @@ def _top_anchors(logits: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
         missing = k if level.shape[1] is None else max(k - level.shape[1], 0)
         padded = ops.pad(full_precision(level), ((0, 0), (0, missing)), constant_values=NO_SCORE)
         top = ops.top_k(padded, k)
-        count = ops.shape(level)[1]
+        count = sides(level)[1]
         scores.append(top[0])
         indices.append(ops.minimum(top[1], count - 1) + start)
         start = start + count

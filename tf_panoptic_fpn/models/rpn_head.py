@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_panoptic_fpn.backbones.conv_norm import MSRA, Conv2D, separable_conv
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 
@@ -60,7 +61,7 @@ class RPNHead(keras.layers.Layer):
         logits, deltas = [], []
         for level in sorted(inputs):
             x = self.conv(inputs[level])
-            batch = ops.shape(x)[0]
+            batch = sides(x)[0]
             logits.append(ops.reshape(self.objectness(x), (batch, -1)))
             deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
         return logits, deltas

@@ -8,6 +8,7 @@ from keras import ops
 from tf_panoptic_fpn.backbones.conv_norm import MSRA, Conv2D, ConvNorm
 from tf_panoptic_fpn.ops.precision import full_dtype
 from tf_panoptic_fpn.ops.resize import upsample_bilinear
+from tf_panoptic_fpn.ops.sides import add_maps
 from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 DESIGNS = ("staged", "two_conv")
@@ -105,7 +106,7 @@ class SemanticHead(keras.layers.Layer):
                 x = upsample_bilinear(x, 2**i)
             levels.append(x)
         return self.predictor(
-            ops.concatenate(levels, axis=-1) if self.fuse == "concat" else sum(levels)
+            ops.concatenate(levels, axis=-1) if self.fuse == "concat" else add_maps(*levels)
         )
 
     def compute_output_spec(self, inputs: Tensors) -> keras.KerasTensor:

@@ -9,6 +9,7 @@ from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.masks import crop_masks
 from tf_panoptic_fpn.ops.matching import match_boxes
 from tf_panoptic_fpn.ops.sampling import sample_labels, sample_rois
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 RPN_IOU = (0.3, 0.7)
@@ -146,7 +147,7 @@ def trim_padding(batch: Tensors) -> Tensors:
     """
     if not use_tensorflow_kernels():
         return batch
-    places = ops.arange(1, ops.shape(batch[schema.GT_CLASSES])[1] + 1, dtype="int32")
+    places = ops.arange(1, sides(batch[schema.GT_CLASSES])[1] + 1, dtype="int32")
     used = ops.max(ops.where(batch[schema.GT_CLASSES] >= 0, places, 1), initial=1)
     return {**batch, **{name: batch[name][:, :used] for name in ROW_PADDING if name in batch}}
 

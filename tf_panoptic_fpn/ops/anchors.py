@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from keras import ops
 
+from tf_panoptic_fpn.ops.shared_body import call_shared
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -30,22 +31,21 @@ def pyramid_anchors(
 
     Reference: Feature Pyramid Networks, arXiv:1612.03144, section 4.1.
     """
-    levels = [
-        _level_anchors(height, width, stride, size, ratios, dtype)
-        for (height, width), stride, size in zip(feature_sizes, strides, sizes, strict=True)
-    ]
+    levels = []
+    for (height, width), stride, size in zip(feature_sizes, strides, sizes, strict=True):
+        cell = []
+        for ratio in ratios:
+            half_width = size / math.sqrt(ratio) / 2
+            half_height = ratio * half_width
+            cell.append([-half_height, -half_width, half_height, half_width])
+        of_cell = ops.convert_to_tensor(cell, dtype=dtype)
+        ys, xs = (ops.arange(n, dtype="int32") * stride for n in (height, width))
+        levels.append(call_shared(_place_anchors, ys, xs, of_cell))
     return ops.concatenate(levels, axis=0)
 
 
-def _level_anchors(
-    height: Tensor, width: Tensor, stride: int, size: float, ratios: Sequence[float], dtype: str
-) -> Tensor:
-    cell = []
-    for ratio in ratios:
-        half_width = size / math.sqrt(ratio) / 2
-        half_height = ratio * half_width
-        cell.append([-half_height, -half_width, half_height, half_width])
-    ys, xs = (ops.cast(ops.arange(n, dtype="int32") * stride, dtype) for n in (height, width))
-    ys, xs = ops.meshgrid(ys, xs, indexing="ij")
+def _place_anchors(ys: Tensor, xs: Tensor, of_cell: Tensor) -> Tensor:
+    """The boxes `[h w n, 4]` of cells, from those of a cell around 0 `[n, 4]`."""
+    ys, xs = ops.meshgrid(ops.cast(ys, of_cell.dtype), ops.cast(xs, of_cell.dtype), indexing="ij")
     shifts = ops.reshape(ops.stack([ys, xs, ys, xs], axis=-1), [-1, 1, 4])
-    return ops.reshape(shifts + ops.convert_to_tensor(cell, dtype=dtype), [-1, 4])
+    return ops.reshape(shifts + of_cell, [-1, 4])

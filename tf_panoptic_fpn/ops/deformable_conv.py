@@ -18,6 +18,7 @@ from keras import ops
 from tf_panoptic_fpn.ops.gradients import with_gradient
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -94,7 +95,7 @@ def _convolve(
     deform_groups: int,
 ) -> tuple[Tensor, Callable]:
     """The output and the function of its gradient."""
-    batch, height, width = ops.shape(offsets)[:3]
+    batch, height, width = sides(offsets)[:3]
     num_taps, filters = kernel.shape[0] * kernel.shape[1], kernel.shape[-1]
     taps = _place_taps(x, offsets, kernel, mask, strides, dilation, deform_groups)
     kernels = ops.reshape(kernel, (num_taps, *kernel.shape[2:]))
@@ -126,7 +127,7 @@ def _convolve(
             dcells = dsampled[:, None] * weights[t][..., None]
             dcells = ops.reshape(dcells, (-1, rows.shape[-1]))
             indices = ops.reshape(taps.indices[t], (-1,))
-            to_rows = to_rows + ops.segment_sum(dcells, indices, ops.shape(rows)[0])
+            to_rows = to_rows + ops.segment_sum(dcells, indices, sides(rows)[0])
         dx = _of_map(to_rows, x, deform_groups)
         doffsets, dmask = _tap_gradients(taps, ops.stack(to_weights))
         dkernel = ops.reshape(ops.stack(to_kernel), kernel.shape)
@@ -146,7 +147,7 @@ def _place_taps(
     deform_groups: int,
 ) -> _Taps:
     kernel_size, num_taps = kernel.shape[:2], kernel.shape[0] * kernel.shape[1]
-    map_size, output_size = ops.shape(x)[1:3], ops.shape(offsets)[1:3]
+    map_size, output_size = sides(x)[1:3], sides(offsets)[1:3]
     points = _of_taps(offsets, deform_groups, num_taps, 2)
     dtype, firsts, distances, moves = offsets.dtype, [], [], []
     for axis, size in enumerate(map_size):
@@ -169,7 +170,7 @@ def _place_taps(
         # In integers again: what is no number has no place, and must not read beyond the map.
         firsts.append(ops.clip(ops.cast(first, "int32") + 1, 0, size))
     height, width = map_size
-    maps = ops.arange(ops.shape(points)[1], dtype="int32")[None, :, None]
+    maps = ops.arange(sides(points)[1], dtype="int32")[None, :, None]
     firsts = (maps * (height + 2) + firsts[0]) * (width + 2) + firsts[1]
     # Of the map with a border of zeros.
     around = [firsts, firsts + 1, firsts + (width + 2), firsts + (width + 3)]
@@ -184,7 +185,7 @@ def _place_taps(
 
 def _of_taps(values: Tensor, deform_groups: int, num_taps: int, size: int) -> Tensor:
     """`[B, H', W', D taps size]` -> `[taps, B D, H' W', size]`."""
-    batch, height, width = ops.shape(values)[:3]
+    batch, height, width = sides(values)[:3]
     values = ops.reshape(values, (batch, height * width, deform_groups, num_taps, size))
     values = ops.transpose(values, (3, 0, 2, 1, 4))
     return ops.reshape(values, (num_taps, batch * deform_groups, height * width, size))
@@ -192,11 +193,11 @@ def _of_taps(values: Tensor, deform_groups: int, num_taps: int, size: int) -> Te
 
 def _of_outputs(values: Tensor, like: Tensor) -> Tensor:
     """The inverse of `_of_taps`: `[taps, N, size]` -> the shape of `like`."""
-    batch, height, width, depth = ops.shape(like)
+    batch, height, width, depth = sides(like)
     num_taps, _, size = values.shape
     groups = depth // (num_taps * size)
     values = ops.reshape(values, (num_taps, batch, groups, height * width, size))
-    return ops.reshape(ops.transpose(values, (1, 3, 2, 0, 4)), ops.shape(like))
+    return ops.reshape(ops.transpose(values, (1, 3, 2, 0, 4)), sides(like))
 
 
 def _tap_gradients(taps: _Taps, to_weights: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -214,7 +215,7 @@ def _tap_gradients(taps: _Taps, to_weights: Tensor) -> tuple[Tensor, Tensor | No
 
 def _rows(x: Tensor, deform_groups: int) -> Tensor:
     """The cells of the map with a border of zeros: `[B D (H + 2) (W + 2), C / D]`."""
-    batch, height, width, channels = ops.shape(x)
+    batch, height, width, channels = sides(x)
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     if deform_groups > 1:
         x = ops.reshape(x, (batch, height + 2, width + 2, deform_groups, -1))
@@ -224,7 +225,7 @@ def _rows(x: Tensor, deform_groups: int) -> Tensor:
 
 def _of_map(rows: Tensor, like: Tensor, deform_groups: int) -> Tensor:
     """The inverse of `_rows`."""
-    batch, height, width, channels = ops.shape(like)
+    batch, height, width, channels = sides(like)
     x = ops.reshape(rows, (batch, deform_groups, height + 2, width + 2, -1))
     x = ops.transpose(x[:, :, 1:-1, 1:-1], (0, 2, 3, 1, 4))
     return ops.reshape(x, (batch, height, width, channels))

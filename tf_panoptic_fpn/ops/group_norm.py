@@ -6,6 +6,8 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.ops.shared_body import call_shared
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -29,12 +31,16 @@ def group_norm(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: flo
     """
     gamma, beta = (full_precision(ops.convert_to_tensor(w)) for w in (gamma, beta))
     if keras.backend.backend() == "tensorflow":
-        normalize = ops.custom_gradient(
-            lambda x, gamma, beta: _with_gradient(x, gamma, beta, groups, epsilon)
-        )
-        return normalize(x, gamma, beta)
+        y = call_shared(_normalize, x, gamma, beta, groups=groups, epsilon=epsilon)
+        y.set_shape(x.shape)
+        return y
     scale, shift, _, _ = _scale_and_shift(full_precision(x), gamma, beta, groups, epsilon)
     return _affine(x, scale, shift)
+
+
+def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: float) -> Tensor:
+    function = ops.custom_gradient(lambda *tensors: _with_gradient(*tensors, groups, epsilon))
+    return function(x, gamma, beta)
 
 
 def _scale_and_shift(
@@ -43,21 +49,22 @@ def _scale_and_shift(
     """Returns (scale, shift `[B, 1, 1, C]`, mean, 1 / deviation `[B, groups, 1]`)."""
     means = ops.mean(x, axis=(1, 2), keepdims=True)
     variances = ops.mean(ops.square(x - means), axis=(1, 2))
-    width = x.shape[-1] // groups
+    width = sides(x)[-1] // groups
     means, variances = (ops.reshape(m, [-1, groups, width]) for m in (means, variances))
     mean = ops.mean(means, axis=2, keepdims=True)
     variance = ops.mean(variances + ops.square(means - mean), axis=2, keepdims=True)
     inverse = ops.rsqrt(variance + epsilon)
     scale = inverse * ops.reshape(gamma, [groups, width])
     shift = ops.reshape(beta, [groups, width]) - mean * scale
-    return *_of_channels(scale, shift, x.shape[-1]), mean, inverse
+    return *_of_channels(scale, shift, sides(x)[-1]), mean, inverse
 
 
 def _with_gradient(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: float
 ) -> tuple[Tensor, Callable]:
     """The output and the function of its gradient, which reads the maps twice."""
-    channels, width = x.shape[-1], x.shape[-1] // groups
+    channels = sides(x)[-1]
+    width = channels // groups
     full = full_precision(x)
     scale, shift, mean, inverse = _scale_and_shift(full, gamma, beta, groups, epsilon)
 

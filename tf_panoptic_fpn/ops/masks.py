@@ -5,6 +5,7 @@ from keras import ops
 from tf_panoptic_fpn.ops.boxes import MIN_SIZE
 from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.roi_align import axis_weights
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -25,7 +26,7 @@ def paste_masks(
 
     Reference: Mask R-CNN, arXiv:1703.06870, section 3.
     """
-    _, mask_height, mask_width = ops.shape(mask_probs)
+    _, mask_height, mask_width = sides(mask_probs)
     (top, left), (height, width) = origin, (image_size[0], image_size[1])
     rows = _paste_weights(boxes[:, 0], boxes[:, 2], top, height, mask_height)
     columns = _paste_weights(boxes[:, 1], boxes[:, 3], left, width, mask_width)

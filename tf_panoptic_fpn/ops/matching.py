@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_panoptic_fpn.ops.boxes import pairwise_iou
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 GT_AT_A_TIME = 32  # to bound the memory of the IoUs
@@ -32,8 +33,8 @@ def match_boxes(
     Reference: Faster R-CNN, arXiv:1506.01497, section 3.1.2.
     """
     low, high = thresholds
-    num_gt = ops.shape(gt_boxes)[1]
-    shape = (ops.shape(gt_boxes)[0], ops.shape(boxes)[-2])
+    num_gt = sides(gt_boxes)[1]
+    shape = (sides(gt_boxes)[0], sides(boxes)[-2])
     best = ops.full(shape, -1, dtype=boxes.dtype)
     state = (best, ops.zeros(shape, dtype="int32"), ops.zeros(shape, dtype="bool"))
 

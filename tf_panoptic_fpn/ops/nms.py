@@ -6,6 +6,7 @@ from tf_panoptic_fpn.ops.boxes import pairwise_iou
 from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_dtype
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -44,7 +45,7 @@ def portable_nms(
     order = ops.cast(ops.argsort(-scores, axis=1), "int32")
     boxes = take_rows(boxes, order)
     valid = take_rows(scores, order) > -float("inf")
-    rank = ops.arange(ops.shape(scores)[1], dtype="int32")
+    rank = ops.arange(sides(scores)[1], dtype="int32")
     # suppresses[p, i, j]: box i, if kept, suppresses box j.
     suppresses = ops.logical_and(
         pairwise_iou(boxes, boxes) > iou_threshold, rank[:, None] < rank[None, :]

@@ -8,6 +8,7 @@ from tf_panoptic_fpn.ops.canvas import make_canvas
 from tf_panoptic_fpn.ops.gather import look_up
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.masks import paste_masks
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 MASK_THRESHOLD = 0.5
@@ -64,7 +65,7 @@ def panoptic_merge(
     stuff_ids = ops.convert_to_tensor(stuff_category_ids)
     num_stuff, num_instances = stuff_ids.shape[0], scores.shape[0]
     # Labels of pixels: 0 `other`, the classes of stuff, and above them the ids of instances.
-    size = ops.shape(semantic_classes)
+    size = sides(semantic_classes)
     painted, ids_of_instances, num_things = _paint_instances(
         boxes, scores, classes, mask_probs, size, num_stuff, score_threshold, overlap_threshold
     )
@@ -165,7 +166,7 @@ def _counts(labels: Tensor, num_labels: int) -> Tensor:
         return tf.raw_ops.DenseBincount(
             input=labels, size=num_labels, weights=tf.zeros([0], tf.int32)
         )
-    rows = ops.shape(labels)[0]
+    rows = sides(labels)[0]
     row_and_label = ops.arange(rows, dtype="int32")[:, None] * num_labels + labels
     flat = ops.reshape(row_and_label, [-1])
     counts = ops.segment_sum(ops.ones_like(flat), flat, num_segments=rows * num_labels)
@@ -177,7 +178,7 @@ def _extent(counts: Tensor) -> tuple[Tensor, Tensor]:
     is_there = ops.cast(counts > 0, "float32")  # no GPU finds the highest of int32
     first = ops.cast(ops.argmax(is_there, axis=0), "int32")
     from_the_end = ops.cast(ops.argmax(ops.flip(is_there, axis=0), axis=0), "int32")
-    return first, ops.shape(counts)[0] - from_the_end
+    return first, sides(counts)[0] - from_the_end
 
 
 def _area(mask: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -23,7 +24,9 @@ def resize_bilinear(x: Tensor, size: Tensor) -> Tensor:
         if x.dtype == "float64":  # TensorFlow's kernel gives float32 whatever it is given
             return _resize_by_products(x, size)
         # As XLA's kernel of the gradient wants it: of other dtypes it makes float32 all the same.
-        return tf.cast(tf.image.resize(full_precision(x), size), x.dtype)
+        x32 = full_precision(x)
+        resized = tf.raw_ops.ResizeBilinear(images=x32, size=size, half_pixel_centers=True)
+        return tf.cast(resized, x.dtype)
     return ops.image.resize(
         x, size, interpolation="bilinear", antialias=False, data_format="channels_last"
     )
@@ -35,13 +38,13 @@ def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
         import tensorflow as tf
 
         return resize_bilinear(x, tf.shape(x)[1:3] * factor)
-    height, width = ops.shape(x)[1:3]
+    height, width = sides(x)[1:3]
     return resize_bilinear(x, (height * factor, width * factor))
 
 
 def _resize_by_products(x: Tensor, size: Tensor) -> Tensor:
     """`resize_bilinear` as a matrix product along each axis."""
-    _, height, width, _ = ops.shape(x)
+    _, height, width, _ = sides(x)
     rows = _axis_weights(height, size[0], x.dtype)
     columns = _axis_weights(width, size[1], x.dtype)
     return ops.einsum("Xx,bYxc->bYXc", columns, ops.einsum("Yy,byxc->bYxc", rows, x))

@@ -11,6 +11,8 @@ from keras import ops
 from tf_panoptic_fpn.ops.boxes import box_areas
 from tf_panoptic_fpn.ops.kernels import must_repeat, use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
+from tf_panoptic_fpn.ops.shared_body import call_shared
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
 STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
@@ -104,7 +106,7 @@ def portable_roi_align(
 ) -> Tensor:
     """`roi_align` in `keras.ops`, as dense matrix products; XLA compiles it."""
     boxes = ops.stop_gradient(boxes)
-    batch, num_rois = ops.shape(boxes)[:2]
+    batch, num_rois = sides(boxes)[:2]
     chunk = max(BINS_AT_A_TIME // output_size, 1)
     num_chunks = (num_rois + chunk - 1) // chunk
     boxes = ops.pad(boxes, [[0, 0], [0, num_chunks * chunk - num_rois], [0, 0]])
@@ -134,11 +136,11 @@ def portable_roi_align(
 def _pool_rois(features: Tensors, boxes: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
     """Pools `[B, r]` rois: every level for every roi, with weights 0 on the levels not its own."""
     levels = roi_levels(boxes)
-    batch, num_rois = ops.shape(boxes)[:2]
+    batch, num_rois = sides(boxes)[:2]
     pooled = 0
     for level, (name, stride) in enumerate(STRIDES.items(), start=2):
         feature = features[name]
-        _, height, width, channels = ops.shape(feature)
+        _, height, width, channels = sides(feature)
         mine = ops.cast(levels == level, boxes.dtype)
         start, size = _cell_frame(boxes, stride)
         size = size * mine[..., None]  # a long roi of another level would cost many samples
@@ -166,10 +168,20 @@ def native_roi_align(
     dtype = features["P2"].dtype
     maps = [full_precision(features[name]) for name in STRIDES]
     boxes = tf.stop_gradient(tf.cast(boxes, maps[0].dtype))
+    bins = tf.constant(output_size)
+    pooled = call_shared(_pool_by_product, boxes, bins, *maps, sampling_ratio=sampling_ratio)
+    pooled.set_shape([*boxes.shape[:2], output_size, output_size, maps[0].shape[-1]])
+    return tf.cast(pooled, dtype)
+
+
+def _pool_by_product(boxes: Tensor, bins: Tensor, *maps: Tensor, sampling_ratio: int) -> Tensor:
+    """Returns `[B, R, bins, bins, C]`."""
+    import tensorflow as tf
+
     extents = tf.stack([tf.shape(x)[1:3] for x in maps])
-    batch, num_rois = tf.unstack(tf.shape(boxes)[:2])
-    channels = maps[0].shape[-1]
-    weights = _bin_weights(boxes, extents, output_size, sampling_ratio)
+    batch, num_rois, _ = sides(boxes)
+    channels = sides(maps[0])[-1]
+    weights = _bin_weights(boxes, extents, bins, sampling_ratio)
 
     @tf.custom_gradient
     def pool(cells: Tensor) -> tuple[Tensor, Callable]:
@@ -180,12 +192,10 @@ def native_roi_align(
         return tf.raw_ops.SparseMatrixMatMul(a=weights, b=cells), gradient
 
     pooled = pool(tf.concat([tf.reshape(x, [-1, channels]) for x in maps], axis=0))
-    shape = [batch, num_rois, output_size, output_size, channels]
-    pooled = tf.ensure_shape(tf.reshape(pooled, shape), [*boxes.shape[:2], *shape[2:]])
-    return tf.cast(pooled, dtype)
+    return tf.reshape(pooled, [batch, num_rois, bins, bins, channels])
 
 
-def _bin_weights(boxes: Tensor, extents: Tensor, bins: int, sampling_ratio: int) -> Tensor:
+def _bin_weights(boxes: Tensor, extents: Tensor, bins: Tensor, sampling_ratio: int) -> Tensor:
     """Returns how much each cell weighs in each bin, as a CSR matrix.
 
     Its rows are the bins (image, roi, y, x); its columns the cells (level, image, y, x).
@@ -231,7 +241,7 @@ def _bin_weights(boxes: Tensor, extents: Tensor, bins: int, sampling_ratio: int)
 
 
 def _span_taps(
-    start: Tensor, size: Tensor, extent: Tensor, bins: int, sampling_ratio: int
+    start: Tensor, size: Tensor, extent: Tensor, bins: Tensor, sampling_ratio: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the cells that the bins of some spans along one axis read, their taps.
 
@@ -247,7 +257,7 @@ def _span_taps(
     import tensorflow as tf
 
     counts = _sample_counts(size, bins, extent, sampling_ratio)
-    bin_size = size / bins
+    bin_size = size / tf.cast(bins, size.dtype)
     step = bin_size / tf.cast(tf.maximum(counts, 1), size.dtype)
     between = tf.cast(tf.math.ceil(tf.cast(counts - 1, size.dtype) * step), "int32")
     num_taps = tf.where(counts > 0, between + 2, 0)
@@ -310,11 +320,11 @@ def _cell_frame(boxes: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
     return start, end - start
 
 
-def _sample_counts(size: Tensor, bins: int, extent: Tensor, sampling_ratio: int) -> Tensor:
+def _sample_counts(size: Tensor, bins: Tensor, extent: Tensor, sampling_ratio: int) -> Tensor:
     """Returns int32 samples a bin; 0 for an empty roi."""
     if sampling_ratio > 0:
         return ops.cast(ops.where(size > 0, sampling_ratio, 0), "int32")
-    counts = ops.cast(ops.ceil(size / bins), "int32")
+    counts = ops.cast(ops.ceil(size / ops.cast(bins, size.dtype)), "int32")
     # Rois on the canvas stay below the limit. It is for sizes that are not numbers:
     # when training diverges, the step must end and say so.
     limit = ops.maximum((extent + bins - 1) // bins, MIN_SAMPLE_LIMIT)

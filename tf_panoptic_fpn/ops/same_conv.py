@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tf_panoptic_fpn.ops.grouped_conv import has_gradient_kernel
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.shared_body import call_shared
 from tf_panoptic_fpn.schema import Tensor
 
 
@@ -30,13 +31,21 @@ def same_conv(x: Tensor, kernel: Tensor) -> Tensor:
     """
     import tensorflow as tf
 
+    y = call_shared(_convolve, x, tf.convert_to_tensor(kernel))
+    y.set_shape([*x.shape[:3], kernel.shape[3]])
+    return y
+
+
+def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
+    import tensorflow as tf
+
     @tf.custom_gradient
     def convolve(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable]:
         def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
             turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
             return tf.nn.conv2d(upstream, turned, 1, "SAME"), tf.raw_ops.Conv2DBackpropFilter(
                 input=x,
-                filter_sizes=kernel.shape,
+                filter_sizes=tf.shape(kernel),
                 out_backprop=upstream,
                 strides=[1, 1, 1, 1],
                 padding="SAME",
@@ -44,4 +53,4 @@ def same_conv(x: Tensor, kernel: Tensor) -> Tensor:
 
         return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
 
-    return convolve(x, tf.convert_to_tensor(kernel))  # the gradient is not of a variable
+    return convolve(x, kernel)

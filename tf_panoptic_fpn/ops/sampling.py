@@ -3,6 +3,8 @@
 from keras import ops
 
 from tf_panoptic_fpn.ops.gather import take_rows
+from tf_panoptic_fpn.ops.shared_body import call_shared
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
 # Separate streams, so that anchors and rois of an image draw different numbers.
@@ -23,8 +25,13 @@ def random_priorities(seeds: Tensor, keys: Tensor, stream: int) -> Tensor:
         int32 `[B, n]`, uniform over [0, 2**31). A number depends on its own seed and key only.
     """
     # The offset keeps small seeds off the fixed point of the hash, which is 0.
-    stream_key = _mix(ops.convert_to_tensor([stream + 0x3C6EF372], dtype="int32"))
-    seed_keys = _mix(ops.bitwise_xor(_mix(ops.cast(seeds, "int32")), stream_key))
+    stream_key = ops.convert_to_tensor([stream + 0x3C6EF372], dtype="int32")
+    keys = keys if len(keys.shape) == 2 else keys[None]
+    return call_shared(_hash_all, ops.cast(seeds, "int32"), keys, stream_key)
+
+
+def _hash_all(seeds: Tensor, keys: Tensor, stream_key: Tensor) -> Tensor:
+    seed_keys = _mix(ops.bitwise_xor(_mix(seeds), _mix(stream_key)))
     mixed = _mix(ops.bitwise_xor(ops.expand_dims(seed_keys, -1), _mix(keys)))
     return ops.bitwise_and(mixed, 0x7FFFFFFF)
 
@@ -41,7 +48,7 @@ def sample_labels(labels: Tensor, num_samples: int, max_positives: int, seeds: T
     Returns:
         int32 `[B, A]`, `labels` with -1 for whatever was not drawn.
     """
-    num_anchors = ops.shape(labels)[1]
+    num_anchors = sides(labels)[1]
     keys = ops.arange(num_anchors, dtype="int32")
     num_positives = ops.minimum(_count(labels == 1), max_positives)
     num_negatives = ops.minimum(_count(labels == 0), num_samples - num_positives)
@@ -124,7 +131,7 @@ def _draw(priorities: Tensor, eligible: Tensor, count: int) -> Tensor:
 
 def _mark(indices: Tensor, taken: Tensor, length: Tensor) -> Tensor:
     """Returns bool `[B, length]`, True at those of the `indices` `[B, m]` that are `taken`."""
-    batch = ops.shape(indices)[0]
+    batch = sides(indices)[0]
     row_starts = ops.arange(batch, dtype="int32")[:, None] * (length + 1)
     at = row_starts + ops.where(taken, indices, length)  # the others share a place of their own
     marks = ops.scatter_update(
