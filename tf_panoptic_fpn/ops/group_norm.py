@@ -39,7 +39,9 @@ def group_norm(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: flo
 
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, epsilon: float) -> Tensor:
-    function = ops.custom_gradient(lambda *tensors: _with_gradient(*tensors, groups, epsilon))
+    function = ops.custom_gradient(
+        lambda x, gamma, beta: _with_gradient(x, gamma, beta, groups, epsilon)
+    )
     return function(x, gamma, beta)
 
 
