@@ -1,5 +1,6 @@
 """The commands as a user runs them: train, resume, evaluate, predict, export, serve."""
 
+import copy
 import json
 import pathlib
 import shutil
@@ -42,7 +43,7 @@ def loaded_once():
         key = source.path, *settings
         if key not in built:
             built[key] = build(source, config, *others)
-        return built[key]
+        return copy.copy(built[key])  # `predict` changes what it is given
 
     with unittest.mock.patch.object(load_predictor_module, "build_predictor", build_once):
         yield
