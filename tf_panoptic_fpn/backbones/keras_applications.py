@@ -8,7 +8,7 @@ import keras
 
 from tf_panoptic_fpn.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from tf_panoptic_fpn.backbones.drop_path import DropPath, drop_path_rates
-from tf_panoptic_fpn.backbones.network import NetworkBackbone, building
+from tf_panoptic_fpn.backbones.network import NamedBackbone, building
 from tf_panoptic_fpn.errors import ConfigError, WeightsError
 from tf_panoptic_fpn.messages import one_line
 
@@ -37,7 +37,7 @@ FIRST = {"EfficientNetB": "stem_conv_pad"}  # the layer behind preprocessing tha
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
-class KerasApplication(NetworkBackbone):
+class KerasApplication(NamedBackbone):
     """A network of `keras.applications` without its classifier and its preprocessing.
 
     C2..C5 are the outputs of the last layers of stride 4, 8, 16 and 32.
@@ -84,13 +84,6 @@ class KerasApplication(NetworkBackbone):
             "freeze_at": freeze_at,
             "drop_path": drop_path,
         }
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super(NetworkBackbone, self).get_config(), **self.config}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "KerasApplication":
-        return cls(**config)
 
 
 def application_names() -> list[str]:

@@ -12,7 +12,7 @@ import keras
 from tf_panoptic_fpn.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from tf_panoptic_fpn.backbones.hub_network import hub_network, import_keras_hub
 from tf_panoptic_fpn.backbones.mix_transformer import mix_network
-from tf_panoptic_fpn.backbones.network import NetworkBackbone, building
+from tf_panoptic_fpn.backbones.network import NamedBackbone, building
 from tf_panoptic_fpn.backbones.swin_transformer import swin_network, take_swin_weights
 from tf_panoptic_fpn.backbones.vision_transformer import TRANSFORMERS, VisionTransformer
 from tf_panoptic_fpn.errors import ConfigError, WeightsError
@@ -101,7 +101,7 @@ ARCHITECTURES = {
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")
-class KerasHubBackbone(NetworkBackbone):
+class KerasHubBackbone(NamedBackbone):
     """A network of KerasHub with a pyramid, of whose maps those of stride 4 to 32 are taken.
 
     MiT and Swin, whose own graphs are of one size of images, are made anew of their parts.
@@ -173,13 +173,6 @@ class KerasHubBackbone(NetworkBackbone):
             "freeze_at": freeze_at,
             "drop_path": drop_path,
         }
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super(NetworkBackbone, self).get_config(), **self.config}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "KerasHubBackbone":
-        return cls(**config)
 
 
 def make_keras_hub(

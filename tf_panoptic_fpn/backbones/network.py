@@ -102,6 +102,17 @@ class NetworkBackbone(Backbone):
         return cls(**{**config, "network": network})
 
 
+class NamedBackbone(NetworkBackbone):
+    """One that the arguments in `config` make anew, so that its files hold those alone."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super(NetworkBackbone, self).get_config(), **self.config}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "NamedBackbone":
+        return cls(**config)
+
+
 @contextlib.contextmanager
 def building(name: str, dtype: Any) -> Iterator[None]:
     """What networks are made in that know neither scopes, nor policies, nor layouts."""
