@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_panoptic_fpn.backbones.keras_hub import (
     ARCHITECTURES,
@@ -103,6 +104,10 @@ def test_a_vision_transformer_as_a_backbone(images):
         "C4": (4, 6, 32),
         "C5": (2, 3, 32),
     }
+    # As a graph is traced for training and for serving.
+    traced = tf.function(backbone, [tf.TensorSpec((None, None, None, 3))], autograph=False)
+    wide = images[:, :64]
+    np.testing.assert_allclose(traced(wide)["C3"], backbone(wide)["C3"], atol=1e-5)
     # Embeddings and the first of two blocks are 2 of 3 depths: 2 / 5 of them are frozen.
     assert [layers[0].trainable for layers in backbone.depths()] == [False, False, True]
     again = VisionTransformer.from_config(json.loads(json.dumps(backbone.get_config())))

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tf_panoptic_fpn.backbones.drop_path import DropPath, drop_path_rates
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor
 
 
@@ -44,11 +45,11 @@ class ReducedAttention(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         coarse = self.norm(self.reduce(inputs)) if self.ratio > 1 else inputs
         query, key, value = (
-            ops.reshape(x, (ops.shape(x)[0], -1, self.heads, self.dim // self.heads))
+            ops.reshape(x, (sides(x)[0], -1, self.heads, self.dim // self.heads))
             for x in (self.query(inputs), self.key(coarse), self.value(coarse))
         )
         mixed = ops.dot_product_attention(query, key, value)
-        return self.output_dense(ops.reshape(mixed, ops.shape(inputs)))
+        return self.output_dense(ops.reshape(mixed, sides(inputs)))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tf_panoptic_fpn.backbones.drop_path import DropPath, drop_path_rates
+from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Shape, Tensor
 
 EPSILON = 1e-5
@@ -53,7 +54,7 @@ class WindowAttention(keras.layers.Layer):
             layer.build((None, None, None, self.dim))
 
     def call(self, inputs: Tensor) -> Tensor:
-        batch, height, width, _ = ops.shape(inputs)
+        batch, height, width, _ = sides(inputs)
         side, area, depth = self.window, self.window**2, self.dim // self.heads
         shift = ops.where(ops.minimum(height, width) > side, self.shift, 0)
         down, right = (_Windows(extent, side, shift) for extent in (height, width))
@@ -115,7 +116,7 @@ class PatchMerging(keras.layers.Layer):
     right and lower right. H and W are even."""
 
     def call(self, inputs: Tensor) -> Tensor:
-        batch, height, width, channels = ops.shape(inputs)
+        batch, height, width, channels = sides(inputs)
         x = ops.reshape(inputs, (batch, height // 2, 2, width // 2, 2, channels))
         x = ops.transpose(x, (0, 1, 3, 4, 2, 5))
         return ops.reshape(x, (batch, height // 2, width // 2, 4 * channels))

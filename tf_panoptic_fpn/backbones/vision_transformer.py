@@ -1,5 +1,6 @@
 """Plain vision transformers of KerasHub (DINOv2, DINOv3) as backbones."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,15 +132,16 @@ class VisionTransformer(Backbone):
         """
         embeddings = self.transformer.embeddings
         batch, height, width = sides(images)[:3]
+        rows, columns = height // self.patch_size, width // self.patch_size
         x = embeddings.patch_embeddings(images)
         first = ops.convert_to_tensor(embeddings.cls_token)
         options: dict[str, Any] = {}
         if self.positions is not None:
-            rows, columns = height // self.patch_size, width // self.patch_size
             x = x + self.positions.interpolated(rows, columns)
             first = first + self.positions.first
         else:
-            options["position_embeddings"] = self.transformer.rope_embedding(images)
+            frequencies = self.transformer.rope_embedding.inv_freq
+            options["position_embeddings"] = rotation(frequencies, rows, columns, x.dtype)
             options["num_prefix_tokens"] = 1 + self.transformer.num_register_tokens
         prefix = [ops.cast(first, x.dtype)]
         if self.transformer.num_register_tokens:
@@ -152,3 +154,24 @@ class VisionTransformer(Backbone):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
+
+
+def rotation(frequencies: Tensor, rows: Any, columns: Any, dtype: Any) -> tuple[Tensor, Tensor]:
+    """What DINOv3's queries and keys are rotated by; KerasHub's takes sides that are known.
+
+    Args:
+        frequencies: float32 `[f]`, of half a side of the image, in turns.
+        rows: int or int32 `[]`, patches.
+        columns: int or int32 `[]`.
+        dtype: of the results.
+
+    Returns:
+        Cosines and sines, `[rows * columns, 4 f]`.
+    """
+    angles = []
+    for count, axes in ((rows, (1, 2)), (columns, (0, 2))):
+        centers = (ops.cast(ops.arange(count), "float32") + 0.5) / ops.cast(count, "float32")
+        angle = ops.expand_dims(2.0 * math.pi * (2.0 * centers - 1.0), axes) * frequencies
+        angles.append(ops.broadcast_to(angle, (rows, columns, len(frequencies))))
+    angle = ops.reshape(ops.concatenate(angles * 2, axis=-1), (-1, 4 * len(frequencies)))
+    return ops.cast(ops.cos(angle), dtype), ops.cast(ops.sin(angle), dtype)
