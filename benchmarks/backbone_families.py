@@ -10,9 +10,11 @@ map that differ and the largest difference of a score.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
+import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -85,7 +87,8 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or [*HUB, *APPLICATIONS]:
-            line = measure_family(name, arguments, pathlib.Path(folder))
+            with contextlib.redirect_stdout(sys.stderr):
+                line = measure_family(name, arguments, pathlib.Path(folder))
             print(json.dumps({"benchmark": "backbone_families", **line}), flush=True)
 
 

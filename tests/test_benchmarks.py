@@ -204,3 +204,11 @@ def test_evaluation(lines_of, samples):
     assert set(line["ratios"]) == {"bbox", "boundary", "pq"}
     assert {"wall", "cpu", "cpu_spread"} == set(line["stages"]["pq: peer scores"])
     assert {"device", "cores", "load", "versions", "date"} <= set(line)
+
+
+def test_dinov2_reference(lines_of):
+    pytest.importorskip("transformers")
+    pytest.importorskip("keras_hub", reason="pip install .[keras_hub]")
+    (line,) = lines_of("dinov2_reference")
+    assert line["tokens"] == [1, 1370, 384]
+    assert line["largest_difference"] <= 1e-4
