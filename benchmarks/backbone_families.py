@@ -7,6 +7,10 @@ its smallest variant. KerasHub's are made with small arguments and read from the
 without weights. A line each: the mean of the first and of the last three losses; and of what the
 exports give on an image of noise, in float32 beside the `.keras` file, the pixels of the panoptic
 map that differ and the largest difference of a score.
+
+Run so far, first and last losses: DINOV2Backbone 4.50, 2.78; DINOV3Backbone 5.89, 2.92;
+EfficientNetBackbone 6.01, 2.61; MiTBackbone 5.78, 2.82; SwinTransformerBackbone 5.89, 2.67;
+MobileNetV3Small 6.60, 2.80. No pixel differed; scores by 1e-6 at most. Two processor minutes each.
 """
 
 import argparse
