@@ -65,8 +65,8 @@ with the parts of `python benchmarks/startup.py`, on shared cores (2026-11-28, l
 
 TensorFlow and Keras are nearly all of the imports, in either version. Nodes of the graphs of the
 tests' model, with those of the functions in them: a training step 16,379 and now 4,979, prediction
-7,267 and 2,887, the served graph 7,321 and 3,765
-(`python benchmarks/graph_size.py --config=tests/tiny.yaml`).
+7,267 and 2,887 (`python benchmarks/graph_size.py --config=tests/tiny.yaml`); `serving_default` of
+an export 7,321 and 3,658.
 
 Tried, and not worth it on two AVX2 cores: Winograd's convolutions in TensorFlow's operations (1.1
 to 1.5 times the time of the plain ones for 256 channels, 1.6 to 2.9 times for 128), and oneDNN
