@@ -2,22 +2,23 @@
 
 python benchmarks/input_pipeline.py [--samples=../shared/samples] [--images=300]
 
-Seconds are those of all the process's threads together, so that images a second are those of one
-core however many there are. `ratio` is to a plain mapper of Pillow, NumPy and pycocotools on the
-same images, as detectron2 has one: decode, resize, flip, full-size masks.
+Seconds are those of an image. Processor seconds are those of all the process's threads together, so
+that images a second are those of one core however many there are. Each stage has those before it in
+it: "decode", "labels" read, "resize", "instances" and augmentation, "batch". `ratios` are to
+"plain", a mapper of Pillow, NumPy and pycocotools on the same images, as detectron2 has one:
+decode, resize, flip, full-size masks. Pipelines read ahead: give them many images.
 """
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
 import pathlib
-import resource
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import measure
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -38,6 +39,7 @@ SIDES = (640, 672, 704, 736, 768, 800)
 CONFIG = DataConfig(train=CocoPanopticSplit(short_sides=SIDES, flip_probability=0.5))
 BATCH_SIZE = 2
 ROUNDS = 5
+STAGES = ("decode", "labels", "resize", "instances")  # and "batch"
 
 
 def read_split(samples, name):
@@ -48,12 +50,12 @@ def read_split(samples, name):
     return read_coco_panoptic(*paths)
 
 
-def cpu_seconds(function, count):
-    """CPU seconds of one of `count` calls, which get their number."""
-    start = time.process_time()
+def seconds_of_a_call(function, count):
+    """Wall and processor seconds of one of `count` calls, which get their number."""
+    start = time.perf_counter(), time.process_time()
     for i in range(count):
         function(i)
-    return (time.process_time() - start) / count
+    return [(time.perf_counter() - start[0]) / count, (time.process_time() - start[1]) / count]
 
 
 def pipeline(index, num_images):
@@ -91,9 +93,9 @@ def stages(index, num_images):
     rows = batch_schedule(index.sizes, BATCH_SIZE, num_images, seed=0).reshape(-1)
     numbers = tf.data.Dataset.from_tensor_slices((rows, np.arange(len(rows))))
     functions = {}
-    for stage in (decode, load, resize, sample):
+    for name, stage in zip(STAGES, (decode, load, resize, sample), strict=True):
         images = iter(numbers.map(stage, tf.data.AUTOTUNE))
-        functions[stage.__name__] = lambda _, images=images: next(images)
+        functions[name] = lambda _, images=images: next(images)
     return functions
 
 
@@ -130,35 +132,46 @@ def plain(split):
     return lambda i: plain_mapper(records[i % len(records)], things, rng)
 
 
-def measure(split, index, num_images):
-    """CPU seconds an image, the best of some rounds in which all take turns; and memory growth."""
+def measure_samples(name, samples, num_images, table):
+    """Adds the stages of a data set to a `measure.Stages`; all take turns, in rounds.
+
+    Returns:
+        Dict of figures.
+    """
+    split = read_split(samples, name)
+    index = build_index(split)
     functions = {
         "plain": plain(split),
         **stages(index, num_images),
         "batch": pipeline(index, num_images),
     }
     for function in functions.values():
-        cpu_seconds(function, 2)
-    seconds = {name: [] for name in functions}
+        seconds_of_a_call(function, 2)
     peaks = []
     for _ in range(ROUNDS):
-        for name, function in functions.items():
-            images_a_call = BATCH_SIZE if name == "batch" else 1
+        for stage, function in functions.items():
+            images_a_call = BATCH_SIZE if stage == "batch" else 1
             count = num_images // ROUNDS // images_a_call
-            seconds[name].append(cpu_seconds(function, count) / images_a_call)
-        peaks.append(peak_megabytes())
-    return {name: min(values) for name, values in seconds.items()}, peaks[-1] / peaks[0]
+            seconds = seconds_of_a_call(function, count)
+            table.add(f"{name}: {stage}", *(value / images_a_call for value in seconds))
+        peaks.append(measure.peak_memory())
+    table.add(f"{name}: first batch of step 1000", *first_batch_seconds(index))
+    least = {stage: table.least(f"{name}: {stage}") for stage in functions}
+    whole, ends = least["batch"], [0, *(least[stage] for stage in (*STAGES, "batch"))]
+    shares = zip((*STAGES, "batch"), ends[:-1], ends[1:], strict=True)
+    return {
+        "ratios": round(least["plain"] / whole, 2),
+        "images_per_second_and_core": round(1 / whole, 1),
+        "shares": {stage: round((end - start) / whole, 3) for stage, start, end in shares},
+        "peak_memory_growth": round(peaks[-1] / peaks[0], 3),
+    }
 
 
 def first_batch_seconds(index):
-    """Seconds, and CPU seconds, until the batch of step 1000 of a run that goes on there."""
+    """Wall and processor seconds until the batch of step 1000 of a run that goes on there."""
     start = time.perf_counter(), time.process_time()
     next(iter(training_dataset(index, CONFIG, BATCH_SIZE, 90000, seed=0, start_step=1000)))
     return time.perf_counter() - start[0], time.process_time() - start[1]
-
-
-def peak_megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def crowded_megabytes(samples, max_instances, connection):
@@ -170,7 +183,7 @@ def crowded_megabytes(samples, max_instances, connection):
     config = CONFIG.model_copy(update={"max_instances": max_instances})
     for batch in training_dataset(index, config, BATCH_SIZE, 20, seed=0):
         batch_bytes = sum(value.numpy().nbytes for value in batch.values())
-    connection.send((peak_megabytes(), batch_bytes / 2**20))
+    connection.send((measure.peak_memory(), batch_bytes / 2**20))
 
 
 def crowded_ratios(samples):
@@ -192,37 +205,17 @@ def main():
     parser.add_argument("--images", type=int, default=300)
     arguments = parser.parse_args()
 
+    packages = ("tensorflow", "numpy", "pillow", "pycocotools")
+    line = {"benchmark": "input_pipeline", **measure.machine(*packages)}
+    table = measure.Stages()
     for name in ("coco_instances", "camvid"):
-        split = read_split(arguments.samples, name)
-        index = build_index(split)
-        seconds, growth = measure(split, index, arguments.images)
-        plain_seconds, whole = seconds.pop("plain"), seconds["batch"]
-        names = ("decode", "labels", "resize", "instances", "batch")
-        wall, cpu = first_batch_seconds(index)
-        ends = [0, *seconds.values()]
-        line = {
-            "benchmark": "input_pipeline",
-            "samples": name,
-            "images_per_second_and_core": round(1 / whole, 1),
-            "plain_images_per_second_and_core": round(1 / plain_seconds, 1),
-            "ratio": round(plain_seconds / whole, 2),
-            **{
-                f"{stage}_share": round((end - start) / whole, 3)
-                for stage, start, end in zip(names, ends[:-1], ends[1:], strict=True)
-            },
-            "first_batch_seconds": round(wall, 2),
-            "first_batch_cpu_seconds": round(cpu, 2),
-            "peak_memory_growth": round(growth, 3),
-        }
-        print(json.dumps(line))
+        figures = measure_samples(name, arguments.samples, arguments.images, table)
+        for key, value in figures.items():
+            line.setdefault(key, {})[name] = value
     process, batch = crowded_ratios(arguments.samples)
-    line = {
-        "benchmark": "input_pipeline",
-        "samples": "nuclei",
-        "memory_375_to_10_instances": round(process, 3),
-        "batch_bytes_375_to_10_instances": round(batch, 3),
-    }
-    print(json.dumps(line))
+    line["memory_375_to_10_instances"] = round(process, 3)
+    line["batch_bytes_375_to_10_instances"] = round(batch, 3)
+    measure.report({**line, "images": arguments.images}, table)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,28 @@ detections; the merge uses half of these.
 - `Predictor(..., panoptic_only=True)` computes no masks but those that the merge can use, and
   returns no instances. The command `predict` does so where no instances are written.
 
+## What a first step waits for
+A TensorFlow graph is made operation by operation, in half a millisecond each, so the parts that
+come again (group norm, RoIAlign, the gradient of a 3x3 convolution, the anchors of a level, the
+tiles of the class map) have one body, which training, validation, prediction and export share.
+Processor seconds of version 0.1 and of this code in turn, the quickstart's model of today in both,
+with the parts of `python benchmarks/startup.py`, on shared cores (2026-11-28, load 7):
+
+| | step, 0.1 | now | prediction, 0.1 | now | export, 0.1 | now |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| imports | 7.6 | 7.6 | 7.1 | 7.0 | 6.1 | 6.3 |
+| data, which is drawn | 10.3 | 7.5 | 8.2 | 4.7 | 8.6 | 4.4 |
+| model | 1.5 | 2.0 | 1.1 | 1.0 | 1.3 | 1.0 |
+| tracing | 16.0 | 5.3 | 5.6 | 3.0 | | |
+| first run | 12.7 | 3.7 | 5.6 | 3.6 | | |
+| export | | | | | 43.6 | 8.2 |
+| all | 48.1 | 26.1 | 27.6 | 19.3 | 59.6 | 19.9 |
+
+TensorFlow and Keras are nearly all of the imports, in either version. Nodes of the graphs of the
+tests' model, with those of the functions in them: a training step 16,379 and now 4,979, prediction
+7,267 and 2,887 (`python benchmarks/graph_size.py --config=tests/tiny.yaml`); `serving_default` of
+an export 7,321 and 3,658.
+
 Tried, and not worth it on two AVX2 cores: Winograd's convolutions in TensorFlow's operations (1.1
 to 1.5 times the time of the plain ones for 256 channels, 1.6 to 2.9 times for 128), and oneDNN
 without AVX-512.

@@ -96,7 +96,7 @@ def test_backbones(lines_of):
 
 def test_graph_size(lines_of):
     (line,) = lines_of("graph_size", f"--config={TINY}")
-    for name, nodes in (("train_step", 8400), ("predict", 5000), ("served", 5800)):
+    for name, nodes in (("train_step", 5000), ("predict", 2900), ("served", 3800)):
         parts = line[f"{name}_parts"]
         assert 1000 < sum(parts.values()) == line[f"{name}_nodes"] <= nodes
         assert line[f"{name}_trace_seconds"] > 0
@@ -137,10 +137,14 @@ def test_exported(lines_of, samples, tmp_path):
 
 
 def test_input_pipeline(lines_of, samples):
-    lines = lines_of("input_pipeline", f"--samples={samples}", "--images=10")
-    assert [line["samples"] for line in lines] == ["coco_instances", "camvid", "nuclei"]
-    assert all(line["ratio"] > 0 for line in lines[:2])
-    assert lines[2]["batch_bytes_375_to_10_instances"] > 1
+    (line,) = lines_of("input_pipeline", f"--samples={samples}", "--images=10")
+    stages = ("plain", "decode", "labels", "resize", "instances", "batch")
+    for name in ("coco_instances", "camvid"):
+        assert line["ratios"][name] > 0
+        assert sum(line["shares"][name].values()) == pytest.approx(1, abs=0.003)
+        assert {f"{name}: {stage}" for stage in stages} < line["stages"].keys()
+    assert line["batch_bytes_375_to_10_instances"] > 1
+    assert {"device", "cores", "threads", "load", "versions", "date"} <= set(line)
 
 
 def test_panoptic_quality(lines_of, samples):

@@ -66,6 +66,7 @@ TESTED_BY = {
     "benchmarks/evaluate.py": "tests/test_benchmarks.py",
     "benchmarks/exported.py": "tests/test_benchmarks.py",
     "benchmarks/fine_tuning.py": "tests/test_benchmarks.py",
+    "benchmarks/graph_size.py": "tests/test_benchmarks.py",
     "benchmarks/index.py": "tests/test_benchmarks.py",
     "benchmarks/inference.py": "tests/test_benchmarks.py",
     "benchmarks/input_pipeline.py": "tests/test_benchmarks.py",

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tf_panoptic_fpn.ops.shared_body import call_shared
+
 # Many sums end half-way between two levels; these go up, whatever rounding did to them.
 HALF = 0.5 + 2**-12
 BLOCK = 32  # rows that are made together, of the source rows that they need alone
@@ -20,8 +22,8 @@ def resize_images(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     # Pillow resizes the rows first and rounds to whole levels after each pass. bfloat16 holds
     # them, in half of the memory of float32, and a GPU gathers it.
     x = tf.cast(images, tf.bfloat16)
-    x = _resize_first_axis(tf.transpose(x, [2, 0, 1, 3]), size[1])
-    x = _resize_first_axis(tf.transpose(x, [2, 1, 0, 3]), size[0])
+    x = call_shared(_resize_first_axis, tf.transpose(x, [2, 0, 1, 3]), size[1])
+    x = call_shared(_resize_first_axis, tf.transpose(x, [2, 1, 0, 3]), size[0])
     return tf.cast(tf.transpose(x, [1, 0, 2, 3]), tf.float32)
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_panoptic_fpn.ops.canvas import RUN, RunCanvas, Window
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
+from tf_panoptic_fpn.ops.shared_body import call_shared
 
 TILE = 3 * RUN  # pixels, the side of a tile
 UPSAMPLING = 4  # of the semantic branch's logits, to the size that the network reads
@@ -23,10 +24,7 @@ class Points(NamedTuple):
 
     def part(self, first: tf.Tensor, count: tf.Tensor) -> "Part":
         """What `count` pixels from `first` on read."""
-        lower = self.lower[first : first + count]
-        begin = lower[0]
-        extent = self.upper[first + count - 1] + 1 - begin
-        return Part(begin, extent, lower - begin, self.share[first : first + count])
+        return call_shared(_part, *self, first, count)
 
 
 class Part(NamedTuple):
@@ -50,12 +48,24 @@ class Axis(NamedTuple):
     ) -> "Axis":
         """Of `extent` logits; `size`, `original`: see `semantic_map`; of `count` pixels."""
         upsampled = extent * UPSAMPLING
-        return cls(_sources(extent, upsampled, upsampled), _sources(size, original, count))
+        return cls(
+            call_shared(_sources, extent, upsampled, upsampled),
+            call_shared(_sources, size, original, count),
+        )
 
     def part(self, first: tf.Tensor, count: tf.Tensor) -> tuple[Part, Part]:
         """What pixels of the image read of the upsampled logits, and these of the logits."""
         resized = self.resized.part(first, count)
         return self.upsampled.part(resized.begin, resized.extent), resized
+
+
+def _part(
+    lower: tf.Tensor, upper: tf.Tensor, share: tf.Tensor, first: tf.Tensor, count: tf.Tensor
+) -> Part:
+    lower = lower[first : first + count]
+    begin = lower[0]
+    extent = upper[first + count - 1] + 1 - begin
+    return Part(begin, extent, lower - begin, share[first : first + count])
 
 
 def semantic_map(
@@ -141,7 +151,8 @@ def _best_classes(
     def compare() -> tf.Tensor:
         values = tf.gather(tf.slice(logits, begin, extent), classes, axis=2)
         for vertical, horizontal in ((up_rows, up_columns), (rows, columns)):
-            values = _between(_between(values, horizontal, 1), vertical, 0)
+            for part, axis in ((horizontal, 1), (vertical, 0)):
+                values = call_shared(_between, values, part.lower, part.share, axis=axis)
         if offsets is not None:
             values -= tf.gather(offsets, classes)
         return tf.gather(classes, tf.argmax(values, axis=-1, output_type=tf.int32))
@@ -177,13 +188,13 @@ def _sources(extent: tf.Tensor, new_extent: tf.Tensor, count: tf.Tensor) -> Poin
     return Points(lower, upper, tf.where(lower == upper, 0.0, points - below))
 
 
-def _between(values: tf.Tensor, part: Part, axis: int) -> tf.Tensor:
-    """Bilinear values along axis 0 or 1 of `[h, w, C]`."""
+def _between(values: tf.Tensor, lower: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
+    """Bilinear values of a `Part` along axis 0 or 1 of `[h, w, C]`."""
     if axis == 1:
         following = tf.concat([values[:, 1:], values[:, -1:]], axis=1)
     else:
         following = tf.concat([values[1:], values[-1:]], axis=0)
     # The differences before they are spread over many points: those of neighbours, or none.
-    share = tf.cast(part.share[:, None] if axis == 1 else part.share[:, None, None], values.dtype)
-    steps = tf.gather(following - values, part.lower, axis=axis)
-    return tf.gather(values, part.lower, axis=axis) + steps * share
+    share = tf.cast(share[:, None] if axis == 1 else share[:, None, None], values.dtype)
+    steps = tf.gather(following - values, lower, axis=axis)
+    return tf.gather(values, lower, axis=axis) + steps * share

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from keras import ops
 
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
+from tf_panoptic_fpn.ops.shared_body import call_shared
 from tf_panoptic_fpn.schema import Tensor
 
 RUN = 64  # pixels of a row that are read and written together
@@ -96,8 +97,12 @@ class RunCanvas(WholeCanvas):
 
     def _runs_of(self, window: Window) -> Tensor:
         """Returns `[height, width / RUN]`, the rows of the canvas that the window is made of."""
-        rows = (window.top + ops.arange(window.height, dtype="int32")) * self.runs
-        return rows[:, None] + (window.left // RUN + ops.arange(window.width // RUN, dtype="int32"))
+        return call_shared(_runs_of, self.runs, *window)
+
+
+def _runs_of(runs: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    rows = (top + ops.arange(height, dtype="int32")) * runs
+    return rows[:, None] + (left // RUN + ops.arange(width // RUN, dtype="int32"))
 
 
 def make_canvas(size: tuple[Tensor, Tensor]) -> WholeCanvas:

@@ -5,6 +5,7 @@ from keras import ops
 from tf_panoptic_fpn.ops.boxes import MIN_SIZE
 from tf_panoptic_fpn.ops.gather import take_rows
 from tf_panoptic_fpn.ops.roi_align import axis_weights
+from tf_panoptic_fpn.ops.shared_body import call_shared
 from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
@@ -28,8 +29,9 @@ def paste_masks(
     """
     _, mask_height, mask_width = sides(mask_probs)
     (top, left), (height, width) = origin, (image_size[0], image_size[1])
-    rows = _paste_weights(boxes[:, 0], boxes[:, 2], top, height, mask_height)
-    columns = _paste_weights(boxes[:, 1], boxes[:, 3], left, width, mask_width)
+    top_y, left_x, bottom_y, right_x = ops.unstack(boxes, axis=1)
+    rows = call_shared(_paste_weights, top_y, bottom_y, top, height, mask_height)
+    columns = call_shared(_paste_weights, left_x, right_x, left, width, mask_width)
     strips = ops.matmul(rows, ops.cast(mask_probs, rows.dtype))
     return ops.matmul(strips, ops.transpose(columns, [0, 2, 1]))
 

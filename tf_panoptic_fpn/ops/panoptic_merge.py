@@ -8,6 +8,7 @@ from tf_panoptic_fpn.ops.canvas import make_canvas
 from tf_panoptic_fpn.ops.gather import look_up
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.masks import paste_masks
+from tf_panoptic_fpn.ops.shared_body import call_shared
 from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor
 
@@ -153,7 +154,7 @@ def _paint_instances(
 def _measure(labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
     """Returns (int32 `[L]` areas, float32 `[L, 4]` tight boxes) of labels 0..L-1."""
     in_rows, in_columns = (_counts(x, num_labels) for x in (labels, ops.transpose(labels)))
-    (top, bottom), (left, right) = _extent(in_rows), _extent(in_columns)
+    (top, bottom), (left, right) = (call_shared(_extent, x) for x in (in_rows, in_columns))
     boxes = ops.cast(ops.stack([top, left, bottom, right], axis=-1), "float32")
     return ops.sum(in_rows, axis=0), boxes
 

@@ -18,7 +18,7 @@ def call_shared(function: Callable, *tensors: Tensor, **settings: Any) -> Any:
 
     Args:
         function: of a module, not a closure; it must not count on static shapes.
-        *tensors: what it works on, tensors.
+        *tensors: what it works on, tensors, or numbers that stand for them.
         **settings: hashable values. There is a body for each of them, and for the dtypes and ranks
             of the tensors.
 
@@ -27,6 +27,9 @@ def call_shared(function: Callable, *tensors: Tensor, **settings: Any) -> Any:
     """
     if not _makes_a_graph():
         return function(*tensors, **settings)
+    import tensorflow as tf
+
+    tensors = tuple(map(tf.convert_to_tensor, tensors))
     kinds = tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors)
     return _traced(function, kinds, tuple(settings.items()))(*tensors)
 
