@@ -69,7 +69,7 @@ class FakeModel:
         self.fails_at = None
         self.arguments = self.report = None
 
-    def load(self, source, config, categories, tta, shares):
+    def load(self, source, config, categories, tta, shares, loaded):
         self.arguments = (source, config, tta, shares)
         return [self.predict]
 
