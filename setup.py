@@ -96,6 +96,7 @@ setup(
             "supervision>=0.31",
             "tensorflow-serving-api>=2.19",
             "tifffile>=2025.5.21",
+            "transformers>=5.0",
             "tritonclient[grpc,http]>=2.50",
             "zarr>=3.0.8",
         ],
