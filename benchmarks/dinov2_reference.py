@@ -11,12 +11,6 @@ import argparse
 import json
 
 import numpy as np
-import torch
-import transformers
-from keras_hub.models import DINOV2Backbone
-from keras_hub.src.utils.transformers import convert_dinov2
-
-from tf_panoptic_fpn.backbones.keras_hub import from_instance
 
 SMALL = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
 NAMES = {  # those of transformers 5, which the converter does not know
@@ -46,6 +40,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--side", type=int, default=518, help="of the image, a multiple of 14")
     side = parser.parse_args().side
+    import torch
+    import transformers
+    from keras_hub.models import DINOV2Backbone
+    from keras_hub.src.utils.transformers import convert_dinov2
+
+    from tf_panoptic_fpn.backbones.keras_hub import from_instance
+
     torch.manual_seed(0)
     config = transformers.Dinov2Config(image_size=518, patch_size=14, **SMALL)
     theirs = transformers.Dinov2Model(config).eval()

@@ -133,9 +133,10 @@ def backbone_outputs():
     from tf_panoptic_fpn.models.fpn import FPN
 
     x = image = keras.Input((None, None, 3))
-    for stride in (2, 2, 2, 2, 2):
-        x = keras.layers.Conv2D(8, 3, stride, "same", groups=1 if x is image else 8)(x)
-        x = keras.layers.Activation("gelu")(keras.layers.LayerNormalization()(x))
+    for i in range(5):  # with names, by which the weights are drawn
+        x = keras.layers.Conv2D(8, 3, 2, "same", groups=8 if i else 1, name=f"conv{i}")(x)
+        x = keras.layers.LayerNormalization(name=f"norm{i}")(x)
+        x = keras.layers.Activation("gelu")(x)
     options = {"norm": "sync_batch_norm", "freeze_at": 0, "drop_path": 0.0}
     transformer = keras_hub.models.DINOV2Backbone(
         14, 1, 16, 2, 32, image_shape=(56, 56, 3), position_embedding_shape=(56, 56, 3)

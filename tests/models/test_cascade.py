@@ -119,9 +119,10 @@ def test_box_head_with_group_norm(units, monkeypatch):
 
     def call(x):
         pooled_as_given(monkeypatch, "box_head", x)
-        monkeypatch.setattr(head, "classes", lambda x: x[0])
+        monkeypatch.setattr(head, "classes", lambda x: x)
+        monkeypatch.setattr(head, "num_classes", 47)
         monkeypatch.setattr(head, "deltas", lambda x: ops.zeros((6, 12)))
-        return head.call({}, ops.zeros((1, 6, 4)))[0]
+        return head.call({}, ops.zeros((1, 6, 4)))[0][0]
 
     check_layer(units, "gnhead", call, plan, tf.constant(nhwc(units["gnhead_input"])))
 

@@ -12,12 +12,11 @@ from tf_panoptic_fpn import PanopticFPN, load_model, schema
 from tf_panoptic_fpn.backbones.resnet import BLOCKS, ResNet
 from tf_panoptic_fpn.training.optimizer import SGD
 
-pytestmark = pytest.mark.usefixtures("short_backbones")
-
 
 @pytest.fixture(scope="module")
 def model():
-    return make_tiny_model()
+    with short_resnets():
+        return make_tiny_model()
 
 
 def images_of(batch):
@@ -81,7 +80,8 @@ def test_xla_equals_eager(model):
 def test_saved_and_loaded_equal(model, tmp_path):
     images = make_batch(1, (64, 96))[schema.IMAGES]
     model.save(tmp_path / "model.keras")
-    loaded = load_model(tmp_path / "model.keras")
+    with short_resnets():
+        loaded = load_model(tmp_path / "model.keras")
     assert_equal_outputs(model(images), loaded(images), rtol=0, atol=0)
     assert [v.path for v in loaded.trainable_variables] == [
         v.path for v in model.trainable_variables
@@ -148,7 +148,8 @@ def test_every_argument_survives_the_config():
 
 def test_fit_learns_and_reports_each_loss():
     """On batches of one's own too, which have no seeds."""
-    model = make_tiny_model()
+    with short_resnets():
+        model = make_tiny_model()
     model.compile(SGD(0.003, momentum=0.9))
     batch = make_batch(2, (64, 96))
     del batch[schema.IMAGE_SEEDS]

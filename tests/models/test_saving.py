@@ -9,8 +9,6 @@ from small_model import make_tiny_model
 
 from tf_panoptic_fpn import load_model
 
-pytestmark = pytest.mark.usefixtures("short_backbones")
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3)).astype("float32")
 
 
