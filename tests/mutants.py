@@ -197,7 +197,7 @@ MUTANTS = {
             ("boxes / stride - 0.5", "boxes / stride"),
             ("ops.clip(levels, 2, 5)", "ops.clip(levels, 2, 4)"),
             ("points <= last + 1)\n        counted", "points <= last)\n        counted"),
-            ("ops.ceil(size / bins)", "ops.floor(size / bins)"),
+            ("ops.ceil(size / ops.cast(bins", "ops.floor(size / ops.cast(bins"),
         ]
     },
     "ops/masks.py": {
@@ -215,7 +215,7 @@ MUTANTS = {
             ("overlap <= overlap_threshold", "overlap < overlap_threshold"),
             ("areas >= stuff_area", "areas > stuff_area"),
             ("ops.maximum(area, 1)", "ops.maximum(free_area, 1)"),
-            ("ops.shape(counts)[0] - from_the_end", "ops.shape(counts)[0] - from_the_end - 1"),
+            ("sides(counts)[0] - from_the_end", "sides(counts)[0] - from_the_end - 1"),
             ("areas[1 : 1 + num_stuff]", "areas[:num_stuff]"),
             ("offset + count, before", "count, before"),
             (", free_area > 0)", ", free_area >= 0)"),
