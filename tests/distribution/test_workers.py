@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 from command_line import ROOT, TINY, metrics, weights
 from float64 import float64
+from small_model import short_resnets
 
 # Of a cluster without GPUs TensorFlow takes one device a worker; here it is given two.
 TRAIN = """
 import sys
+sys.path.append("tests")
 import keras
 import tensorflow as tf
+from small_model import short_resnets
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tf_panoptic_fpn import load_config
 from tf_panoptic_fpn.errors import exit_on_error
 from tf_panoptic_fpn.training.loop import train
 keras.config.set_floatx("float64")
+short_resnets().start()
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # half the time
 devices = int(sys.argv[1])
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -85,7 +89,7 @@ def test_two_workers_of_two_devices_train_as_one_device(tmp_path):
     for one, two in pairs:
         for name, value in one["loss"].items():
             np.testing.assert_allclose(value, two["loss"][name], rtol=1e-12, err_msg=name)
-    with float64():
+    with float64(), short_resnets():
         expected, received = (weights(tmp_path / name) for name in ("one", "two"))
     for path, value in received.items():
         error = np.linalg.norm(value - expected[path])
