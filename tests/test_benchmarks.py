@@ -218,3 +218,14 @@ def test_dinov2_reference(lines_of):
     (line,) = lines_of("dinov2_reference")
     assert line["tokens"] == [1, 1370, 384]
     assert line["largest_difference"] <= 1e-4
+
+
+def test_backbone_families():
+    """In a process of its own, since the configuration asks for determinism."""
+    pytest.importorskip("keras_hub", reason="pip install .[keras_hub]")
+    options = [f"--config={TINY}", "--steps=1", "ResNetBackbone"]
+    line = json.loads(run("benchmarks/backbone_families.py", *options).stdout)
+    assert line["losses"][0] > 1
+    for kind in ("saved_model", "onnx"):
+        assert line[kind]["pixels"] <= 10
+        assert line[kind]["scores"] <= 1e-4
