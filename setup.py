@@ -46,6 +46,7 @@ setup(
         "kornia-rs>=0.2",
         "lazy-loader>=0.4",
         "numpy>=2.0",
+        "orjson>=3.10",
         "pillow>=10.4",
         "pycocotools>=2.0.8",
         "pydantic>=2.11",

@@ -1,8 +1,10 @@
 """Reading COCO instance files for the metrics: ground truth and results."""
 
+import contextlib
+import gc
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_panoptic_fpn.errors import DataError
@@ -21,6 +23,19 @@ from tf_panoptic_fpn.messages import written
 _CHUNK = 500  # masks whose run lengths are checked at once
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python's collector would look through all entries again and again, of which none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collection()
 def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, list]:
     """Reads and checks a COCO instance file.
 
@@ -75,6 +90,7 @@ def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, l
     }
 
 
+@_without_collection()
 def read_results(
     path: str | os.PathLike, ground_truth: Mapping[str, list], needs_masks: bool
 ) -> list[dict[str, Any]]:

@@ -341,7 +341,10 @@ def is_plain_box(box: Any) -> bool:
         return False
     x, y, width, height = box
     return (
-        {type(x), type(y), type(width), type(height)} <= _NUMBERS
+        type(x) in _NUMBERS
+        and type(y) in _NUMBERS
+        and type(width) in _NUMBERS
+        and type(height) in _NUMBERS
         and -1e15 < x < 1e15
         and -1e15 < y < 1e15
         and 0 < width < 1e15

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import orjson
+
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.breaches import Breaches
 from tf_panoptic_fpn.messages import one_line
@@ -31,7 +33,11 @@ def read_json(path: str | os.PathLike, kind: type | tuple[type, ...]) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            tree = json.loads(file.read())  # UTF-8 or UTF-16, with or without a byte order mark
+            text = file.read()
+        try:
+            tree = orjson.loads(text)
+        except orjson.JSONDecodeError:  # or a byte order mark, UTF-16, NaN
+            tree = json.loads(text)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -244,8 +244,9 @@ def _choose(
 
 def mask_areas(rles: Sequence[dict[str, Any]]) -> np.ndarray:
     """Pixels of each mask, float64 `[n]`."""
-    # One by one: of a list of more than 255, pycocotools' `area` fails with NumPy 2.
-    return np.array([mask_api.area(rle) for rle in rles], np.float64)
+    # In parts: of a list of more than 255, pycocotools' `area` fails with NumPy 2.
+    parts = [mask_api.area(list(rles[start : start + 255])) for start in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def mask_boxes(rles: Sequence[dict[str, Any]]) -> np.ndarray:
