@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,13 +28,8 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.saved_model import export_saved_model
 from tf_panoptic_fpn.export.triton import config_text, export_triton
 from tf_panoptic_fpn.export.triton_onnx import HELD, OnnxModel
-from tf_panoptic_fpn.inference.model_source import (
-    EXPORTED,
-    ONNX,
-    OPENVINO,
-    ModelSource,
-    find_model,
-)
+from tf_panoptic_fpn.inference import model_source
+from tf_panoptic_fpn.inference.model_source import ModelSource, find_model
 from tf_panoptic_fpn.inference.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("short_backbones")
@@ -55,10 +51,7 @@ def test_the_configuration_is_what_triton_reads():
         "num_segments": ("int32", [None]),
         "panoptic_png_bytes": ("string", [None]),
     }
-    inputs = {
-        "image_bytes": ("string", [None]),
-        "stuff_area": ("int32", [None]),
-    }
+    inputs = {"image_bytes": ("string", [None]), "stuff_area": ("int32", [None])}
     outputs["error"] = ("string", [None])
     config = text_format.Parse(config_text(inputs, outputs), pb2.ModelConfig())
     assert [(i.name, i.optional) for i in config.input] == [
@@ -148,6 +141,7 @@ def test_requests_are_run_together_and_answered_apart(backend):
             request(b"4", b"3", stuff_area=[7, 9]),
             request(b"5", b"x"),
             request(b"1", names=()),
+            Request(names=(), stuff_area=request(b"1", stuff_area=[3])["stuff_area"]),
         ]
     )
     assert calls == [6]
@@ -156,6 +150,9 @@ def test_requests_are_run_together_and_answered_apart(backend):
     assert answers[1]["panoptic_map"][1].sum() == 9 * 9
     assert answers[2] == ("INVALID_ARG", "image 1: x is no image")
     assert answers[3] == {}
+    missing = ("INVALID_ARG", "a request must have images: the input image_bytes is missing")
+    assert answers[4] == missing
+    assert backend.execute([Request(names=())]) == [missing] and calls == [6]
 
 
 def test_what_an_onnx_file_is_run_with_needs_no_more():
@@ -202,10 +199,10 @@ def test_images_of_an_onnx_file_are_refused_by_name_and_padded():
 
 def test_what_is_exported_already_is_not_changed():
     for kind, more, reason in (
-        (ONNX, {"overrides": ("merge.stuff_area=1",)}, "copied as it is"),
-        (EXPORTED, {"overrides": ("serve.max_pixels=1",)}, "copied as it is"),
-        (ONNX, {"config": "a.yaml"}, "copied as it is"),
-        (OPENVINO, {}, "exported already"),
+        (model_source.ONNX, {"overrides": ("merge.stuff_area=1",)}, "copied as it is"),
+        (model_source.EXPORTED, {"overrides": ("serve.max_pixels=1",)}, "copied as it is"),
+        (model_source.ONNX, {"config": "a.yaml"}, "copied as it is"),
+        (model_source.OPENVINO, {}, "exported already"),
     ):
         with pytest.raises(ConfigError, match=reason):
             export_triton(ModelSource("m", kind, pathlib.Path("m"), **more), "absent")
@@ -237,9 +234,9 @@ def server(predictor, tmp_path_factory):
     export_saved_model(predictor, folder / "saved_model")
     repository = export_triton(find_model(folder / "saved_model"), folder / "repository")
     write_onnx(predictor, folder / "model.onnx")
-    limit = ["serve.max_pixels=9000"]
-    onnx = export_triton(find_model(folder / "model.onnx", None, None, limit), folder / "onnx")
-    (onnx / MODEL).rename(repository / ONNX_MODEL)
+    limited = find_model(folder / "model.onnx", overrides=["serve.max_pixels=9000"])
+    onnx = export_triton(limited, folder / "onnx")
+    shutil.copytree(onnx / MODEL, repository / ONNX_MODEL)
     config = repository / ONNX_MODEL / "config.pbtxt"
     config.write_text(config.read_text().replace(f'"{MODEL}"', f'"{ONNX_MODEL}"'))
     ports = free_ports(3)
@@ -257,7 +254,8 @@ def server(predictor, tmp_path_factory):
             text = (folder / "log").read_text(encoding="utf-8")
             assert process.poll() is None and time.monotonic() < deadline, text[-3000:]
             time.sleep(0.5)
-        yield types.SimpleNamespace(http=http, grpc=grpc, metrics=metrics, pid=process.pid)
+        places = {"http": http, "grpc": grpc, "metrics": metrics, "onnx": onnx}
+        yield types.SimpleNamespace(pid=process.pid, **places)
     finally:
         process.terminate()
         process.wait(60)
@@ -342,7 +340,7 @@ def test_requests_at_once_are_run_together(server):
 
 
 @pytest.mark.slow
-def test_a_bad_request_is_an_error_and_the_next_one_right(server, predictor):
+def test_a_bad_request_is_an_error_and_the_next_one_right(server, predictor, tmp_path):
     from tritonclient.utils import InferenceServerException
 
     good = png((48, 64))
@@ -366,22 +364,20 @@ def test_a_bad_request_is_an_error_and_the_next_one_right(server, predictor):
         with pytest.raises(InferenceServerException) as error:
             infer("http", server.http, images, data_type)
         assert error.value.status() == "400", error.value
-    bodies = [b"", b"{}", b"[", b'{"inputs": []}', b'{"inputs": [{"name": "image_bytes"}]}']
-    bodies += [rng.bytes(int(n)) for n in rng.integers(1, 200, 80)]
-    codes = {}
-    for body in bodies:
-        url = f"http://{server.http}/v2/models/{MODEL}/infer"
-        with pytest.raises(urllib.error.HTTPError) as error:
-            urllib.request.urlopen(urllib.request.Request(url, body, method="POST"))
-        codes[body] = error.value.code
-    # A body that is none of its protocol Triton itself answers by 400 or 500.
-    assert not {body: code for body, code in codes.items() if not 400 <= code <= 500}
+    (tmp_path / "good.png").write_bytes(good)
+    place = f"--url={server.http}"
+    line = json.loads(
+        run("benchmarks/triton_bodies.py", f"--image={tmp_path}/good.png", place).stdout
+    )
+    # A body that is none of its protocol Triton itself answers, by 400 or 500.
+    assert set(line["all"]) == {"400", "500"} and sum(line["all"].values()) == 200
+    assert line["of_the_model"] == 0 and line["good"] == 200
     check_right(infer("http", server.http, [good]), expected)
 
 
 @pytest.mark.slow
 def test_under_twice_the_load(server, tmp_path):
-    """The short form of the benchmark; the client of the export, too."""
+    """The short form of the benchmark; that of the runtimes and the client of the export, too."""
     (tmp_path / "picture.png").write_bytes(png((48, 64)))
     image = tmp_path / "picture.png"
     arguments = (f"--image={image}", f"--server={server.pid}", f"--url={server.grpc}")
@@ -390,6 +386,8 @@ def test_under_twice_the_load(server, tmp_path):
     assert line["failed"] == 0 and line["answered"] > 0
     assert line["answered"] + line["refused"] == line["sent"]
     assert line["p99_seconds"] < 10  # the longest wait, 7 s, and to be run
+    done = run("benchmarks/triton_runtimes.py", f"--image={image}", "--rounds=1", server.onnx)
+    assert json.loads(done.stdout)["outputs"] == 15
     output = tmp_path / "ids.png"
     done = run("export/triton/client.py", image, output, f"--url={server.grpc}")
     assert "1: category" in done.stdout and Image.open(output).size == (64, 48)

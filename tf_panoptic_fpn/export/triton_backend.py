@@ -37,12 +37,17 @@ class TritonPythonModel:
         ]
 
     def _inputs(self, request: Any) -> dict[str, np.ndarray]:
-        images = pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy().reshape(-1)
+        """The inputs of its images; of none where `image_bytes` is missing, which, as there are
+        optional inputs, the server does not see."""
+        given = pb_utils.get_input_tensor_by_name(request, INPUT)
+        images = np.zeros(0, object) if given is None else given.as_numpy().reshape(-1)
         inputs = {INPUT: images}
         for name, default in self._defaults.items():
-            given = pb_utils.get_input_tensor_by_name(request, name)
+            values = pb_utils.get_input_tensor_by_name(request, name)
             inputs[name] = (
-                np.full(len(images), default) if given is None else given.as_numpy().reshape(-1)
+                np.full(len(images), default)
+                if values is None or given is None
+                else values.as_numpy().reshape(-1)
             )
         return inputs
 
@@ -51,7 +56,7 @@ class TritonPythonModel:
     ) -> list[dict[str, np.ndarray] | str]:
         """For each request the outputs of its images, or what is wrong with one of them."""
         batch = {name: np.concatenate([one[name] for one in inputs]) for name in inputs[0]}
-        outputs = self._serve(**batch)
+        outputs = self._serve(**batch) if len(batch[INPUT]) else {ERROR: batch[INPUT]}
         answers: list[dict[str, np.ndarray] | str] = []
         start = 0
         for count in (len(one[INPUT]) for one in inputs):
@@ -106,12 +111,14 @@ def open_onnx(folder: str, config: dict[str, Any]) -> Any:
 
 def _refusal(rows: dict[str, np.ndarray]) -> str:
     reasons = [text.decode() for text in rows[ERROR]]
+    if not reasons:
+        return f"a request must have images: the input {INPUT} is missing"
     return "; ".join(f"image {n}: {reason}" for n, reason in enumerate(reasons) if reason)
 
 
 def _cropped(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Maps as large as the largest image of the request, whatever else was in the batch."""
-    height, width = rows[SIZE].max(axis=0) if len(rows[SIZE]) else (0, 0)
+    height, width = rows[SIZE].max(axis=0)
     return {
         name: value[:, :height, :width] if name in MAPS else value for name, value in rows.items()
     }
