@@ -77,7 +77,9 @@ TESTED_BY = {
     "benchmarks/startup.py": "tests/test_benchmarks.py",
     "benchmarks/serving.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
+    "benchmarks/triton_bodies.py": "tests/export/test_triton.py",
     "benchmarks/triton_load.py": "tests/export/test_triton.py",
+    "benchmarks/triton_runtimes.py": "tests/export/test_triton.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }
 LINES = [line for line in command_lines() if line.name]

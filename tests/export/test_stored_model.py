@@ -8,6 +8,7 @@ from small_model import make_tiny_model
 
 from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.backbones.conv_norm import ConvNorm
+from tf_panoptic_fpn.backbones.network import NetworkBackbone
 from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.config import Config, MergeConfig, ServeConfig, SplitConfig
@@ -86,6 +87,36 @@ def test_of_a_folded_norm_the_bias_remains(norm, groups):
         assert count == 1 and len(ops[1]) < len(ops[0])
     else:
         assert sorted(ops[0]) == sorted(ops[1])
+
+
+def test_norms_that_follow_a_convolution_of_a_network_are_folded():
+    """With a bias, depthwise, without a scale; not one that the map of the convolution is read
+    beside, nor one behind an activation."""
+    layers = keras.layers
+    image = x = keras.Input((None, None, 3))
+    for depth, options in enumerate(({}, {"use_bias": False}, {"groups": 3}, {}, {})):
+        x = layers.Conv2D(6, 3, 2, "same", name=f"conv{depth}", **options)(x)
+        x = layers.BatchNormalization(name=f"norm{depth}", scale=depth != 1)(x)
+    depthwise = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(x)
+    x = layers.BatchNormalization(name="norm_depthwise")(depthwise)
+    both = layers.Conv2D(12, 1, name="both")(x)
+    x = both + layers.BatchNormalization(name="norm_both")(both)
+    x = layers.Conv2D(4, 1, activation="relu", name="relu")(x)
+    x = layers.BatchNormalization(name="norm_relu")(x)
+    backbone = NetworkBackbone(keras.Model(image, x), norm="sync_batch_norm", freeze_at=0)
+    for weight in backbone.weights:  # so that a missed bias tells
+        weight.assign(weight + 0.1) if weight.name == "bias" else None
+    model = shaken(keras.Model(image, backbone(image)))
+    stored = StoredModel(with_config(model))
+    folded = {norm.name for _, norm in stored._pairs}
+    assert folded == {*(f"norm{depth}" for depth in range(5)), "norm_depthwise"}
+    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    expected, received = model(images), stored(images)
+    for name, value in expected.items():
+        difference = np.abs(value - received[name]).max()
+        assert difference < 1e-5 * np.abs(value).max(), name
+        np.testing.assert_array_equal(model(images)[name], value)  # it is as it was
+    assert len(stored.weights) == len(model.weights) - 17
 
 
 def with_config(model):

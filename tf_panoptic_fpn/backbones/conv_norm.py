@@ -243,10 +243,11 @@ def folded_norm(norm: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | Non
     if isinstance(norm, ChannelAffine):
         scale, shift = norm.scale.numpy(), norm.shift.numpy()
     elif isinstance(norm, keras.layers.BatchNormalization):
-        gamma, beta, mean, variance = (
+        beta, mean, variance = (
             v.numpy().astype(np.float64)
-            for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+            for v in (norm.beta, norm.moving_mean, norm.moving_variance)
         )
+        gamma = 1.0 if norm.gamma is None else norm.gamma.numpy().astype(np.float64)
         scale = gamma / np.sqrt(variance + norm.epsilon)
         shift = beta - mean * scale
     else:

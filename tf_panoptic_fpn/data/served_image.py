@@ -4,24 +4,21 @@ import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.data.decode import decode_served_image, exif_orientation, turn_upright
+from tf_panoptic_fpn.data.served_kinds import (
+    DAMAGED,
+    EMPTY,
+    HEAD,
+    KINDS,
+    SERVED,
+    TOO_LARGE,
+    not_served,
+)
 from tf_panoptic_fpn.formats.images import FULL_RANGE
 
-# How files begin, by their first bytes; None is any byte.
-KINDS: dict[str, list[int | None]] = {
-    "JPEG": [*b"\xff\xd8\xff"],
-    "PNG": [*b"\x89PNG\r\n\x1a\n"],
-    "WebP": [*b"RIFF", None, None, None, None, *b"WEBP"],
-    "GIF": [*b"GIF8"],
-    "BMP": [*b"BM"],
-    "TIFF": [*b"II*\0"],
-    "big-endian TIFF": [*b"MM\0*"],
-}
-SERVED = 2  # of these, the first ones
 # What a dataset is made ready for takes longer than a small image.
 _PLAIN = tf.data.Options()
 _PLAIN.experimental_optimization.apply_default_optimizations = False
 _PLAIN.autotune.enabled = False
-_HEAD = 24  # bytes, as far as the size of a PNG
 
 
 def read_served_image(
@@ -37,8 +34,8 @@ def read_served_image(
     Returns:
         uint8 `[H, W, 3]`, and string `[]`, what is wrong; with anything, no pixels, else empty.
     """
-    head = tf.strings.substr(tf.strings.join([data, bytes(_HEAD)]), 0, _HEAD)
-    head = tf.ensure_shape(tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32), [_HEAD])
+    head = tf.strings.substr(tf.strings.join([data, bytes(HEAD)]), 0, HEAD)
+    head = tf.ensure_shape(tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32), [HEAD])
     is_kind = _kinds(head)
     is_jpeg, is_png = is_kind[0], is_kind[1]
     nothing = tf.zeros([0, 0, 3], tf.uint8)
@@ -65,20 +62,19 @@ def read_served_image(
     image = tf.ensure_shape(image, [None, None, 3])
     image = turn_upright(image, exif_orientation(data))
     count = tf.strings.as_string(pixels, precision=0)
-    too_many = tf.strings.join(
-        ["the image has ", count, f" pixels; at most {max_pixels} are served (serve.max_pixels)"]
-    )
-    named = [f"a {name} file is not served; send a JPEG or PNG" for name in KINDS][SERVED:]
+    before, after = TOO_LARGE.format("\0", max_pixels).split("\0")
+    too_large = tf.strings.join([before, count, after])
+    named = [not_served(kind) for kind in KINDS][SERVED:]
     # The first that holds is told; the last one always does.
     holds = [tf.strings.length(data) == 0, *tf.unstack(is_kind[SERVED:])]
     holds += [pixels > max_pixels, tf.size(image) == 0, True]
-    texts = ["the image is empty", *named, too_many, "the image cannot be decoded", ""]
+    texts = [EMPTY, *named, too_large, DAMAGED, ""]
     return image, tf.gather(tf.stack(texts), tf.where(tf.stack(holds))[0, 0])
 
 
 def _kinds(head: tf.Tensor) -> tf.Tensor:
     """bool `[kinds]`, whether a file begins as those of KINDS do."""
-    begins = [[*kind, *[None] * (_HEAD - len(kind))] for kind in KINDS.values()]
+    begins = [[*kind, *[None] * (HEAD - len(kind))] for kind in KINDS.values()]
     is_any = np.array([[byte is None for byte in kind] for kind in begins])
     bytes_ = np.array([[byte or 0 for byte in kind] for kind in begins], np.int32)
     return tf.reduce_all((head == bytes_) | is_any, axis=1)

@@ -19,7 +19,7 @@ from tf_panoptic_fpn.data.splits import load_split
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.inference.model_source import ModelSource
-from tf_panoptic_fpn.inference.onnx_runtime import ERRORS_ONLY, WARNINGS
+from tf_panoptic_fpn.inference.onnx_session import ERRORS_ONLY, WARNINGS
 
 CALIBRATION_IMAGES = 32
 QUANTIZED = ["Conv", "Gemm"]

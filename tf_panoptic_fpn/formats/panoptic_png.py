@@ -10,7 +10,6 @@ import zlib
 from typing import BinaryIO
 
 import numpy as np
-from kornia_rs.io import decode_image_png_u8
 from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
@@ -45,6 +44,8 @@ def read_panoptic_ids(path: str | os.PathLike) -> np.ndarray:
 
 def _decode(data, path):
     """Ids `[H, W]` of the bytes of a PNG."""
+    from kornia_rs.io import decode_image_png_u8  # a server that writes alone does without
+
     if not data.startswith(_SIGNATURE):
         raise ValueError("not a PNG")
     width, height, depth, color_type = struct.unpack_from(">IIBB", data, 16)
