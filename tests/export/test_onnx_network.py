@@ -38,6 +38,7 @@ def block(x, i):
     squeezed = layers.Reshape((1, 1, 8))(layers.GlobalAveragePooling2D()(y))
     squeezed = layers.ReLU(6.0)(layers.Conv2D(8, 1)(squeezed) + 3.0) * (1.0 / 6.0)
     y = DropPath(0.1)(layers.Multiply()([y, squeezed]))
+    y = layers.Concatenate()(keras.ops.split(y, 2, axis=-1)[::-1])
     return layers.Add()([x, y])
 
 

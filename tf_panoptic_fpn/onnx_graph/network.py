@@ -23,7 +23,7 @@ from tf_panoptic_fpn.onnx_graph.map_attention import (
 )
 
 Layer = Any  # of Keras; each writer knows which
-Write = Callable[[Graph, Any, Any], Value]
+Write = Callable[[Graph, Any, Any], Any]  # a `Value`, or a list of them
 
 
 def network(g: Graph, x: Value, backbone: NetworkBackbone) -> Features:
@@ -59,7 +59,9 @@ def _run(g: Graph, inputs: list[Value], model: keras.Model) -> list[Value]:
             ]
             write = _writer(node.operation)
             assert write is not None  # by `check_network`
-            known[id(node.output_tensors[0])] = write(g, given, node.operation)
+            written = write(g, given, node.operation)
+            values = written if isinstance(written, list) else [written]
+            known |= dict(zip(map(id, node.output_tensors), values, strict=True))
     return [known[id(output)] for output in model.outputs]
 
 
@@ -163,6 +165,14 @@ def _to_map(g: Graph, x: list[Value], layer: Layer) -> Value:
     return g.op("Reshape", x[0], [0, -1, 1, 1])
 
 
+def _split(g: Graph, x: list[Value], operation: Any) -> Any:
+    """Of channels."""
+    count = operation.indices_or_sections
+    if not isinstance(count, int) or operation.axis not in (-1, 3):
+        raise ConfigError(f"ONNX export knows no Split at {count} of axis {operation.axis}")
+    return g.op("Split", x[0], outputs=count, axis=1, num_outputs=count)
+
+
 def _operand(x: Any) -> Any:
     return x if isinstance(x, Value) else np.float32(x)
 
@@ -210,6 +220,7 @@ WRITERS: dict[str, Write] = {
     ReducedAttention.__name__: reduced_attention,
     "Reshape": _to_map,
     "Sequential": lambda g, x, model: _run(g, x, model)[0],
+    "Split": _split,
     WindowAttention.__name__: window_attention,
     "ZeroPadding2D": _zero_padding,
 }
