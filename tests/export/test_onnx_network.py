@@ -67,6 +67,8 @@ def check_same(write, backbone, atol):
         g.output(value, name, "float32", ["batch", "c" + name, "h" + name, "w" + name])
     model = g.model("network", {})
     onnx.checker.check_model(model)
+    # onnxruntime may move a transposition past a pad, and overlooks its axes then.
+    assert all(len(node.input) < 4 for node in model.graph.node if node.op_type == "Pad")
     session = onnxruntime.InferenceSession(model.SerializeToString())
     images = np.random.default_rng(1).normal(size=(2, 64, 96, 3)).astype("float32")
     received = session.run(None, {"x": images.transpose(0, 3, 1, 2)})

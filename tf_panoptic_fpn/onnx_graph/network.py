@@ -142,15 +142,16 @@ def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
     )
 
 
+# Pads are of all axes: of some, onnxruntime takes them for all where it moves a transposition past.
 def _zero_padding(g: Graph, x: list[Value], layer: Layer) -> Value:
     (top, bottom), (left, right) = layer.padding
-    return g.op("Pad", x[0], np.array([top, left, bottom, right]), None, [2, 3])
+    return g.op("Pad", x[0], [0, 0, top, left, 0, 0, bottom, right])
 
 
 def _pad(g: Graph, x: list[Value], operation: Any) -> Value:
     (_, _), (top, bottom), (left, right), (_, _) = operation.pad_width
     value = np.float32(getattr(operation, "constant_values", 0) or 0)
-    return g.op("Pad", x[0], np.array([top, left, bottom, right]), value, [2, 3])
+    return g.op("Pad", x[0], [0, 0, top, left, 0, 0, bottom, right], value)
 
 
 def _mean(g: Graph, x: list[Value], layer: Layer) -> Value:
