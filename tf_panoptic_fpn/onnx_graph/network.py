@@ -142,16 +142,22 @@ def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
     )
 
 
-# Pads are of all axes: of some, onnxruntime takes them for all where it moves a transposition past.
 def _zero_padding(g: Graph, x: list[Value], layer: Layer) -> Value:
-    (top, bottom), (left, right) = layer.padding
-    return g.op("Pad", x[0], [0, 0, top, left, 0, 0, bottom, right])
+    return _padded(g, x[0], *layer.padding, np.float32(0))
 
 
 def _pad(g: Graph, x: list[Value], operation: Any) -> Value:
-    (_, _), (top, bottom), (left, right), (_, _) = operation.pad_width
-    value = np.float32(getattr(operation, "constant_values", 0) or 0)
-    return g.op("Pad", x[0], [0, 0, top, left, 0, 0, bottom, right], value)
+    value = getattr(operation, "constant_values", 0) or 0
+    return _padded(g, x[0], *operation.pad_width[1:3], np.float32(value))
+
+
+def _padded(
+    g: Graph, x: Value, rows: tuple[int, int], columns: tuple[int, int], value: np.float32
+) -> Value:
+    # All axes are named. Of some, onnxruntime takes the pads for those of all where it moves a
+    # transposition past; of none, it makes the pad part of a convolution and loses what it reads.
+    (top, bottom), (left, right) = rows, columns
+    return g.op("Pad", x, [0, 0, top, left, 0, 0, bottom, right], value, [0, 1, 2, 3])
 
 
 def _mean(g: Graph, x: list[Value], layer: Layer) -> Value:
