@@ -42,3 +42,14 @@ HUB = {
     "DINOV2Backbone": {**VIT, "patch_size": 14},
     "DINOV3Backbone": {**VIT, "patch_size": 16},
 }
+SQUARES = {"MiTBackbone": 224, SWIN: 256, "DINOV2Backbone": 224, "DINOV3Backbone": 224}
+
+
+def make_hub_backbone(name):
+    """A `keras_hub.models.Backbone`, without weights."""
+    import keras_hub
+
+    arguments = dict(HUB[name])
+    if name in SQUARES:
+        arguments["image_shape"] = (SQUARES[name], SQUARES[name], 3)
+    return getattr(keras_hub.models, name)(**arguments)
