@@ -1,6 +1,6 @@
 """Whether a backbone gives the same maps on TensorFlow, JAX and PyTorch.
 
-python benchmarks/backbone_backends.py [--backends jax torch] NAME ...
+python benchmarks/backbone_backends.py [--backend=jax --backend=torch] NAME ...
 
 NAME as for `backbone_families.py`. The weights are drawn. A line each: the largest difference of
 C2 to C5 from TensorFlow's, over the largest value of the map.
@@ -23,13 +23,14 @@ from hub_presets import HUB, make_hub_backbone
 
 from tf_panoptic_fpn.backbones.make_backbone import make_backbone
 
+BACKENDS = ("jax", "torch")
 OPTIONS = {"norm": "sync_batch_norm", "freeze_at": 0, "drop_path": 0.0}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--backends", nargs="+", default=["jax", "torch"])
+    parser.add_argument("--backend", action="append", choices=BACKENDS)
     parser.add_argument("--output", help="a folder: writes the maps of this process's backend")
     arguments = parser.parse_args()
     if arguments.output:
@@ -37,8 +38,9 @@ def main():
             with contextlib.redirect_stdout(sys.stderr):
                 np.savez(pathlib.Path(arguments.output) / name, **maps_of(name))
         return
+    backends = arguments.backend or BACKENDS
     with tempfile.TemporaryDirectory() as folder:
-        for backend in ("tensorflow", *arguments.backends):
+        for backend in ("tensorflow", *backends):
             output = pathlib.Path(folder) / backend
             output.mkdir()
             command = [sys.executable, __file__, f"--output={output}", *arguments.names]
@@ -46,11 +48,11 @@ def main():
         for name in arguments.names:
             expected, *others = (
                 np.load(pathlib.Path(folder) / backend / f"{name}.npz")
-                for backend in ("tensorflow", *arguments.backends)
+                for backend in ("tensorflow", *backends)
             )
             line = {
                 backend: max(difference(expected[level], maps[level]) for level in expected)
-                for backend, maps in zip(arguments.backends, others, strict=True)
+                for backend, maps in zip(backends, others, strict=True)
             }
             print(json.dumps({"benchmark": "backbone_backends", "backbone": name, **line}))
 
