@@ -143,21 +143,23 @@ def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
 
 
 def _zero_padding(g: Graph, x: list[Value], layer: Layer) -> Value:
-    return _padded(g, x[0], *layer.padding, np.float32(0))
+    rows, columns = layer.padding
+    return _padded(g, x[0], rows, columns, 0.0)
 
 
 def _pad(g: Graph, x: list[Value], operation: Any) -> Value:
-    value = getattr(operation, "constant_values", 0) or 0
-    return _padded(g, x[0], *operation.pad_width[1:3], np.float32(value))
+    _, rows, columns, _ = operation.pad_width
+    return _padded(g, x[0], rows, columns, getattr(operation, "constant_values", 0) or 0)
 
 
 def _padded(
-    g: Graph, x: Value, rows: tuple[int, int], columns: tuple[int, int], value: np.float32
+    g: Graph, x: Value, rows: tuple[int, int], columns: tuple[int, int], value: float
 ) -> Value:
     # All axes are named. Of some, onnxruntime takes the pads for those of all where it moves a
     # transposition past; of none, it makes the pad part of a convolution and loses what it reads.
     (top, bottom), (left, right) = rows, columns
-    return g.op("Pad", x, [0, 0, top, left, 0, 0, bottom, right], value, [0, 1, 2, 3])
+    pads = [0, 0, top, left, 0, 0, bottom, right]
+    return g.op("Pad", x, pads, np.float32(value), [0, 1, 2, 3])
 
 
 def _mean(g: Graph, x: list[Value], layer: Layer) -> Value:
