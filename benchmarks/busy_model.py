@@ -8,7 +8,6 @@ from tf_panoptic_fpn import build_model, schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.assembly import ROI_LEVELS
-from tf_panoptic_fpn.models.box_head import BoxHead
 
 # Standard deviations that the outputs of the layers get: of logits and of deltas.
 OBJECTNESS, RPN_DELTAS, CLASSES, BOX_DELTAS = 2.0, 0.2, 3.0, 0.5
@@ -24,21 +23,29 @@ def build_busy_model(config, image):
     """
     keras.utils.set_random_seed(0)
     model = build_model(config)
-    if not isinstance(model.box_head, BoxHead):  # no instances, or a cascade
+    if model.box_head is None:
         return model
     dense = model.dense_outputs(image[None], training=False)
-    features = dense["features"]
+    features, sizes = dense["features"], dense["image_sizes"]
     _scale(model.rpn_head.objectness, tf.concat(dense["rpn_logits"], 1), OBJECTNESS)
     _scale(model.rpn_head.deltas, tf.concat(dense["rpn_deltas"], 1), RPN_DELTAS)
-    rois, _, _ = model.proposals(features, *model.rpn_head(features), dense["image_sizes"])
-    logits, deltas = model.box_head({name: features[name] for name in ROI_LEVELS}, rois)
-    _scale(model.box_head.classes, logits, CLASSES)
-    _scale(model.box_head.deltas, deltas, BOX_DELTAS)
+    rois, _, _ = model.proposals(features, *model.rpn_head(features), sizes)
+    features = {name: features[name] for name in ROI_LEVELS}
+    heads = getattr(model.box_head, "stages", [model.box_head])
+    for stage, head in enumerate(heads):
+        logits, deltas = head(features, rois)
+        _scale(head.classes, logits, CLASSES)
+        deltas = _scale(head.deltas, deltas, BOX_DELTAS)
+        if stage < len(heads) - 1:
+            rois = model.box_head.moved(stage, rois, deltas, sizes)
     return model
 
 
 def _scale(layer, outputs, deviation):
-    layer.kernel.assign(layer.kernel * deviation / tf.math.reduce_std(outputs))
+    """Scales a layer without bias; returns its outputs, scaled."""
+    factor = deviation / tf.math.reduce_std(outputs)
+    layer.kernel.assign(layer.kernel * factor)
+    return outputs * factor
 
 
 def merged_score(scores):

@@ -229,3 +229,9 @@ def test_backbone_families():
     for kind in ("saved_model", "onnx"):
         assert line[kind]["pixels"] <= 10
         assert line[kind]["scores"] <= 1e-4
+
+
+def test_backbone_backends():
+    pytest.importorskip("torch", reason="pip install .[backends]")
+    line = json.loads(run("benchmarks/backbone_backends.py", "--backend=torch", "VGG16").stdout)
+    assert line["torch"] <= 1e-5

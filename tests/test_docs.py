@@ -60,6 +60,8 @@ TESTED_BY = {
     "docs/render_configuration.py": "tests/config/test_documents.py",
     "docs/render_performance.py": "tests/test_performance_page.py",
     "benchmarks/backbones.py": "tests/test_benchmarks.py",
+    "benchmarks/backbone_backends.py": "tests/test_benchmarks.py",
+    "benchmarks/backbone_families.py": "tests/test_benchmarks.py",
     "benchmarks/dinov2_reference.py": "tests/test_benchmarks.py",
     "benchmarks/beam.py": "tests/test_benchmarks.py",
     "benchmarks/evaluation.py": "tests/test_benchmarks.py",

@@ -1,11 +1,13 @@
 """Backbones of KerasHub equal KerasHub's own models on the same pixels."""
 
+import importlib
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_line import ROOT
 
 from tf_panoptic_fpn.backbones.keras_hub import (
     ARCHITECTURES,
@@ -43,8 +45,12 @@ def images():
     return np.random.default_rng(1).normal(size=(2, 96, 96, 3)).astype("float32")
 
 
-def test_maps_of_a_pyramid(images):
-    network = tiny_resnet()
+@pytest.mark.parametrize("name", ["ResNetBackbone", "EfficientNetBackbone"])
+def test_maps_of_a_pyramid(name, images, monkeypatch):
+    """KerasHub's configuration of an EfficientNet leaves out the width of its last convolution."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    make = importlib.import_module("hub_presets").make_hub_backbone
+    network = tiny_resnet() if name == "ResNetBackbone" else make(name)
     randomise(network)
     backbone = from_instance(network, "frozen_affine", 2, 0.0)
     expected = keras.Model(network.inputs, network.pyramid_outputs)(images)

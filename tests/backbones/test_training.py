@@ -1,42 +1,24 @@
 """Each family of backbones trains, and comes back from a file as it was."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_line import ROOT
 from keras.src.applications import convnext, mobilenet_v3
 from small_model import TINY_OPTIONS, make_batch
 
 from tf_panoptic_fpn import PanopticFPN, schema
-from tf_panoptic_fpn.backbones.keras_hub import ARCHITECTURES
 
-VIT = {"num_layers": 2, "hidden_dim": 32, "num_heads": 2, "intermediate_dim": 64}
-CSP = {
-    "stem_filters": 8,
-    "stem_kernel_size": 3,
-    "stem_strides": 1,
-    "stackwise_depth": [1, 1, 1, 1, 1],
-    "stackwise_strides": [2, 2, 2, 2, 2],
-    "stackwise_num_filters": [8, 16, 16, 32, 32],
-    "block_type": "dark_block",
-    "stage_type": "csp",
-    "stem_padding": "same",
-    "block_ratio": [0.5],
-}
+# Classes of KerasHub and what is changed of the arguments that the benchmarks have for them.
 HUB = {
-    "CSPNetBackbone": CSP,
-    "DenseNetBackbone": {"stackwise_num_repeats": [1, 1, 1, 1], "growth_rate": 8},
-    "DINOV2Backbone": {
-        **VIT,
-        "patch_size": 14,
-        "image_shape": (56, 56, 3),
-        "position_embedding_shape": (56, 56, 3),
-    },
-    "DINOV3Backbone": {**VIT, "patch_size": 16, "image_shape": (64, 64, 3)},
-    "ResNetBackbone": {
-        **ARCHITECTURES["resnet_18_imagenet"][1],
-        "stackwise_num_blocks": [1, 1, 1, 1],
-    },
+    "CSPNetBackbone": {},
+    "DenseNetBackbone": {"stackwise_num_repeats": [1, 1, 1, 1]},
+    "DINOV2Backbone": {"image_shape": (56, 56, 3), "position_embedding_shape": (56, 56, 3)},
+    "DINOV3Backbone": {"image_shape": (64, 64, 3)},
+    "ResNetBackbone": {"stackwise_num_blocks": [1, 1, 1, 1]},
 }
 
 
@@ -69,7 +51,8 @@ def make_model(backbone, **changes):
     keras.utils.set_random_seed(0)
     if backbone in HUB:
         hub = pytest.importorskip("keras_hub", reason="pip install .[keras_hub]")
-        backbone = getattr(hub.models, backbone)(**HUB[backbone])
+        arguments = {**importlib.import_module("hub_presets").HUB[backbone], **HUB[backbone]}
+        backbone = getattr(hub.models, backbone)(**arguments)
     options = {"norm": "sync_batch_norm", "freeze_at": 0, "backbone": backbone}
     return PanopticFPN(**{**TINY_OPTIONS, "tasks": ("semantic",), **options, **changes})
 
@@ -96,6 +79,7 @@ def train(model, batch, steps, optimizer):
 @pytest.mark.parametrize("backbone", [*HUB, *(f"keras_applications/{a}" for a in APPLICATIONS)])
 def test_a_family_trains(backbone, tmp_path, monkeypatch):
     """20 steps; then its file gives the same."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     for name, small in APPLICATIONS.items():
         monkeypatch.setattr(keras.applications, name, small)
     model = make_model(backbone)

@@ -238,7 +238,10 @@ def _structure(network: keras.Model) -> tuple[str, dict[str, Any]]:
     arguments = network.get_config()
     for key in ("name", "trainable", "dtype"):
         arguments.pop(key, None)
-    return type(network).__name__, arguments
+    name = type(network).__name__
+    if name == "EfficientNetBackbone":  # its configuration lacks this
+        arguments["num_features"] = network.output.shape[-1]
+    return name, arguments
 
 
 def _from_preset(name: str, weights: bool) -> keras.Model:

@@ -117,7 +117,7 @@ def normalize(g: Graph, x: Value, layer: Normalize) -> Value:
     if (std != 1).any():
         x = x / std
     missing = [(STRIDE - side % STRIDE) % STRIDE for side in (g.size(x, 2), g.size(x, 3))]
-    return g.op("Pad", x, g.concat([[0, 0], *missing]), None, [2, 3])
+    return g.op("Pad", x, g.concat([[0] * 6, *missing]))
 
 
 def resnet(g: Graph, x: Value, backbone: ResNet) -> Features:

@@ -23,7 +23,7 @@ from tf_panoptic_fpn.onnx_graph.map_attention import (
 )
 
 Layer = Any  # of Keras; each writer knows which
-Write = Callable[[Graph, Any, Any], Value]
+Write = Callable[[Graph, Any, Any], Any]  # a `Value`, or a list of them
 
 
 def network(g: Graph, x: Value, backbone: NetworkBackbone) -> Features:
@@ -59,7 +59,9 @@ def _run(g: Graph, inputs: list[Value], model: keras.Model) -> list[Value]:
             ]
             write = _writer(node.operation)
             assert write is not None  # by `check_network`
-            known[id(node.output_tensors[0])] = write(g, given, node.operation)
+            written = write(g, given, node.operation)
+            values = written if isinstance(written, list) else [written]
+            known |= dict(zip(map(id, node.output_tensors), values, strict=True))
     return [known[id(output)] for output in model.outputs]
 
 
@@ -141,14 +143,23 @@ def _pool(g: Graph, x: list[Value], layer: Layer) -> Value:
 
 
 def _zero_padding(g: Graph, x: list[Value], layer: Layer) -> Value:
-    (top, bottom), (left, right) = layer.padding
-    return g.op("Pad", x[0], np.array([top, left, bottom, right]), None, [2, 3])
+    rows, columns = layer.padding
+    return _padded(g, x[0], rows, columns, 0.0)
 
 
 def _pad(g: Graph, x: list[Value], operation: Any) -> Value:
-    (_, _), (top, bottom), (left, right), (_, _) = operation.pad_width
-    value = np.float32(getattr(operation, "constant_values", 0) or 0)
-    return g.op("Pad", x[0], np.array([top, left, bottom, right]), value, [2, 3])
+    _, rows, columns, _ = operation.pad_width
+    return _padded(g, x[0], rows, columns, getattr(operation, "constant_values", 0) or 0)
+
+
+def _padded(
+    g: Graph, x: Value, rows: tuple[int, int], columns: tuple[int, int], value: float
+) -> Value:
+    # All axes are named. Of some, onnxruntime takes the pads for those of all where it moves a
+    # transposition past; of none, it makes the pad part of a convolution and loses what it reads.
+    (top, bottom), (left, right) = rows, columns
+    pads = [0, 0, top, left, 0, 0, bottom, right]
+    return g.op("Pad", x, pads, np.float32(value), [0, 1, 2, 3])
 
 
 def _mean(g: Graph, x: list[Value], layer: Layer) -> Value:
@@ -161,6 +172,14 @@ def _to_map(g: Graph, x: list[Value], layer: Layer) -> Value:
     if tuple(layer.target_shape[:2]) != (1, 1):
         raise ConfigError(f"ONNX export knows no Reshape to {layer.target_shape}")
     return g.op("Reshape", x[0], [0, -1, 1, 1])
+
+
+def _split(g: Graph, x: list[Value], operation: Any) -> Any:
+    """Of channels."""
+    count = operation.indices_or_sections
+    if not isinstance(count, int) or operation.axis not in (-1, 3):
+        raise ConfigError(f"ONNX export knows no Split at {count} of axis {operation.axis}")
+    return g.op("Split", x[0], outputs=count, axis=1, num_outputs=count)
 
 
 def _operand(x: Any) -> Any:
@@ -210,6 +229,7 @@ WRITERS: dict[str, Write] = {
     ReducedAttention.__name__: reduced_attention,
     "Reshape": _to_map,
     "Sequential": lambda g, x, model: _run(g, x, model)[0],
+    "Split": _split,
     WindowAttention.__name__: window_attention,
     "ZeroPadding2D": _zero_padding,
 }
