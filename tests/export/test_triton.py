@@ -327,7 +327,9 @@ def test_the_server_answers_as_the_model(server, predictor, model):
 @pytest.mark.slow
 def test_requests_at_once_are_run_together(server):
     """And health and metrics answer."""
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:  # few: none may wait for longer than the queue lets it
+    with concurrent.futures.ThreadPoolExecutor(
+        6
+    ) as pool:  # few: none may wait for longer than the queue lets it
         list(pool.map(lambda n: infer("grpc", server.grpc, [png((48, 64), n)]), range(24)))
     statistics = f"http://{server.http}/v2/models/{MODEL}/stats"
     (stats,) = json.load(urllib.request.urlopen(statistics))["model_stats"]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from test_tiles import CATEGORIES as REGIONS
-from test_tiles import Regions, drawn
+from regions_predictor import CATEGORIES as REGIONS
+from regions_predictor import Regions, drawn
 
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.convert.labelme import read_labelme

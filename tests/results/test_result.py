@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
-from test_files import CATEGORIES, Threshold, picture
+from threshold_predictor import CATEGORIES, Threshold, picture
 
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
