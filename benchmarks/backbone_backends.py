@@ -24,6 +24,7 @@ from hub_presets import HUB, make_hub_backbone
 from tf_panoptic_fpn.backbones.make_backbone import make_backbone
 
 BACKENDS = ("jax", "torch")
+ENVIRONMENT = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles sooner
 OPTIONS = {"norm": "sync_batch_norm", "freeze_at": 0, "drop_path": 0.0}
 
 
@@ -44,7 +45,7 @@ def main():
             output = pathlib.Path(folder) / backend
             output.mkdir()
             command = [sys.executable, __file__, f"--output={output}", *arguments.names]
-            subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, check=True)
+            subprocess.run(command, env={**ENVIRONMENT, "KERAS_BACKEND": backend}, check=True)
         for name in arguments.names:
             expected, *others = (
                 np.load(pathlib.Path(folder) / backend / f"{name}.npz")

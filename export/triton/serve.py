@@ -2,8 +2,10 @@
 
 python export/triton/serve.py REPOSITORY [flags of tritonserver, such as --http-port=8000]
 
-It needs neither this package nor Keras, but an environment with TensorFlow and NumPy below 2: the
-server's Python backend reads the arrays of later ones wrongly.
+It needs neither this package nor Keras, but an environment with NumPy below 2, as the server's
+Python backend reads the arrays of later ones wrongly, and with TensorFlow or, of an ONNX file,
+onnxruntime and Pillow. A server that a signal ends, as its backend's fault at a request for no
+images does, is started again.
 """
 
 import importlib.metadata
@@ -11,6 +13,8 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -58,12 +62,32 @@ def server_command(repository, folder):
     return [str(program), *flags], environment
 
 
+def keep_running(command, environment):
+    """Runs the server, and again when a signal has ended it; returns its status."""
+    server, ended_by = None, []
+
+    def end(number, _):
+        ended_by.append(number)
+        if server is not None:
+            server.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    while not ended_by:
+        server = subprocess.Popen(command, env=environment)
+        status = server.wait()
+        if status >= 0:
+            return status
+        print(f"error: signal {-status} ended the server", file=sys.stderr, flush=True)
+    return 128 + ended_by[0]
+
+
 def main():
     if len(sys.argv) < 2 or not (pathlib.Path(sys.argv[1]) / "panoptic_fpn").is_dir():
         sys.exit(__doc__)
-    folder = tempfile.mkdtemp(prefix="tf_panoptic_fpn_triton_")
-    command, environment = server_command(sys.argv[1], folder)
-    os.execve(command[0], [*command, *sys.argv[2:]], environment)
+    with tempfile.TemporaryDirectory(prefix="tf_panoptic_fpn_triton_") as folder:
+        command, environment = server_command(sys.argv[1], folder)
+        sys.exit(keep_running([*command, *sys.argv[2:]], environment))
 
 
 if __name__ == "__main__":

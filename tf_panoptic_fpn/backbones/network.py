@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from tf_panoptic_fpn.backbones.backbone import IMAGENET_MEAN, LEVELS, STRIDES, Backbone, freeze
 from tf_panoptic_fpn.backbones.conv_norm import Conv2D
@@ -84,7 +85,7 @@ class NetworkBackbone(Backbone):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensors:
         if self.bgr:
-            inputs = inputs[..., ::-1]
+            inputs = ops.flip(inputs, axis=-1)  # PyTorch has no negative steps
         return dict(zip(LEVELS, self.network(inputs, training=training), strict=True))
 
     def get_config(self) -> dict[str, Any]:
