@@ -25,7 +25,7 @@ _CHUNK = 500  # masks whose run lengths are checked at once
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Python's collector would look through all entries again and again, of which none is garbage."""
+    """Python's collector would look through all entries again and again; none is garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
