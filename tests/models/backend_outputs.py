@@ -142,6 +142,7 @@ def backbone_outputs():
         14, 1, 16, 2, 32, image_shape=(56, 56, 3), position_embedding_shape=(56, 56, 3)
     )
     layers = [make_backbone(m, options) for m in (keras.Model(image, x), transformer)]
+    layers[0].bgr = True
     layers.append(KerasHubBackbone("MiTBackbone", TINY_MIT))
     layers.append(KerasHubBackbone("SwinTransformerBackbone", TINY_SWIN))
     pyramid = FPN(8, separable=True)
