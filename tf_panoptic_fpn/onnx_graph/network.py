@@ -83,9 +83,13 @@ def any_conv(g: Graph, x: list[Value], layer: Layer) -> Value:
     else:
         groups = layer.groups
     bias = array(layer.bias) if layer.use_bias else None
-    same = layer.padding == "same"
-    # Keras pads a stride on the right and bottom only.
-    attributes: dict[str, Any] = {"auto_pad": "SAME_UPPER"} if same else {"pads": [0] * 4}
+    dilations = list(layer.dilation_rate)
+    attributes: dict[str, Any] = {"pads": [0] * 4}
+    if layer.padding == "same" and max(dilations) > 1:  # of stride 1, and not for `auto_pad`
+        wide = [d * (size - 1) for d, size in zip(dilations, kernel.shape[:2], strict=True)]
+        attributes = {"pads": [pad // 2 for pad in wide] + [pad - pad // 2 for pad in wide]}
+    elif layer.padding == "same":  # Keras pads a stride on the right and bottom only.
+        attributes = {"auto_pad": "SAME_UPPER"}
     y = g.op(
         "Conv",
         x[0],
@@ -93,6 +97,7 @@ def any_conv(g: Graph, x: list[Value], layer: Layer) -> Value:
         bias,
         kernel_shape=list(kernel.shape[:2]),
         strides=list(layer.strides),
+        dilations=dilations,
         group=groups,
         **attributes,
     )
