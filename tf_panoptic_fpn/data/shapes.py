@@ -135,7 +135,7 @@ def _draw_stuff(
 ) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
     """Two to four textured regions: one or two above a wavy horizon, one or two below it."""
     height, width = size
-    y, x = np.mgrid[:height, :width]
+    y, x = np.ogrid[:height, :width]
     horizon = height * rng.uniform(0.35, 0.6) + _wave(x, width, height * 0.08, rng)
     above = y < horizon
     regions = []
@@ -152,7 +152,7 @@ def _draw_stuff(
     ids = np.zeros(size, np.int32)
     category_ids: dict[int, int] = {}
     for name, region in regions:
-        image[region] = _TEXTURES[name](y, x, size, rng)[region]
+        np.copyto(image, _TEXTURES[name](y, x, size, rng), where=region[..., None])
         ids[region] = len(category_ids) + 1
         category_ids[len(category_ids) + 1] = _ID[name]
     return image, ids, category_ids
@@ -214,8 +214,8 @@ def _shape_coverage(
     first = np.maximum(center - radius - 2, 0).astype(int)  # its tips reach 1.5 pixels further
     last = np.clip(np.ceil(center + radius + 2), 0, size).astype(int)
     part = slice(first[0], last[0]), slice(first[1], last[1])
-    y, x = np.mgrid[part] + 0.5
-    dy, dx = y - center[0], x - center[1]
+    y, x = np.ogrid[part]
+    dy, dx = y + 0.5 - center[0], x + 0.5 - center[1]
     distance, angle = np.hypot(dy, dx), np.arctan2(dy, dx) + turn
     if name == "circle":
         outside = distance - radius
