@@ -27,6 +27,7 @@ from tf_panoptic_fpn.backbones.resnet import ResNet
 from tf_panoptic_fpn.backbones.simple_pyramid import SimplePyramid, cubic_weights
 from tf_panoptic_fpn.errors import ConfigError, WeightsError
 from tf_panoptic_fpn.training.optimizer import SGD
+from tf_panoptic_fpn.weights.detectron2_layout import backbone_names
 from tf_panoptic_fpn.weights.pretrained import is_pretrained, pretrained_source
 
 PLAIN = {"norm": "sync_batch_norm", "freeze_at": 2, "drop_path": 0.0}
@@ -92,6 +93,30 @@ def test_factors_of_an_optimizer(own):
     assert [v.path for v in own.weights[:2]] == ["backbone/conv0/kernel", "backbone/conv0/bias"]
     assert factors == [0.5 * 0.5**5] * 2 + [0.5 * 0.5, 1.0]
     assert SGD.from_config(optimizer.get_config()).depth_factors == optimizer.depth_factors
+
+
+class Scale(keras.layers.Layer):
+    def build(self, _):
+        self.scale = self.add_weight(shape=())
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_what_has_no_name_is_counted_in_its_network():
+    """So that the weights of one network are found in another of the same process."""
+
+    def make():
+        x = image = keras.Input((None, None, 3))
+        for _ in range(5):
+            x = Scale()(keras.layers.Conv2D(4, 3, 2, "same")(x))
+        return make_backbone(keras.Model(image, x), PLAIN)
+
+    names = [list(backbone_names(make())) for _ in range(2)]
+    assert names[0] == names[1]
+    expected = ["conv2d.kernel", "conv2d.bias", "scale.variable"]
+    assert names[0][:3] == [f"backbone.bottom_up.{name}" for name in expected]
+    assert names[0][-1].split(".")[2] == "scale_4"
 
 
 def test_a_layer_of_the_callers_own_stays_as_it_is():

@@ -8,7 +8,8 @@ from command_line import TINY
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.training.before_training import load_checked_index
+from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
+from tf_panoptic_fpn.workdir import Workdir
 
 pytestmark = pytest.mark.usefixtures("short_backbones")
 
@@ -31,6 +32,20 @@ def spoil(config, change):
 
 def test_the_index_is_that_of_the_training_split(config):
     assert len(load_checked_index(config)) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("keras_applications/VGG61", "VGG19 or VGG16"), ("keras_hub/dinov2_smal", "dinov2_small")],
+)
+def test_a_backbone_that_cannot_be_made_is_told_before_the_data_is_read(tmp_path, name, message):
+    if name.startswith("keras_hub"):
+        pytest.importorskip("keras_hub", reason="pip install .[keras_hub]")
+    settings = [f"model.backbone={name}", "model.norm=frozen_affine", "data.shapes.train_images=7"]
+    config = load_config(TINY, settings)
+    with pytest.raises(ConfigError, match=message):
+        read_start(config, Workdir(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_of_the_validation_split(config):

@@ -5,7 +5,9 @@ import pathlib
 
 import keras
 
+from tf_panoptic_fpn.backbones.make_backbone import make_backbone
 from tf_panoptic_fpn.config import ModelConfig
+from tf_panoptic_fpn.config.model import RESNETS
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 
@@ -13,6 +15,17 @@ from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 def build_model(config: ModelConfig, dtype: str | None = None) -> PanopticFPN:
     """Returns the untrained `PanopticFPN` of a `ModelConfig`, with the policy `dtype` or Keras'."""
     return PanopticFPN(**config.model_dump(), name="panoptic_fpn", dtype=dtype)
+
+
+def check_backbone(config: ModelConfig) -> None:
+    """Makes a backbone of Keras' libraries, for what is wrong with it before there is other work.
+
+    Raises:
+        ConfigError: if its name is unknown, or a stride is missing.
+        WeightsError: if files that a name stands for cannot be had.
+    """
+    if config.backbone not in RESNETS:
+        make_backbone(config.backbone, config.model_dump())
 
 
 def load_model(path: str | os.PathLike) -> PanopticFPN:

@@ -5,6 +5,7 @@ from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.splits import check_categories, load_index, load_split
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.evaluation.running_metrics import check_occurring, occurring_categories
+from tf_panoptic_fpn.models.build_model import check_backbone
 from tf_panoptic_fpn.weights.initial_weights import InitialWeights, read_initial_weights
 from tf_panoptic_fpn.workdir import Workdir
 
@@ -13,10 +14,12 @@ def read_start(config: Config, workdir: Workdir) -> InitialWeights | None:
     """Reads what a new run starts from, before its data; a run that goes on needs nothing.
 
     Raises:
+        ConfigError: if the backbone cannot be made.
         WeightsError: if it cannot be read, or its classes are not the model's and need to be.
     """
     if any(workdir.checkpoints.glob("ckpt-*.index")):
         return None
+    check_backbone(config.model)
     return read_initial_weights(config.train, config.model.model_dump())
 
 
@@ -47,8 +50,6 @@ def load_checked_index(config: Config) -> DatasetIndex:
                 f"`data.validation` must have the {kind} of `data.train`, {expected}. "
                 f"Received: {received}"
             )
-    occurring = set()
-    for record in validation.images:  # a broken rule of an annotation is found when it is read
-        occurring |= occurring_categories(record)
-    check_occurring(occurring)
+    # A broken rule of an annotation is found when it is read.
+    check_occurring(set().union(*map(occurring_categories, validation.images)))
     return index

@@ -4,6 +4,7 @@ Convolutions are OIHW there, boxes xy, images BGR, and the first fully connected
 tensor; this package has HWIO, yx, RGB and NHWC. The importers rename their files to these names.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,12 +60,31 @@ def weight_plan(model: PanopticFPN) -> Plan:
 
 
 def backbone_names(backbone: keras.layers.Layer) -> dict[str, keras.Variable]:
-    """Names in a checkpoint -> weights of a backbone that is no `ResNet`, by their paths in it."""
+    """Names in a checkpoint -> weights of a backbone that is no `ResNet`, by their paths in it.
+
+    Keras counts what has no name through a process; here it is counted in the backbone.
+    """
     prefix, names = f"{backbone.name}/", {}
+    # What Keras calls layers and variables that have no name, less its underscores and number.
+    automatic = {"variable", *(type(x).__name__.lower() for x in backbone._flatten_layers())}
+    counted: dict[tuple[str, ...], list[str]] = {}
+
+    def steady(parts: list[str]) -> str:
+        """The last part of a path; one of Keras' own with its place among its like."""
+        base = re.sub(r"_\d+$", "", parts[-1])
+        if base.replace("_", "") not in automatic:
+            return parts[-1]
+        like = counted.setdefault((*parts[:-1], base), [])
+        if parts[-1] not in like:
+            like.append(parts[-1])
+        place = like.index(parts[-1])
+        return f"{base}_{place}" if place else base
+
     for variable in backbone.weights:
         if not _is_seed(variable):
-            path = variable.path.removeprefix(prefix).replace("/", ".")
-            names[f"{BOTTOM_UP}.{path}"] = variable
+            parts = variable.path.removeprefix(prefix).split("/")
+            name = ".".join(steady(parts[: i + 1]) for i in range(len(parts)))
+            names[f"{BOTTOM_UP}.{name}"] = variable
     return names
 
 
