@@ -1,16 +1,15 @@
 """Reading COCO instance files for the metrics: ground truth and results."""
 
-import contextlib
-import gc
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.coco_instances import CocoInstances
 from tf_panoptic_fpn.formats.coco_json import Fields, is_number
 from tf_panoptic_fpn.formats.json_file import read_json
+from tf_panoptic_fpn.garbage_collection import without_collection
 from tf_panoptic_fpn.masks.rle import (
     MaskError,
     encode_segmentation,
@@ -23,19 +22,7 @@ from tf_panoptic_fpn.messages import written
 _CHUNK = 500  # masks whose run lengths are checked at once
 
 
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Python's collector would look through all entries again and again; none is garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_without_collection()
+@without_collection()
 def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, list]:
     """Reads and checks a COCO instance file.
 
@@ -90,7 +77,7 @@ def read_ground_truth(path: str | os.PathLike, needs_masks: bool) -> dict[str, l
     }
 
 
-@_without_collection()
+@without_collection()
 def read_results(
     path: str | os.PathLike, ground_truth: Mapping[str, list], needs_masks: bool
 ) -> list[dict[str, Any]]:
@@ -135,6 +122,7 @@ def read_results(
     return results
 
 
+@without_collection()
 def count_doubled(results: Sequence[Mapping[str, Any]]) -> int:
     """Counts the results that repeat another one of the list in full.
 

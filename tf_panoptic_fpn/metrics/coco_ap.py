@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.errors import DataError
+from tf_panoptic_fpn.garbage_collection import without_collection
 from tf_panoptic_fpn.masks.rle import encode_segmentation
 from tf_panoptic_fpn.metrics.coco_curves import BEST, RECALLS, precision_recall
 from tf_panoptic_fpn.metrics.coco_matching import (
@@ -23,6 +24,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 SIZE_RECALLS = ("ARs", "ARm", "ARl")  # at 100 detections
 
 
+@without_collection()
 def coco_ap(
     ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], iou_type: str
 ) -> dict[str, Any]:
