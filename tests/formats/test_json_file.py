@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats import json_file
-from tf_panoptic_fpn.formats.json_file import list_entries, read_lists
+from tf_panoptic_fpn.formats.json_file import list_entries, read_json, read_lists
 
 KEYS = ("images", "annotations", "categories")
 VALUES = st.recursive(
@@ -68,3 +68,11 @@ def test_faults_are_named(tmp_path, text, fault):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=rf"tree.json: ({fault})"):
         read_lists(path, ("images",))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 2**128 + 1])
+@pytest.mark.parametrize("text", ['[{{"id":{}}}]', '[1, {{"id" :\n {}}}]'])
+def test_ids_of_any_length_keep_their_digits(tmp_path, number, text):
+    path = tmp_path / "file.json"
+    path.write_text(text.format(number), encoding="utf-8")
+    assert str(number) in json.dumps(read_json(path, list))

@@ -8,8 +8,8 @@ from command_line import TINY
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.data.splits import resolve_data
 from tf_panoptic_fpn.errors import ConfigError, DataError
-from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
-from tf_panoptic_fpn.workdir import Workdir
+from tf_panoptic_fpn.training import loop
+from tf_panoptic_fpn.training.before_training import load_checked_index
 
 pytestmark = pytest.mark.usefixtures("short_backbones")
 
@@ -38,14 +38,15 @@ def test_the_index_is_that_of_the_training_split(config):
     ("name", "message"),
     [("keras_applications/VGG61", "VGG19 or VGG16"), ("keras_hub/dinov2_smal", "dinov2_small")],
 )
-def test_a_backbone_that_cannot_be_made_is_told_before_the_data_is_read(tmp_path, name, message):
+def test_a_backbone_that_cannot_be_made_is_told_before_the_data_is_read(
+    tmp_path, monkeypatch, name, message
+):
     if name.startswith("keras_hub"):
         pytest.importorskip("keras_hub", reason="pip install .[keras_hub]")
-    settings = [f"model.backbone={name}", "model.norm=frozen_affine", "data.shapes.train_images=7"]
-    config = load_config(TINY, settings)
+    monkeypatch.setattr(loop, "load_checked_index", lambda config: pytest.fail("the data is read"))
+    config = load_config(TINY, [f"model.backbone={name}", "model.norm=frozen_affine"])
     with pytest.raises(ConfigError, match=message):
-        read_start(config, Workdir(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+        loop.train(config, tmp_path)
 
 
 def test_a_missing_file_of_the_validation_split(config):

@@ -16,7 +16,7 @@ from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.export.output_path import check_folder, output_path, replacing_folder
 from tf_panoptic_fpn.export.saved_model import export_saved_model
 from tf_panoptic_fpn.export.served_graph import ERROR
-from tf_panoptic_fpn.export.triton_onnx import HELD, OnnxModel
+from tf_panoptic_fpn.export.triton_onnx import HELD, IMAGES, OnnxModel
 from tf_panoptic_fpn.inference.load_predictor import predictor_of
 from tf_panoptic_fpn.inference.model_source import EXPORTED, GRAPHS, ONNX, OPENVINO, ModelSource
 from tf_panoptic_fpn.inference.onnx_runtime import onnx_categories
@@ -26,7 +26,6 @@ from tf_panoptic_fpn.workdir import Workdir
 Spec = tuple[str, Sequence[int | None]]  # dtype and shape
 MODEL = "panoptic_fpn"  # the name under which it is served
 SIGNATURE = "with_thresholds"
-IMAGES = "image_bytes"
 LIMIT = "serve.max_pixels"
 MAX_BATCH, INSTANCES = 8, 1
 # Of what waits so many images are run together: they are run one by one, and the requests that

@@ -14,6 +14,7 @@ from tf_panoptic_fpn.messages import one_line
 Entry = dict[str, Any]
 
 _WINDOW = 1 << 22
+_ONES = bytes.maketrans(b"0123456789", b"1" * 10)
 _MARK = b"\xef\xbb\xbf".decode("latin-1")  # which Windows editors put before UTF-8
 _UTF_16 = tuple(mark.decode("latin-1") for mark in (b"\xff\xfe", b"\xfe\xff"))
 _NO_ENTRY = object()  # stands for the beginning of a list
@@ -35,7 +36,8 @@ def read_json(path: str | os.PathLike, kind: type | tuple[type, ...]) -> Any:
         with open(path, "rb") as file:
             text = file.read()
         try:
-            tree = orjson.loads(text)
+            # orjson makes floats of whole numbers beyond 64 bits, as some ids are.
+            tree = (json if _has_long_number(text) else orjson).loads(text)
         except orjson.JSONDecodeError:  # or a byte order mark, UTF-16, NaN
             tree = json.loads(text)
     except OSError as error:
@@ -47,6 +49,11 @@ def read_json(path: str | os.PathLike, kind: type | tuple[type, ...]) -> Any:
         expected = " or ".join("an object" if kind is dict else "a list" for kind in kinds)
         raise DataError(f"{path}: must hold {expected}. Received: {type(tree).__name__}")
     return tree
+
+
+def _has_long_number(text: bytes) -> bool:
+    """Whether a key has a whole number of 19 digits or more."""
+    return b'":' + b"1" * 19 in text.translate(_ONES, b" \t\r\n-")
 
 
 def read_lists(
