@@ -27,9 +27,10 @@ from pycocotools import mask as coco_masks
 from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
+from tf_panoptic_fpn.data.folder_source import FolderSource
 from tf_panoptic_fpn.data.geometry import resize_image
 from tf_panoptic_fpn.data.index import batch_schedule, build_index
-from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
+from tf_panoptic_fpn.data.loading import ImageLoader
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances
 from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit, read_coco_panoptic

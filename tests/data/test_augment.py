@@ -13,8 +13,9 @@ from tiny_dataset import TinyDataset
 
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig
 from tf_panoptic_fpn.data.augment import Augmentation
+from tf_panoptic_fpn.data.folder_source import FolderSource
 from tf_panoptic_fpn.data.index import build_index
-from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
+from tf_panoptic_fpn.data.loading import ImageLoader
 from tf_panoptic_fpn.data.shapes import CATEGORIES, draw_shapes
 from tf_panoptic_fpn.formats.coco_panoptic import CocoPanopticSplit
 from tf_panoptic_fpn.formats.images import read_image

@@ -12,8 +12,8 @@ from pillow_resize import resize_image
 
 from tf_panoptic_fpn.config import AugmentConfig, DataConfig
 from tf_panoptic_fpn.data.evaluation_samples import evaluation_samples
+from tf_panoptic_fpn.data.folder_source import FolderSource
 from tf_panoptic_fpn.data.index import build_index
-from tf_panoptic_fpn.data.loading import FolderSource
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.formats.coco_instances import read_coco_instances

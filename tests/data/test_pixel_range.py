@@ -11,7 +11,8 @@ from PIL import Image
 
 from tf_panoptic_fpn.config import load_config
 from tf_panoptic_fpn.data.decode import decode_image, decode_served_image
-from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
+from tf_panoptic_fpn.data.folder_source import FolderSource
+from tf_panoptic_fpn.data.loading import ImageLoader
 from tf_panoptic_fpn.data.splits import load_index, load_split
 from tf_panoptic_fpn.datatools.validate.files import check_image
 from tf_panoptic_fpn.errors import ConfigError

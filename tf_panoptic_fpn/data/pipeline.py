@@ -12,8 +12,9 @@ from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data import geometry
 from tf_panoptic_fpn.data.augment import Augmentation
 from tf_panoptic_fpn.data.damaged_files import DamagedFiles
+from tf_panoptic_fpn.data.folder_source import FolderSource
 from tf_panoptic_fpn.data.index import DatasetIndex, batch_schedule, is_portrait
-from tf_panoptic_fpn.data.loading import FolderSource, ImageLoader
+from tf_panoptic_fpn.data.loading import ImageLoader
 from tf_panoptic_fpn.data.python_calls import python_function
 from tf_panoptic_fpn.data.repeats import repeat_factors
 from tf_panoptic_fpn.data.tfrecords import RecordSource, records_folder

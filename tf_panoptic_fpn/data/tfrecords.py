@@ -19,8 +19,8 @@ import tensorflow as tf
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import DataConfig
 from tf_panoptic_fpn.data.decode import decode_id_map, decode_image
+from tf_panoptic_fpn.data.folder_source import FolderSource
 from tf_panoptic_fpn.data.index import DatasetIndex
-from tf_panoptic_fpn.data.loading import FolderSource
 from tf_panoptic_fpn.errors import DamagedFileError, DataError
 
 _INDEX, _RECORDS = "index.npz", "records.npz"
@@ -110,7 +110,7 @@ def load_records_index(folder: str | os.PathLike, semantic_things: str) -> Datas
 
 
 class RecordSource:
-    """The records of a folder; takes the place of a `loading.FolderSource`.
+    """The records of a folder; takes the place of a `FolderSource`.
 
     Args:
         index: the folder's `DatasetIndex`.
@@ -138,7 +138,7 @@ class RecordSource:
             self.rest = tf.constant(rest)
 
     def read(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `loading.FolderSource.read`."""
+        """See `FolderSource.read`."""
         # The one reader among TensorFlow's ops that begins anywhere in a file.
         record = tf.data.FixedLengthRecordDataset(
             self.paths[self.shards[row]],
