@@ -28,11 +28,11 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.sources import find_inputs
 from tf_panoptic_fpn.inference.tiles import predict_large_files, stitched_map
 from tf_panoptic_fpn.large_images.grid import Grid
 from tf_panoptic_fpn.large_images.reader import open_large_image
 from tf_panoptic_fpn.masks.components import label_parts
+from tf_panoptic_fpn.media.sources import find_inputs
 from tf_panoptic_fpn.metrics.panoptic_quality import PanopticQuality
 
 PIECE, BLOCK, SIDE = 512, 8, 6  # of the TIFF; pixels that are one; pictures beside each other

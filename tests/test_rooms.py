@@ -37,6 +37,7 @@ ROOMS = (
     "metrics",
     "results",
     "large_images",
+    "media",
     "data",
     "datatools",
     "convert",
@@ -73,6 +74,7 @@ FILES_ALONE = {
     "metrics",
     "results",
     "large_images",
+    "media",
 }
 FRAMEWORKS = {"tensorflow", "keras"}
 LARGE = {"data", "evaluation"}

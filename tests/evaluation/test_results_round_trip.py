@@ -28,8 +28,8 @@ from tf_panoptic_fpn.formats.images import read_label_map
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.formats.records import ImageRecord
 from tf_panoptic_fpn.inference.files import predict_files
-from tf_panoptic_fpn.inference.sources import Input
 from tf_panoptic_fpn.masks.segment_map import tight_boxes
+from tf_panoptic_fpn.media.sources import Input
 from tf_panoptic_fpn.results.result import Result
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

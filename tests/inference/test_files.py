@@ -20,8 +20,8 @@ from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.panoptic_png import read_panoptic_png
 from tf_panoptic_fpn.inference import files as result_files
 from tf_panoptic_fpn.inference.files import predict_files
-from tf_panoptic_fpn.inference.sources import find_inputs
-from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
+from tf_panoptic_fpn.media.sources import find_inputs
+from tf_panoptic_fpn.media.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.results.result import segments_info
 from tf_panoptic_fpn.visualize import draw_panoptic
 

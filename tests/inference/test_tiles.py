@@ -15,10 +15,10 @@ from regions_predictor import CATEGORIES, Regions, drawn
 from tf_panoptic_fpn.commands import predict
 from tf_panoptic_fpn.errors import ConfigError, PanopticError
 from tf_panoptic_fpn.inference import tiles
-from tf_panoptic_fpn.inference.sources import find_inputs
 from tf_panoptic_fpn.inference.tiles import predict_large_files, tile_labels
 from tf_panoptic_fpn.large_images.reader import SLIDE_SUFFIXES
 from tf_panoptic_fpn.large_images.stitching import Stitcher
+from tf_panoptic_fpn.media.sources import find_inputs
 
 
 def save(path, image):

@@ -18,8 +18,8 @@ from tf_panoptic_fpn.categories import Category, CategoryTable
 from tf_panoptic_fpn.convert.labelme import read_labelme
 from tf_panoptic_fpn.errors import ConfigError, DataError
 from tf_panoptic_fpn.inference.files import predict_files
-from tf_panoptic_fpn.inference.sources import find_inputs
 from tf_panoptic_fpn.masks.segment_map import tight_boxes
+from tf_panoptic_fpn.media.sources import find_inputs
 from tf_panoptic_fpn.results.result import Result
 
 CATEGORIES = CategoryTable(

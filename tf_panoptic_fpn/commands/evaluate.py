@@ -3,7 +3,7 @@
 import argparse
 
 from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
-from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
+from tf_panoptic_fpn.commands.quiet_tensorflow import EVERY_BACKEND, import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 
 SUMMARY = "score a model on its validation data"
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.trials:
         _summarize(arguments)
         return
-    import_tensorflow()
+    import_tensorflow(EVERY_BACKEND)
     from tf_panoptic_fpn.evaluation.evaluate_run import evaluate_run
     from tf_panoptic_fpn.evaluation.metric_tables import number_of
     from tf_panoptic_fpn.evaluation.report import format_table

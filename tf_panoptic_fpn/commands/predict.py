@@ -3,7 +3,7 @@
 import argparse
 
 from tf_panoptic_fpn.commands.model_arguments import add_model_arguments, model_source
-from tf_panoptic_fpn.commands.quiet_tensorflow import import_tensorflow
+from tf_panoptic_fpn.commands.quiet_tensorflow import EVERY_BACKEND, import_tensorflow
 from tf_panoptic_fpn.errors import ConfigError
 from tf_panoptic_fpn.large_images.grid import checked_overlap
 from tf_panoptic_fpn.large_images.reader import SLIDE_SUFFIXES, import_tifffile
@@ -51,12 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
         import_tifffile()
     elif arguments.overlap is not None:
         raise ConfigError(f"--overlap is that of tiles: give --tile. Received: {arguments.overlap}")
-    import_tensorflow()
+    import_tensorflow(EVERY_BACKEND)
     from tf_panoptic_fpn.inference.files import predict_files
     from tf_panoptic_fpn.inference.load_predictor import predictor_of
     from tf_panoptic_fpn.inference.predictor import Predictor
-    from tf_panoptic_fpn.inference.sources import find_inputs
     from tf_panoptic_fpn.inference.tiles import predict_large_files
+    from tf_panoptic_fpn.media.sources import find_inputs
 
     inputs = find_inputs(arguments.inputs, arguments.output, SLIDE_SUFFIXES if is_tiled else ())
     predictor = predictor_of(model_source(arguments), arguments.tta)

@@ -4,8 +4,11 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from tf_panoptic_fpn.errors import ConfigError
+
+EVERY_BACKEND = ("tensorflow", "jax", "torch")
 
 # Its C++ writes these before it reads any level of logging: information, and that there is no GPU
 # (error 303 is that of a machine without a driver).
@@ -16,17 +19,22 @@ _START = re.compile(
 )
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(backends: Sequence[str] = ("tensorflow",)) -> None:
     """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept.
 
+    Args:
+        backends: those of Keras that the command runs on. On another than TensorFlow the
+            accelerators are left to it.
+
     Raises:
-        ConfigError: if `KERAS_BACKEND` names another backend than TensorFlow.
+        ConfigError: if `KERAS_BACKEND` names another one.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if backend != "tensorflow":
+    if backend not in backends:
         raise ConfigError(
-            "`KERAS_BACKEND` must be unset or 'tensorflow' for this command; on other backends "
-            f"train with `fit` of the model. Received: {backend!r}"
+            f"`KERAS_BACKEND` must be unset or {' or '.join(map(repr, backends))} for this "
+            "command; on other backends train with `fit` of the model, and use `predict` and "
+            f"`evaluate`. Received: {backend!r}"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
@@ -39,6 +47,8 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()  # looks for GPUs, once
+            if backend != "tensorflow":
+                tf.config.set_visible_devices([], "GPU")
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

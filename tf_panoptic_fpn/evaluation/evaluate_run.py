@@ -31,7 +31,7 @@ from tf_panoptic_fpn.evaluation.shares import Machines, predict_shares, share_of
 from tf_panoptic_fpn.evaluation.threshold_sweep import ThresholdSweep, sweep_overrides
 from tf_panoptic_fpn.formats.records import PanopticSplit
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.load_predictor import load_predictors
+from tf_panoptic_fpn.inference.load_predictor import load_predictors, need_tensorflow
 from tf_panoptic_fpn.inference.merge import Merger
 from tf_panoptic_fpn.inference.model_source import ModelSource
 from tf_panoptic_fpn.results.result import Result
@@ -82,6 +82,7 @@ def evaluate_run(
         raise ConfigError(f"--config must name the data set: {source.name} is not a run")
     if source.categories_file:
         raise ConfigError("--categories cannot be given: those of the data set are taken")
+    need_tensorflow({"--sweep": bool(sweep), "--balance-classes": balance_classes})
     config = source.load_config()
     settings = [source.load_config(overrides).merge for overrides in sweep_overrides(sweep)]
     files.create()

@@ -21,8 +21,8 @@ from tf_panoptic_fpn.errors import DamagedFileError, PanopticError
 from tf_panoptic_fpn.formats.images import read_image
 from tf_panoptic_fpn.formats.panoptic_png import write_panoptic_png
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.sources import Input
-from tf_panoptic_fpn.inference.video import VideoReader, VideoWriter
+from tf_panoptic_fpn.media.sources import Input
+from tf_panoptic_fpn.media.video import VideoReader, VideoWriter
 from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.workdir import Workdir
 

@@ -12,7 +12,7 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.formats.images import FULL_RANGE, convert_image, read_image
-from tf_panoptic_fpn.inference.sources import find_inputs
+from tf_panoptic_fpn.media.sources import find_inputs
 from tf_panoptic_fpn.results.result import Result
 
 Picture = str | os.PathLike | Image.Image | np.ndarray

@@ -5,15 +5,17 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import Config
 from tf_panoptic_fpn.errors import ConfigError
+from tf_panoptic_fpn.inference.canvas_predictor import CanvasPredictor
 from tf_panoptic_fpn.inference.devices import replica_devices
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.model_source import (
@@ -157,13 +159,28 @@ def build_predictor(
     categories = categories or categories_of_model(model.config, source.name)
     _check_counts(model, categories, source)
     validation = config.data.validation
-    predictor = (
-        AugmentedPredictor(model, categories, config.merge, validation, config.tta, class_shares)
-        if tta
-        else Predictor(model, categories, config.merge, validation, class_shares)
-    )
+    predictor: ImagePredictor
+    need_tensorflow({"--tta": tta, "--balance-classes": class_shares is not None})
+    if keras.backend.backend() != "tensorflow":
+        predictor = CanvasPredictor(
+            model, categories, config.merge, validation, config.data.canvases
+        )
+    elif tta:
+        predictor = AugmentedPredictor(
+            model, categories, config.merge, validation, config.tta, class_shares
+        )
+    else:
+        predictor = Predictor(model, categories, config.merge, validation, class_shares)
     predictor.pixel_range = config.data.pixel_range
     return predictor
+
+
+def need_tensorflow(options: Mapping[str, bool]) -> None:
+    """Raises ConfigError if an option is set, and the backend of Keras is not TensorFlow."""
+    backend = keras.backend.backend()
+    for name, is_set in options.items():
+        if is_set and backend != "tensorflow":
+            raise ConfigError(f"{name} needs TensorFlow as Keras' backend. Received: {backend!r}")
 
 
 def load_source(source: ModelSource) -> PanopticFPN:

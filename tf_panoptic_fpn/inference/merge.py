@@ -10,8 +10,7 @@ from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig
 from tf_panoptic_fpn.inference.semantic_map import log_shares
-from tf_panoptic_fpn.models.mask_head import MASK_SIZE
-from tf_panoptic_fpn.ops.panoptic_merge import panoptic_merge
+from tf_panoptic_fpn.ops.panoptic_merge import no_instances, panoptic_merge
 
 
 class Thresholds(NamedTuple):
@@ -45,16 +44,6 @@ def balance_classes(logits: tf.Tensor, class_shares: Sequence[float]) -> tf.Tens
     Reference: arXiv:2007.07314, section 4.1, with tau = 1.
     """
     return logits - tf.constant(log_shares(class_shares), logits.dtype)
-
-
-def no_instances(count: int) -> dict[str, tf.Tensor]:
-    """Detections that are padding alone, for a model that does not detect."""
-    return {
-        schema.BOXES: tf.zeros([count, 4]),
-        schema.SCORES: tf.zeros([count]),
-        schema.CLASSES: tf.fill([count], -1),
-        schema.MASK_PROBS: tf.zeros([count, MASK_SIZE, MASK_SIZE]),
-    }
 
 
 def first_instances(instances: Mapping[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -17,12 +17,12 @@ from tf_panoptic_fpn.inference.merge import (
     Thresholds,
     first_instances,
     merge_outputs,
-    no_instances,
 )
 from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
+from tf_panoptic_fpn.ops.panoptic_merge import no_instances
 
 
 class Predictor(ImagePredictor):

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from tf_panoptic_fpn.atomic_write import write_text
 from tf_panoptic_fpn.errors import ConfigError, DataError, PanopticError
 from tf_panoptic_fpn.inference.files import CocoResults, read_ahead
-from tf_panoptic_fpn.inference.sources import Input
 from tf_panoptic_fpn.large_images.grid import Grid, Tile, checked_overlap
 from tf_panoptic_fpn.large_images.reader import LargeImage, import_tifffile, open_large_image
 from tf_panoptic_fpn.large_images.stitching import StitchedMap, Stitcher
 from tf_panoptic_fpn.large_images.writer import things_of, write_id_tiff
+from tf_panoptic_fpn.media.sources import Input
 from tf_panoptic_fpn.results.result import Result
 from tf_panoptic_fpn.workdir import Workdir
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from tf_panoptic_fpn import schema
 from tf_panoptic_fpn.ops.canvas import make_canvas
 from tf_panoptic_fpn.ops.gather import look_up
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
@@ -99,6 +100,16 @@ def panoptic_merge(
         "areas": ops.where(is_row, look_up(areas, label_of_id), 0),
         "boxes": ops.where(is_row[:, None], look_up(tight_boxes, label_of_id), 0),
         "num_segments": ops.sum(ops.cast(is_segment, "int32")),
+    }
+
+
+def no_instances(count: int) -> dict[str, Tensor]:
+    """Detections that are padding alone, for a model that does not detect."""
+    return {
+        schema.BOXES: ops.zeros((count, 4), "float32"),
+        schema.SCORES: ops.zeros((count,), "float32"),
+        schema.CLASSES: ops.full((count,), -1, "int32"),
+        schema.MASK_PROBS: ops.zeros((count, 1, 1), "float32"),
     }
 
 

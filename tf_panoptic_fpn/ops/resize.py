@@ -45,15 +45,33 @@ def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
 def _resize_by_products(x: Tensor, size: Tensor) -> Tensor:
     """`resize_bilinear` as a matrix product along each axis."""
     _, height, width, _ = sides(x)
-    rows = _axis_weights(height, size[0], x.dtype)
-    columns = _axis_weights(width, size[1], x.dtype)
+    rows = bilinear_weights(height, size[0], x.dtype)
+    columns = bilinear_weights(width, size[1], x.dtype)
     return ops.einsum("Xx,bYxc->bYXc", columns, ops.einsum("Yy,byxc->bYxc", rows, x))
 
 
-def _axis_weights(extent: Tensor, new_extent: Tensor, dtype: str) -> Tensor:
-    """Returns `[new_extent, extent]`, how much each cell weighs in each new one."""
-    cells = ops.cast(ops.arange(extent, dtype="int32"), dtype)
-    points = ops.cast(ops.arange(new_extent, dtype="int32"), dtype) + 0.5
-    scale = ops.cast(extent, dtype) / ops.cast(new_extent, dtype)
-    points = ops.minimum(ops.maximum(points * scale - 0.5, 0), cells[-1])
-    return ops.relu(1 - ops.abs(points[:, None] - cells))
+def bilinear_weights(
+    extent: Tensor,
+    new_extent: Tensor,
+    dtype: str,
+    cells: int | None = None,
+    points: int | None = None,
+) -> Tensor:
+    """How much each cell of an axis weighs in each cell of the resized axis.
+
+    Args:
+        extent: int, cells of the axis.
+        new_extent: int, cells of the resized axis.
+        dtype: of the weights.
+        cells: int, columns to return, by default `extent`; those from `extent` on are 0.
+        points: int, rows to return, by default `new_extent`; those from there on mean nothing.
+
+    Returns:
+        float `[points, cells]`.
+    """
+    places = ops.cast(ops.arange(extent if cells is None else cells, dtype="int32"), dtype)
+    centers = ops.cast(ops.arange(new_extent if points is None else points, dtype="int32"), dtype)
+    extent = ops.cast(extent, dtype)
+    scale = extent / ops.cast(new_extent, dtype)
+    centers = ops.minimum(ops.maximum((centers + 0.5) * scale - 0.5, 0), extent - 1)
+    return ops.relu(1 - ops.abs(centers[:, None] - places))

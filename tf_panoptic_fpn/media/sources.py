@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_panoptic_fpn.errors import DataError
 from tf_panoptic_fpn.folders import unread_kinds
-from tf_panoptic_fpn.inference.video import VIDEO_SUFFIXES
+from tf_panoptic_fpn.media.video import VIDEO_SUFFIXES
 
 _logger = logging.getLogger(__name__)
 
