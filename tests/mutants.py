@@ -238,7 +238,7 @@ MUTANTS = {
     },
     "ops/resize.py": {
         "ops/test_resize.py": [
-            ("points * scale - 0.5", "points * scale"),
+            ("(centers + 0.5) * scale - 0.5", "(centers + 0.5) * scale"),
             ("(height * factor, width * factor)", "(height * factor, height * factor)"),
         ]
     },
