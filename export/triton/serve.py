@@ -1,23 +1,29 @@
-"""Starts Triton's server, as PyPI's `nvidia-pytriton` brings it, on an export.
+"""Starts Triton's server, as PyPI's `nvidia-pytriton` brings it, on an export, behind a gate.
 
-python export/triton/serve.py REPOSITORY [flags of tritonserver, such as --http-port=8000]
+python export/triton/serve.py REPOSITORY [--max-request-bytes=67108864] [flags of tritonserver]
 
 It needs neither this package nor Keras, but an environment with NumPy below 2, as the server's
-Python backend reads the arrays of later ones wrongly, and with TensorFlow or, of an ONNX file,
-onnxruntime and Pillow. A server that a signal ends, as its backend's fault at a request for no
-images does, is started again.
+Python backend reads the arrays of later ones wrongly, with aiohttp and tritonclient[grpc], and with
+TensorFlow or, of an ONNX file, onnxruntime and Pillow. The gate has the ports, the server two
+sockets in a folder of its own. A server that a signal ends is started again.
 """
 
+import argparse
+import asyncio
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
+
+try:
+    import gate
+except ImportError as error:
+    sys.exit(f"error: {error}: pip install aiohttp 'tritonclient[grpc]'")
 
 STUB = "triton_python_backend_stub"
 
@@ -29,7 +35,7 @@ def server_command(repository, folder):
 
     Args:
         repository: path of the folder that `export --format=triton` wrote.
-        folder: path of an empty folder, in which the backend is put together.
+        folder: `pathlib.Path` of an empty folder, in which the backend is put together.
     """
     found = importlib.util.find_spec("pytriton")
     if found is None or not found.submodule_search_locations:
@@ -44,7 +50,7 @@ def server_command(repository, folder):
     if not (stubs / version / STUB).is_file():
         known = ", ".join(sorted(path.name for path in stubs.iterdir()))
         sys.exit(f"error: Triton's Python backend runs in Python {known}. Received: {version}")
-    backend = pathlib.Path(folder) / "backends" / "python"
+    backend = folder / "backends" / "python"
     shutil.copytree(server / "backends" / "python", backend)
     shutil.copy(stubs / version / STUB, backend / STUB)
     program = server / "bin" / "tritonserver"
@@ -62,32 +68,67 @@ def server_command(repository, folder):
     return [str(program), *flags], environment
 
 
-def keep_running(command, environment):
-    """Runs the server, and again when a signal has ended it; returns its status."""
+async def keep_running(command, environment, folder):
+    """Runs the server, and again when a signal has ended it; returns its status.
+
+    The sockets in `folder` are those of the server.
+    """
     server, ended_by = None, []
 
-    def end(number, _):
+    def end(number):
         ended_by.append(number)
-        if server is not None:
+        if server is not None and server.returncode is None:
             server.terminate()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
     while not ended_by:
-        server = subprocess.Popen(command, env=environment)
-        status = server.wait()
+        for left in folder.glob("socket_*"):
+            left.unlink()
+        server = await asyncio.create_subprocess_exec(*command, env=environment)
+        if ended_by:  # meanwhile
+            server.terminate()
+        status = await server.wait()
         if status >= 0:
             return status
         print(f"error: signal {-status} ended the server", file=sys.stderr, flush=True)
     return 128 + ended_by[0]
 
 
+async def serve(arguments, flags, folder):
+    """Runs the server behind the gate; returns its status."""
+    command, environment = server_command(arguments.repository, folder)
+    # gRPC has the port in the name of the file.
+    http, grpc = f"{folder}/socket_http", f"{folder}/socket_grpc"
+    flags = [
+        *(f"--http-address=unix:{http}", f"--grpc-address=unix:{grpc}", "--grpc-port=0"),
+        *(f"--metrics-address={arguments.metrics_address or arguments.http_address}", *flags),
+    ]
+    limit = arguments.max_request_bytes
+    async with (
+        gate.http_gate(arguments.http_address, arguments.http_port, http, limit),
+        gate.grpc_gate(arguments.grpc_address, arguments.grpc_port, f"{grpc}:0", limit),
+    ):
+        return await keep_running([*command, *flags], environment, folder)
+
+
 def main():
-    if len(sys.argv) < 2 or not (pathlib.Path(sys.argv[1]) / "panoptic_fpn").is_dir():
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=False, allow_abbrev=False)
+    parser.add_argument("repository")
+    parser.add_argument("--http-address", default="0.0.0.0")
+    parser.add_argument("--http-port", type=int, default=8000)
+    parser.add_argument("--grpc-address", default="0.0.0.0")
+    parser.add_argument("--grpc-port", type=int, default=8001)
+    parser.add_argument("--metrics-address")
+    parser.add_argument("--max-request-bytes", type=int, default=64 << 20)
+    arguments, flags = parser.parse_known_args()
+    if not (pathlib.Path(arguments.repository) / "panoptic_fpn").is_dir():
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory(prefix="tf_panoptic_fpn_triton_") as folder:
-        command, environment = server_command(sys.argv[1], folder)
-        sys.exit(keep_running([*command, *sys.argv[2:]], environment))
+        try:
+            sys.exit(asyncio.run(serve(arguments, flags, pathlib.Path(folder))))
+        except (OSError, RuntimeError) as error:  # of the gate: a port is taken
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
