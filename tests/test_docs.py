@@ -53,8 +53,8 @@ TESTED_BY = {
     "train.py": "tests/test_end_to_end.py",
     "export/export_saved_model.py": "tests/test_end_to_end.py",
     "export/export_onnx.py": "tests/test_end_to_end.py",
-    "export/triton/client.py": "tests/export/test_triton.py",
-    "export/triton/serve.py": "tests/export/test_triton.py",
+    "export/triton/client.py": "tests/export/test_triton_server.py",
+    "export/triton/serve.py": "tests/export/test_triton_server.py",
     "export/tf_serving/client.py": "tests/export/test_serving_client.py",
     "export/tf_serving/grpc_client.py": "tests/export/test_served.py",
     "docs/render_configuration.py": "tests/config/test_documents.py",
@@ -79,9 +79,9 @@ TESTED_BY = {
     "benchmarks/startup.py": "tests/test_benchmarks.py",
     "benchmarks/serving.py": "tests/test_benchmarks.py",
     "benchmarks/tiles.py": "tests/test_benchmarks.py",
-    "benchmarks/triton_bodies.py": "tests/export/test_triton.py",
-    "benchmarks/triton_load.py": "tests/export/test_triton.py",
-    "benchmarks/triton_runtimes.py": "tests/export/test_triton.py",
+    "benchmarks/triton_bodies.py": "tests/export/test_triton_server.py",
+    "benchmarks/triton_load.py": "tests/export/test_triton_server.py",
+    "benchmarks/triton_runtimes.py": "tests/export/test_triton_server.py",
     "benchmarks/train_step.py": "tests/test_benchmarks.py",
 }
 LINES = [line for line in command_lines() if line.name]
