@@ -10,6 +10,7 @@ killed. Run by hand: `nice python tests/mutants.py metrics` takes a minute, all 
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -18,6 +19,7 @@ import tensorflow  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "tf_panoptic_fpn"
+TIME_LIMIT = 600  # seconds; a change may make a loop endless
 
 # File in the package -> tests -> (old, new), of which the first occurrence is changed.
 MUTANTS = {
@@ -368,13 +370,14 @@ MUTANTS = {
 
 
 def run_tests(folder, tests):
-    """True if all pass."""
+    """True if all pass, within TIME_LIMIT."""
     files, _, expression = tests.partition(" -k ")
     files = [str(folder / "tests" / name) for name in files.split()]
     arguments = ["-x", "-q", "-n", "0", *files, "-k", expression.strip("'")]
     # Forked, so that TensorFlow is imported once.
     child = os.fork()
     if child == 0:
+        signal.alarm(TIME_LIMIT)
         if all("metrics/" in name for name in files):
             os.environ["KERAS_BACKEND"] = "numpy"  # sets no TensorFlow up
         os.chdir(folder)
@@ -384,6 +387,8 @@ def run_tests(folder, tests):
         os.dup2(output, 2)
         os._exit(pytest.main(arguments))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == -signal.SIGALRM:
+        return False
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         text = (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
         raise SystemExit(f"{tests}: pytest ended with {status}\n{text[-2000:]}")
