@@ -38,7 +38,7 @@ class Clock:
         self.start = time.time() - started, time.process_time()
         self.seconds = {"start": self.start}
         self.inner = threading.local()
-        self.seen = set()
+        self.seen = {}
 
     def timed(self, part, function):
         """The function, timed."""
@@ -67,12 +67,12 @@ class Clock:
         original = builtins.__import__
         timed = self.timed("imports", original)
 
-        def imported(*arguments, **settings):
-            if getattr(self.inner, "imports", False):
-                return original(*arguments, **settings)
+        def imported(name, *arguments, **settings):
+            if name in sys.modules or getattr(self.inner, "imports", False):
+                return original(name, *arguments, **settings)
             self.inner.imports = True
             try:
-                return timed(*arguments, **settings)
+                return timed(name, *arguments, **settings)
             finally:
                 self.inner.imports = False
                 self.watch_functions()
@@ -80,8 +80,8 @@ class Clock:
         builtins.__import__ = imported
 
     def watch_functions(self):
-        new = [name for name in list(sys.modules) if name not in self.seen]
-        self.seen.update(new)
+        new = sys.modules.keys() - self.seen.keys()
+        self.seen.update(dict.fromkeys(new))
         for name in new:
             module = sys.modules[name]
             if name.startswith("tf_panoptic_fpn") or name == "__main__":

@@ -1,10 +1,11 @@
-"""TensorFlow without the lines that it writes at each start."""
+"""TensorFlow without the lines that it writes at each start, and without what no command needs."""
 
 import os
 import re
 import sys
 import tempfile
 
+from tf_panoptic_fpn.commands.light_imports import light_imports
 from tf_panoptic_fpn.errors import ConfigError
 
 # Its C++ writes these before it reads any level of logging: information, and that there is no GPU
@@ -17,7 +18,7 @@ _START = re.compile(
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept.
+    """Imports TensorFlow and Keras; of what they write to stderr meanwhile, warnings and errors are kept.
 
     Raises:
         ConfigError: if `KERAS_BACKEND` names another backend than TensorFlow.
@@ -36,7 +37,8 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            import tensorflow as tf
+            with light_imports():
+                import tensorflow as tf
 
             tf.config.list_physical_devices()  # looks for GPUs, once
         finally:
