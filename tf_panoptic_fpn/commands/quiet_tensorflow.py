@@ -18,7 +18,7 @@ _START = re.compile(
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras; of what they write to stderr meanwhile, warnings and errors are kept.
+    """Imports TensorFlow and Keras; of what they write to stderr, warnings and errors are kept.
 
     Raises:
         ConfigError: if `KERAS_BACKEND` names another backend than TensorFlow.
