@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_panoptic_fpn.inference.graph_rewrites import OFF, without_rewrites
+from tf_panoptic_fpn.inference.predictor import Predictor
 
 
 def is_off():
@@ -34,3 +36,11 @@ def test_off_until_the_last_thread_is_out(before):
     assert is_off()
     second.__exit__(None, None, None)
     assert is_off() == before
+
+
+def test_a_predictor_runs_without_them(monkeypatch, before):
+    predictor = Predictor.__new__(Predictor)
+    predictor.thresholds = None
+    predictor.traced = lambda images, thresholds: {"off": tf.constant([is_off()])}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    assert predictor.run(np.zeros([1, 2, 2, 3], np.uint8)) == [{"off": True}]

@@ -2,8 +2,10 @@
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from tf_panoptic_fpn.garbage_collection import without_collection
 
@@ -15,10 +17,13 @@ OPTIONAL = ("IPython", "jax", "matplotlib", "pandas", "scipy")
 def light_imports() -> Iterator[None]:
     """Has `OPTIONAL` packages seem absent within, and collects no garbage, of which there is none.
 
-    What was imported stays out of later collections.
+    On another backend of Keras, `KERAS_BACKEND`, none is hidden. What was imported stays out of
+    later collections.
     """
-    hidden = [name for name in OPTIONAL if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
+    has_use = os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow"
+    hidden = [name for name in OPTIONAL if name not in sys.modules and not has_use]
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(hidden))
     try:
         with without_collection():
             yield

@@ -18,7 +18,7 @@ _START = re.compile(
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras; of what they write to stderr, warnings and errors are kept.
+    """Imports TensorFlow; of what it writes to stderr meanwhile, warnings and errors are kept.
 
     Raises:
         ConfigError: if `KERAS_BACKEND` names another backend than TensorFlow.
@@ -32,6 +32,7 @@ def import_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return
+    os.environ["KERAS_BACKEND"] = backend  # whatever keras.json says
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:
