@@ -70,8 +70,10 @@ cores with AVX-512, load 5). The training draws its data; the others start from 
 | all | 18.6 | 9.2 | 8.2 | 4.5 | 8.0 | 4.8 | 17.8 | 6.5 |
 | of 0.1 | | .50 | | .55 | | .60 | | .36 |
 
-Where neither `jax` nor `pandas` nor `matplotlib` is installed, 0.1 imports in 1.6 seconds and this
-code in 1.5, and a prediction takes .64 of 0.1's time (4.2 of 6.4). Nodes of the graphs of the
+In an environment that has none of these packages, 0.1 and this code import in as many seconds: a
+step comes after .51, a prediction after .67 of 0.1's (`--of step prediction`, same day, load 3).
+
+Nodes of the graphs of the
 tests' model, with those of the functions in them: a training step 16,379 and now 4,979, prediction
 7,267 and 2,887 (`python benchmarks/graph_size.py --config=tests/tiny.yaml`); `serving_default` of
 an export 7,321 and 3,658.
