@@ -1,10 +1,14 @@
 """Seconds from the command to what a person waits for, part by part.
 
 python benchmarks/startup.py [--config=quickstart] [--of step prediction evaluation export]
+    [--peer=CHECKOUT] [--rounds=1]
 
-The first training step, the first prediction, the first image of an evaluation and an export, each
-in a process of its own, untrained, on drawn shapes. "start" is the interpreter and the
-configuration, "imports" TensorFlow, Keras and the rooms that are used.
+The commands are run as they are, until the first step of a training is done, the first image is
+predicted and drawn, the first image of an evaluation is scored, or the model is exported; the last
+three with a run of one step. "start" is the interpreter, "imports" TensorFlow, Keras and the rooms
+that are used, "data" what is drawn and read, "first run" that of each graph, with what TensorFlow
+does before it; "rest" what is in none of these. The peer is the source of another version, such as
+0.1, which takes turns with this one; `ratios` are processor seconds of this version to those of it.
 """
 
 import argparse
@@ -16,130 +20,87 @@ import sys
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import measure
 
-from tf_panoptic_fpn.config import load_config
+from tf_panoptic_fpn.config.recipes import find_config
 from tf_panoptic_fpn.errors import PanopticError, exit_on_error
 
 WHAT = ("step", "prediction", "evaluation", "export")
+OWN = pathlib.Path(__file__).resolve().parent.parent
+CLOCK = OWN / "benchmarks" / "startup_clock.py"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--config", default="quickstart", help="one with drawn shapes")
     parser.add_argument("--of", nargs="+", choices=WHAT, default=WHAT)
+    parser.add_argument("--peer", type=pathlib.Path, help="folder with the source of another one")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.started is not None:
-        (what,) = arguments.of
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(Parts(arguments).run(what, pathlib.Path(folder))))
-        return
     line = {"benchmark": "startup", **measure.machine("tensorflow", "keras")}
+    config = find_config(arguments.config).absolute()
+    checkouts = {"": OWN, **({"peer: ": arguments.peer.resolve()} if arguments.peer else {})}
     stages = measure.Stages()
-    for _ in range(arguments.rounds):
-        for what in arguments.of:
-            for name, seconds in measure_start(what, arguments.config).items():
-                stages.add(f"{what}: {name}", *seconds)
-    measure.report({**line, "config": arguments.config}, stages)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        needs_run = set(arguments.of) != {"step"}
+        for name, checkout in checkouts.items():
+            if needs_run:
+                train_once(checkout, config, folder / f"{name[:4]}run")
+        for number in range(arguments.rounds):
+            for what in arguments.of:
+                for name, checkout in checkouts.items():
+                    run, output = folder / f"{name[:4]}run", folder / f"{name[:4]}{what}{number}"
+                    parts = measure_start(what, checkout, config, run, output)
+                    for part, seconds in parts.items():
+                        stages.add(f"{name}{what}: {part}", *seconds)
+    line["config"] = arguments.config
+    figures = stages.medians()
+    if arguments.peer:
+        line["ratios"] = {
+            what: round(figures[f"{what}: all"]["cpu"] / figures[f"peer: {what}: all"]["cpu"], 3)
+            for what in arguments.of
+        }
+    measure.report(line, stages)
 
 
-def measure_start(what, config):
+def train_once(checkout, config, workdir):
+    """A finished run, of a single step."""
+    settings = ("train.steps=1", "optimizer.warmup_steps=0", "optimizer.drop_steps=[]")
+    arguments = [f"--config={config}", f"--workdir={workdir}", *(f"--set={s}" for s in settings)]
+    run_of(checkout, [checkout / "train.py", *arguments])
+
+
+def measure_start(what, checkout, config, run, output):
     """dict part -> (wall, processor) seconds, of a process that starts now."""
-    command = [sys.executable, __file__, f"--config={config}", "--of", what]
+    model = [f"--workdir={run}", f"--output={output}"]
+    programs = {
+        "step": [checkout / "train.py", f"--config={config}", f"--workdir={output}"],
+        "prediction": [
+            *("tf_panoptic_fpn", "predict", *model),
+            run / "shapes" / "validation" / "images" / "00000.jpg",
+        ],
+        "evaluation": ["tf_panoptic_fpn", "evaluate", *model],
+        "export": [checkout / "export" / "export_saved_model.py", *model],
+    }
+    result = output.with_suffix(".json")
+    run_of(checkout, [CLOCK, result, time.time(), *programs[what]])
+    return json.loads(result.read_text(encoding="utf-8"))
+
+
+def run_of(checkout, arguments):
+    """Runs a Python program with a checkout's package; what it prints is shown if it fails."""
     done = subprocess.run(
-        [*command, f"--started={time.time()}"], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
-        raise PanopticError(f"{what}: the process has ended with {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-class Parts:
-    """The parts of one process, one after the other."""
-
-    def __init__(self, arguments):
-        self.config = load_config(arguments.config)
-        self.seconds = {}
-        self.last = arguments.started, 0.0
-        self.end("start")
-
-    def end(self, name):
-        """Ends a part: the next one starts."""
-        now = time.time(), time.process_time()
-        self.seconds[name] = [after - before for before, after in zip(self.last, now, strict=True)]
-        self.last = now
-
-    def run(self, what, folder):
-        getattr(self, what)(folder)
-        self.seconds["all"] = [sum(values) for values in zip(*self.seconds.values(), strict=True)]
-        return self.seconds
-
-    def step(self, folder):
-        from tf_panoptic_fpn.data.pipeline import training_dataset
-        from tf_panoptic_fpn.distribution.graph_rewrites import without_rewrites
-        from tf_panoptic_fpn.distribution.replicas import build_strategy
-        from tf_panoptic_fpn.models.build_model import build_model
-        from tf_panoptic_fpn.training.optimizer import build_optimizer
-        from tf_panoptic_fpn.training.step import make_train_step
-
-        self.end("imports")
-        config, index = self.index(folder, "train")
-        dataset = training_dataset(index, config.data, config.train.batch_size, 4, seed=0)
-        batch = next(iter(dataset))
-        self.end("data")
-        strategy = build_strategy(1)
-        with strategy.scope():
-            model = build_model(config.model)
-            optimizer = build_optimizer(config.optimizer, config.train.steps)
-            optimizer.build(model.trainable_variables)
-        self.end("model")
-        clip_norm = config.optimizer.clip_norm
-        step = make_train_step(model, optimizer, strategy, dataset.element_spec, clip_norm)
-        with without_rewrites(strategy.extended.worker_devices):  # as `train` does
-            step.get_concrete_function()
-            self.end("tracing")
-            float(step(batch)["total"])
-        self.end("first run")
-
-    def prediction(self, folder):
-        import numpy as np
-
-        from tf_panoptic_fpn.inference.predictor import Predictor
-        from tf_panoptic_fpn.models.build_model import build_model
-
-        self.end("imports")
-        config, index = self.index(folder, "validation")
-        self.end("data")
-        model = build_model(config.model)
-        predictor = Predictor(model, index.categories, config.merge, config.data.validation)
-        self.end("model")
-        predictor.traced.get_concrete_function()
-        self.end("tracing")
-        predictor(np.zeros((*config.data.shapes.image_size, 3), np.uint8))
-        self.end("first run")
-        return predictor
-
-    def evaluation(self, folder):
-        import tf_panoptic_fpn.evaluation.evaluate_run  # noqa: F401
-
-        self.prediction(folder)
-
-    def export(self, folder):
-        from tf_panoptic_fpn.export.saved_model import export_saved_model
-
-        predictor = self.prediction(folder)
-        export_saved_model(predictor, folder / "exported")
-        self.end("export")
-
-    def index(self, folder, split):
-        from tf_panoptic_fpn.data.splits import load_index, resolve_data
-
-        config = resolve_data(self.config, folder)
-        return config, load_index(config.data, split, config.model.semantic_things)
+        print(done.stdout, file=sys.stderr)
+        raise PanopticError(f"{arguments[0]}: the process has ended with {done.returncode}")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from tf_panoptic_fpn import build_model, load_config
 from tf_panoptic_fpn.analysis.costs import count_costs
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import load_index, resolve_data
-from tf_panoptic_fpn.distribution.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.distribution.replicas import build_strategy
 from tf_panoptic_fpn.errors import ConfigError, exit_on_error
+from tf_panoptic_fpn.inference.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.models.panoptic_fpn import FOREGROUND
 from tf_panoptic_fpn.training.gradients import MODEL_INPUTS, losses_and_gradients
 from tf_panoptic_fpn.training.optimizer import build_optimizer
@@ -115,7 +115,7 @@ def time_steps(model, batches, spec, strategy, config, arguments):
     }
     train_step = build_train_step(model, optimizer, strategy, spec, config, 0, loss_scale)
     stages = measure.Stages()
-    with without_rewrites(strategy.extended.worker_devices):  # as `train` does
+    with without_rewrites():  # as `train` does
         for round_ in range(arguments.rounds + 1):
             clock = stages if round_ else measure.Stages()  # the first is tracing
             batch = clock.run("wait", next, batches)

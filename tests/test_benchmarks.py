@@ -66,10 +66,18 @@ def test_a_size_that_is_none(lines_of, monkeypatch, capsys):
 
 
 def test_startup(lines_of):
-    (line,) = lines_of("startup", f"--config={TINY}", "--of", "step")
-    parts = ("start", "imports", "data", "model", "tracing", "first run")
-    assert list(line["stages"]) == [*(f"step: {part}" for part in parts), "step: all"]
-    assert line["stages"]["step: tracing"]["cpu"] > 0
+    """Beside itself, which takes as long."""
+    arguments = [f"--config={TINY}", f"--peer={ROOT}", "--of", "step", "prediction"]
+    (line,) = lines_of("startup", *arguments)
+    common = ["start", "imports", "model", "tracing", "first run", "rest", "all"]
+    for what, parts in (("step", {*common, "data"}), ("prediction", set(common))):
+        for whose in ("", "peer: "):
+            names = {name for name in line["stages"] if name.startswith(f"{whose}{what}: ")}
+            assert names == {f"{whose}{what}: {part}" for part in parts}
+            seconds = [line["stages"][f"{whose}{what}: {part}"]["cpu"] for part in parts]
+            assert min(seconds) >= 0
+            assert sum(seconds) == pytest.approx(2 * max(seconds), rel=1e-3)  # with "all"
+    assert line["ratios"]["step"] == pytest.approx(1, abs=0.5)
 
 
 def test_serving(lines_of):

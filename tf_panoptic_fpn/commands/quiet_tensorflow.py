@@ -1,4 +1,4 @@
-"""TensorFlow without the lines that it writes at each start."""
+"""TensorFlow without the lines that it writes at each start, and without what no command needs."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from tf_panoptic_fpn.commands.light_imports import light_imports
 from tf_panoptic_fpn.errors import ConfigError
 
 EVERY_BACKEND = ("tensorflow", "jax", "torch")
@@ -39,12 +40,14 @@ def import_tensorflow(backends: Sequence[str] = ("tensorflow",)) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return
+    os.environ["KERAS_BACKEND"] = backend  # whatever keras.json says
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            import tensorflow as tf
+            with light_imports():
+                import tensorflow as tf
 
             tf.config.list_physical_devices()  # looks for GPUs, once
             if backend != "tensorflow":

@@ -12,6 +12,7 @@ from tf_panoptic_fpn.categories import CategoryTable
 from tf_panoptic_fpn.config import MergeConfig, SplitConfig
 from tf_panoptic_fpn.data.pillow_resize import resize_images
 from tf_panoptic_fpn.formats.images import resized_size
+from tf_panoptic_fpn.inference.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.inference.merge import (
     Thresholds,
@@ -83,7 +84,8 @@ class Predictor(ImagePredictor):
         return same
 
     def run(self, images: np.ndarray) -> list[dict]:
-        outputs = self.traced(images, self.thresholds)
+        with without_rewrites():
+            outputs = self.traced(images, self.thresholds)
         outputs = tf.nest.map_structure(lambda value: value.numpy(), outputs)
         return [
             tf.nest.map_structure(lambda value, row=row: value[row], outputs)

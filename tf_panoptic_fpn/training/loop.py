@@ -11,10 +11,10 @@ from tf_panoptic_fpn.config import Config, TrainConfig, save_config
 from tf_panoptic_fpn.data.index import DatasetIndex
 from tf_panoptic_fpn.data.pipeline import training_dataset
 from tf_panoptic_fpn.data.splits import resolve_data
-from tf_panoptic_fpn.distribution.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.distribution.replicas import distribute, plain_seeds
 from tf_panoptic_fpn.distribution.workers import Workers, start_workers
 from tf_panoptic_fpn.errors import DataError, TrainingError
+from tf_panoptic_fpn.inference.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.models.build_model import build_model
 from tf_panoptic_fpn.training.before_training import load_checked_index, read_start
 from tf_panoptic_fpn.training.checkpoint import Checkpoints
@@ -133,7 +133,7 @@ def _train(
     train_step = build_train_step(
         model, optimizer, strategy, dataset.element_spec, config, start, loss_scale, average
     )
-    with watch.begun(), without_rewrites(devices):
+    with watch.begun(), without_rewrites():
         run_steps(settings, start, dataset, train_step, watch)
     if workers.is_first:
         with average_in_use(average):
