@@ -64,9 +64,9 @@ with the parts of `python benchmarks/startup.py`, on shared cores (2026-11-28, l
 | all | 48.1 | 26.1 | 27.6 | 19.3 | 59.6 | 19.9 |
 
 TensorFlow and Keras are nearly all of the imports, in either version. Nodes of the graphs of the
-tests' model, with those of the functions in them: a training step 16,379 and now 4,979, prediction
-7,267 and 2,887 (`python benchmarks/graph_size.py --config=tests/tiny.yaml`); `serving_default` of
-an export 7,321 and 3,658.
+tests' model, with those of the functions in them: a training step 16,379 and now 4,979 (with
+oneDNN 5,025), prediction 7,267 and 2,887 (`python benchmarks/graph_size.py
+--config=tests/tiny.yaml`); `serving_default` of an export 7,321 and 3,658.
 
 Tried, and not worth it on two AVX2 cores: Winograd's convolutions in TensorFlow's operations (1.1
 to 1.5 times the time of the plain ones for 256 channels, 1.6 to 2.9 times for 128), and oneDNN
