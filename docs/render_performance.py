@@ -73,10 +73,9 @@ cores with AVX-512, load 5). The training draws its data; the others start from 
 In an environment that has none of these packages, 0.1 and this code import in as many seconds: a
 step comes after .51, a prediction after .67 of 0.1's (`--of step prediction`, same day, load 3).
 
-Nodes of the graphs of the
-tests' model, with those of the functions in them: a training step 16,379 and now 4,979, prediction
-7,267 and 2,887 (`python benchmarks/graph_size.py --config=tests/tiny.yaml`); `serving_default` of
-an export 7,321 and 3,658.
+Nodes of the graphs of the tests' model, with those of the functions in them: a training step 16,379
+and now 4,979 (with oneDNN 5,025), prediction 7,267 and 2,887 (`python benchmarks/graph_size.py
+--config=tests/tiny.yaml`); `serving_default` of an export 7,321 and 3,658.
 
 Tried, and not worth it on two AVX2 cores: Winograd's convolutions in TensorFlow's operations (1.1
 to 1.5 times the time of the plain ones for 256 channels, 1.6 to 2.9 times for 128), and oneDNN
