@@ -78,6 +78,9 @@ def test_startup(lines_of):
             assert min(seconds) >= 0
             assert sum(seconds) == pytest.approx(2 * max(seconds), rel=1e-3)  # with "all"
     assert line["ratios"]["step"] == pytest.approx(1, abs=0.5)
+    for what, ratio in line["ratios"].items():
+        ours, theirs = (line["stages"][f"{whose}{what}: all"]["cpu"] for whose in ("", "peer: "))
+        assert ratio == pytest.approx(ours / theirs, abs=1e-3)  # its three places
 
 
 def test_serving(lines_of):

@@ -17,6 +17,7 @@ from tf_panoptic_fpn.formats.images import resized_size
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
 from tf_panoptic_fpn.models.normalize import STRIDE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN
+from tf_panoptic_fpn.models.semantic_head import UPSAMPLING
 from tf_panoptic_fpn.ops.boxes import clip_boxes, scale_boxes
 from tf_panoptic_fpn.ops.panoptic_merge import no_instances, panoptic_merge
 from tf_panoptic_fpn.ops.resize import bilinear_weights
@@ -24,7 +25,6 @@ from tf_panoptic_fpn.schema import Tensor, Tensors
 
 SIDE = 128  # pixels, of which the sides of an image's canvas are multiples
 STRIP = 32  # rows whose logits are held at once
-UPSAMPLING = 4  # of the semantic branch's logits, to the size that the network reads
 
 Size = tuple[int, int]
 

@@ -14,11 +14,7 @@ from tf_panoptic_fpn.data.pillow_resize import resize_images
 from tf_panoptic_fpn.formats.images import resized_size
 from tf_panoptic_fpn.inference.graph_rewrites import without_rewrites
 from tf_panoptic_fpn.inference.image_predictor import ImagePredictor
-from tf_panoptic_fpn.inference.merge import (
-    Thresholds,
-    first_instances,
-    merge_outputs,
-)
+from tf_panoptic_fpn.inference.merge import Thresholds, first_instances, merge_outputs
 from tf_panoptic_fpn.inference.semantic_map import semantic_map
 from tf_panoptic_fpn.models.mask_head import MASK_SIZE
 from tf_panoptic_fpn.models.panoptic_fpn import PanopticFPN

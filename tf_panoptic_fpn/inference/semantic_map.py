@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_panoptic_fpn.models.semantic_head import UPSAMPLING
 from tf_panoptic_fpn.ops.canvas import RUN, RunCanvas, Window
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.resize import resize_bilinear, upsample_bilinear
 from tf_panoptic_fpn.ops.shared_body import call_shared
 
 TILE = 3 * RUN  # pixels, the side of a tile
-UPSAMPLING = 4  # of the semantic branch's logits, to the size that the network reads
 
 
 class Points(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from keras import ops
 
+from tf_panoptic_fpn.models.semantic_head import UPSAMPLING
 from tf_panoptic_fpn.ops.boxes import BOX_DELTA_WEIGHTS, RPN_DELTA_WEIGHTS, encode_boxes
 from tf_panoptic_fpn.ops.kernels import use_tensorflow_kernels
 from tf_panoptic_fpn.ops.precision import full_precision
@@ -17,7 +18,6 @@ from tf_panoptic_fpn.ops.resize import upsample_bilinear
 from tf_panoptic_fpn.ops.sides import sides
 from tf_panoptic_fpn.schema import Tensor, Tensors
 
-UPSAMPLING = 4  # of the semantic branch's logits, to the size of the labels
 STRIP = 8  # rows of logits that are upsampled at a time
 
 Terms = dict[str, tuple[Tensor, Tensor]]  # a loss by name: its sum, and the count to divide by

@@ -13,6 +13,7 @@ from tf_panoptic_fpn.schema import Shape, Tensor, Tensors
 
 DESIGNS = ("staged", "two_conv")
 FUSIONS = ("sum", "concat")
+UPSAMPLING = 4  # of the logits, to the size of the image that the network reads
 
 
 @keras.saving.register_keras_serializable(package="tf_panoptic_fpn")

@@ -89,7 +89,7 @@ def _instances(
 
 
 def _no_instances(g: Graph, batch: Value, count: int) -> dict[str, Value]:
-    """`inference.merge.no_instances`."""
+    """`ops.panoptic_merge.no_instances`."""
     return {
         schema.BOXES: g.full(np.float32(0), batch, count, 4),
         schema.SCORES: g.full(np.float32(0), batch, count),
